@@ -1,0 +1,1 @@
+"""KV caches of long contexts: encoded small, stored anywhere, loaded fast."""

@@ -1,0 +1,211 @@
+"""The array table and the arrays behind it (FORMAT.md, sections 1 and 2)."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from cachegen.bitstream.reader import Reader
+from cachegen.errors import BitstreamError
+
+Array = NDArray[Any]
+
+ENTRY_SIZE = 24
+ALIGNMENT = 8
+
+_ENTRY = struct.Struct("<BBBBII4xQ")
+_TYPES = tuple(np.dtype(code) for code in ("<u1", "<i1", "<u2", "<i2", "<u4", "<i4", "<f4", "<u8"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What an array of some name may look like."""
+
+    number: int
+    types: tuple[str, ...]
+    ndim: int = 1
+    in_block: bool = False
+
+
+_KINDS = {
+    "shape": _Kind(1, ("uint32",), in_block=True),
+    "active": _Kind(2, ("uint8",), in_block=True),
+    "constants": _Kind(3, ("uint8",), in_block=True),
+    "escapes": _Kind(4, ("int8", "int16", "int32"), in_block=True),
+    "sizes": _Kind(5, ("uint32",), in_block=True),
+    "words": _Kind(6, ("uint16",), in_block=True),
+    "rows": _Kind(16, ("uint8",)),
+    "scales": _Kind(17, ("uint16",)),
+    "codes": _Kind(18, ("int8",)),
+    "low_bytes": _Kind(19, ("uint8",)),
+    "supports": _Kind(20, ("uint8",), ndim=2),
+    "frequencies": _Kind(21, ("uint16",)),
+    "table_ids": _Kind(22, ("uint8", "uint16", "uint32")),
+    "means": _Kind(23, ("float32",)),
+    "steps": _Kind(24, ("float32",)),
+    "rope_frequencies": _Kind(25, ("float32",)),
+    "rope_shapes": _Kind(26, ("uint32",), ndim=2),
+    "rope_of_plane": _Kind(27, ("uint8",)),
+}
+_NAMES = {kind.number: name for name, kind in _KINDS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayEntry:
+    """One line of the array table.
+
+    Attributes:
+        name: what the array is.
+        block: the block it belongs to; None where it belongs to none.
+        dtype: type of its elements.
+        shape: one or two dimensions.
+        xxh3: checksum of its bytes and padding.
+    """
+
+    name: str
+    block: int | None
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    xxh3: int
+
+    @property
+    def label(self) -> str:
+        """The array as errors name it."""
+        return self.name if self.block is None else f"blocks[{self.block}].{self.name}"
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the elements."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def padded_bytes(self) -> int:
+        """Bytes of the elements and their padding."""
+        return self.size_bytes + -self.size_bytes % ALIGNMENT
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlacedArray:
+    """An array, read-only, and where it was found."""
+
+    entry: ArrayEntry
+    offset: int
+    values: Array
+
+    def fail(self, message: str) -> NoReturn:
+        """Raise the error that names this array."""
+        raise BitstreamError(message, field=self.entry.label, offset=self.offset)
+
+
+def make_entry(name: str, block: int | None, array: Array) -> ArrayEntry:
+    """The entry of an array that is about to be written.
+
+    Raises:
+        ValueError: an array the format has no name for.
+    """
+    if name not in _KINDS:
+        raise ValueError(f"expected one of the arrays {', '.join(_KINDS)}; got {name!r}")
+    xxh3 = xxhash.xxh3_64()
+    for piece in pieces_of(array):
+        xxh3.update(piece)
+    return ArrayEntry(name, block, array.dtype, array.shape, xxh3.intdigest())
+
+
+def pieces_of(array: Array) -> tuple[memoryview, bytes]:
+    """An array as it is stored: its bytes and the padding."""
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return flat.data, bytes(-flat.nbytes % ALIGNMENT)
+
+
+def sort_key(entry: ArrayEntry) -> tuple[int, int]:
+    """Where an entry stands in the table."""
+    return entry.block or 0, _KINDS[entry.name].number
+
+
+def entry_to_bytes(entry: ArrayEntry) -> bytes:
+    """One line of the table.
+
+    Raises:
+        ValueError: a type or a number of dimensions the format does not have.
+    """
+    if entry.dtype not in _TYPES or len(entry.shape) not in (1, 2):
+        raise ValueError(f"{entry.label}: cannot store {entry.dtype} of shape {entry.shape}")
+    rows, columns = (*entry.shape, 1)[:2]
+    block, number = sort_key(entry)
+    kind = _TYPES.index(entry.dtype)
+    return _ENTRY.pack(number, block, kind, len(entry.shape), rows, columns, entry.xxh3)
+
+
+def read_table(reader: Reader, num_arrays: int) -> tuple[ArrayEntry, ...]:
+    """The entries of the array table.
+
+    Raises:
+        BitstreamError: an entry that the format does not allow, or entries out of order.
+    """
+    entries: list[ArrayEntry] = []
+    for index in range(num_arrays):
+        field = f"arrays[{index}]"
+        entry = _read_entry(reader, field)
+        if entries and sort_key(entries[-1]) >= sort_key(entry):
+            reader.fail("not in ascending order of block and name", field)
+        entries.append(entry)
+    return tuple(entries)
+
+
+def read_arrays(data: memoryview, entries: Iterable[ArrayEntry], offset: int) -> list[PlacedArray]:
+    """The arrays of a table as views of `data`; they begin at `offset` and reach to its end.
+
+    Raises:
+        BitstreamError: sizes that do not add up, a checksum that differs, padding that is not zero.
+    """
+    entries = tuple(entries)
+    stop = offset + sum(entry.padded_bytes for entry in entries)
+    if stop != len(data):
+        raise BitstreamError(
+            f"header and arrays take {stop} bytes, the chunk has {len(data)}", field="arrays"
+        )
+    placed = []
+    for entry in entries:
+        placed.append(_place(data, entry, offset))
+        offset += entry.padded_bytes
+    return placed
+
+
+def _read_entry(reader: Reader, field: str) -> ArrayEntry:
+    number = reader.unsigned(1, f"{field}.name")
+    if number not in _NAMES:
+        reader.fail(f"unknown name {number}", f"{field}.name")
+    name = _NAMES[number]
+    kind = _KINDS[name]
+    block = reader.unsigned(1, f"{field}.block", high=None if kind.in_block else 0)
+    dtype = reader.choice(f"{field}.type", _TYPES)
+    if dtype.name not in kind.types:
+        reader.fail(f"{name} must be {' or '.join(kind.types)}, got {dtype}", f"{field}.type")
+    ndim = reader.unsigned(1, f"{field}.ndim", low=kind.ndim, high=kind.ndim)
+    rows = reader.unsigned(4, f"{field}.dims")
+    columns = reader.unsigned(4, f"{field}.dims")
+    if ndim == 1 and columns != 1:
+        reader.fail(f"expected 1 as second dimension, got {columns}", f"{field}.dims")
+    reader.zeros(4, f"{field}.padding")
+    xxh3 = reader.unsigned(8, f"{field}.xxh3")
+    shape = (rows, columns)[:ndim]
+    return ArrayEntry(name, block if kind.in_block else None, dtype, shape, xxh3)
+
+
+def _place(data: memoryview, entry: ArrayEntry, offset: int) -> PlacedArray:
+    values: Array = np.ndarray(entry.shape, dtype=entry.dtype, buffer=data, offset=offset)
+    values.flags.writeable = False
+    placed = PlacedArray(entry, offset, values)
+    stored = data[offset : offset + entry.padded_bytes]
+    if xxhash.xxh3_64_intdigest(stored) != entry.xxh3:
+        placed.fail("the checksum differs: the array is damaged")
+    if any(stored[entry.size_bytes :]):
+        placed.fail("the padding is not zero")
+    return placed

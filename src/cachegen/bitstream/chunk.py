@@ -1,0 +1,121 @@
+"""`encode`, `decode` and `describe`: a KV cache to the bytes of one chunk, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from cachegen.bitstream.arrays import ArrayEntry
+from cachegen.bitstream.format import MAX_BYTES, UNLIMITED, Buffer, pack, unpack
+from cachegen.bitstream.header import read_header
+from cachegen.codec.codec import decode_chunk, encode_chunk
+from cachegen.codec.encoded import EncodedChunk
+from cachegen.codec.profile import Profile
+from cachegen.codec.rope import RopeMap
+from cachegen.errors import BitstreamError, ProfileMismatch
+from cachegen.kvcache import KVCache
+
+UNKNOWN = bytes(32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChunkInfo:
+    """What a chunk says about itself.
+
+    Attributes:
+        chunk: who it belongs to, how it was coded, its blocks and arrays.
+        entries: the array table, with the size of every array.
+        header_bytes: size of the header.
+        size_bytes: size of the chunk.
+    """
+
+    chunk: EncodedChunk
+    entries: tuple[ArrayEntry, ...]
+    header_bytes: int
+    size_bytes: int
+
+
+def encode(
+    kv: KVCache,
+    *,
+    profile: Profile | None = None,
+    level: str | None = None,
+    rope: RopeMap | None = None,
+    fingerprint: bytes = UNKNOWN,
+    chunk_id: bytes = UNKNOWN,
+    threads: int = 2,
+) -> bytes:
+    """The bytes of a KV cache at a level.
+
+    Args:
+        kv: the tokens of the chunk.
+        profile: statistics of the model; without one the chunk carries its own and is larger.
+        level: name of the level; the default one when None.
+        rope: without a profile, how keys are rotated; unknown when None.
+        fingerprint: SHA-256 that identifies the model.
+        chunk_id: identity of the tokens up to the chunk's end.
+        threads: worker threads.
+
+    Raises:
+        ValueError: an unknown level, or a cache that the format cannot hold.
+        ProfileMismatch: a profile of another geometry.
+    """
+    chunk = encode_chunk(kv, profile=profile, level=level, rope=rope, threads=threads)
+    return pack(replace(chunk, fingerprint=fingerprint, chunk_id=chunk_id))
+
+
+def decode(
+    data: Buffer,
+    *,
+    profile: Profile | None = None,
+    tokens: Sequence[int] | None = None,
+    fingerprint: bytes | None = None,
+    device: torch.device | str = "cpu",
+    max_bytes: int = MAX_BYTES,
+    threads: int = 2,
+) -> KVCache:
+    """The KV cache in the bytes of a chunk.
+
+    Args:
+        data: one whole chunk.
+        profile: the one it was coded with; chunks that carry their own statistics need none.
+        tokens: the tokens it should cover; their number is checked.
+        fingerprint: the model it should belong to; checked where the chunk names one.
+        device: where the planes are to live.
+        max_bytes: refuse chunks whose planes would take more than this.
+        threads: worker threads.
+
+    Raises:
+        BitstreamError: anything but an undamaged chunk of this version.
+        ProfileMismatch: a chunk of another model, or coded with another profile.
+    """
+    chunk = unpack(data, max_bytes=max_bytes)
+    _check_model(chunk, fingerprint)
+    if tokens is not None and len(tokens) != chunk.num_tokens:
+        raise BitstreamError(
+            f"expected a chunk of {len(tokens)} tokens, got {chunk.num_tokens}", field="num_tokens"
+        )
+    return decode_chunk(chunk, profile=profile, threads=threads).to(device)
+
+
+def describe(data: Buffer) -> ChunkInfo:
+    """What a chunk says about itself, its checksums verified; nothing is decoded.
+
+    Raises:
+        BitstreamError: anything but an undamaged chunk of this version.
+    """
+    chunk = unpack(data, max_bytes=UNLIMITED)
+    header, header_bytes = read_header(memoryview(data).cast("B"))
+    return ChunkInfo(chunk, header.arrays, header_bytes, memoryview(data).nbytes)
+
+
+def _check_model(chunk: EncodedChunk, fingerprint: bytes | None) -> None:
+    if fingerprint is None or UNKNOWN in (fingerprint, chunk.fingerprint):
+        return
+    if chunk.fingerprint != fingerprint:
+        raise ProfileMismatch(
+            f"the chunk belongs to model {chunk.fingerprint.hex()}, "
+            f"expected model {fingerprint.hex()}"
+        )

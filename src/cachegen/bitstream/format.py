@@ -1,0 +1,123 @@
+"""A coded chunk to bytes and back: header, array table, arrays (FORMAT.md, sections 1 and 2)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+
+from cachegen.bitstream.arrays import (
+    Array,
+    PlacedArray,
+    make_entry,
+    pieces_of,
+    read_arrays,
+    sort_key,
+)
+from cachegen.bitstream.blocks import block_to_arrays, read_block
+from cachegen.bitstream.header import Header, header_to_bytes, read_header
+from cachegen.bitstream.runs import geometry_of, layers_of
+from cachegen.codec.encoded import Block, EncodedChunk
+from cachegen.errors import BitstreamError
+
+Buffer = bytes | bytearray | memoryview
+
+MAX_BYTES = 2 << 30
+UNLIMITED = 1 << 62
+
+
+def pack(chunk: EncodedChunk) -> bytes:
+    """The bytes of a chunk.
+
+    Raises:
+        ValueError: a chunk the format cannot hold; the message names the field.
+    """
+    found = sorted(
+        ((make_entry(name, block, array), array) for block, name, array in _named(chunk)),
+        key=lambda pair: sort_key(pair[0]),
+    )
+    header = Header(
+        codec=chunk.codec,
+        level=chunk.level,
+        dtype=chunk.geometry.dtype,
+        start=chunk.start,
+        num_tokens=chunk.num_tokens,
+        layers=layers_of(chunk),
+        profile_hash=chunk.profile_hash,
+        fingerprint=chunk.fingerprint,
+        chunk_id=chunk.chunk_id,
+        arrays=tuple(entry for entry, _ in found),
+    )
+    try:
+        bodies = (piece for _, array in found for piece in pieces_of(array))
+        data = b"".join([header_to_bytes(header), *bodies])
+        unpack(data, max_bytes=UNLIMITED)
+    except (BitstreamError, struct.error) as error:
+        raise ValueError(f"this chunk cannot be written: {error}") from error
+    return data
+
+
+def unpack(data: Buffer, *, max_bytes: int = MAX_BYTES) -> EncodedChunk:
+    """The chunk in these bytes; its arrays are read-only views of them where that is possible.
+
+    Args:
+        data: one whole chunk.
+        max_bytes: refuse chunks whose planes would take more than this.
+
+    Raises:
+        BitstreamError: anything but an undamaged chunk of this version.
+    """
+    view = _aligned(memoryview(data).cast("B"))
+    header, size = read_header(view)
+    if header.limit_bytes > max_bytes:
+        raise BitstreamError(
+            f"planes of {header.limit_bytes} bytes exceed the limit of {max_bytes}; "
+            "raise `max_bytes` if you trust the source",
+            field="geometry",
+        )
+    placed = read_arrays(view, header.arrays, size)
+    return EncodedChunk(
+        level=header.level,
+        codec=header.codec,
+        geometry=geometry_of(header.layers, header.dtype),
+        start=header.start,
+        num_tokens=header.num_tokens,
+        tokens_held=tuple(layer.tokens_held for layer in header.layers),
+        profile_hash=header.profile_hash,
+        fingerprint=header.fingerprint,
+        chunk_id=header.chunk_id,
+        blocks=_read_blocks(placed, header),
+        arrays={array.entry.name: array.values for array in placed if array.entry.block is None},
+    )
+
+
+def _named(chunk: EncodedChunk) -> Iterator[tuple[int | None, str, Array]]:
+    for name, array in chunk.arrays.items():
+        yield None, name, array
+    for index, block in enumerate(chunk.blocks):
+        for name, array in block_to_arrays(block).items():
+            yield index, name, array
+
+
+def _aligned(view: memoryview) -> memoryview:
+    """The same bytes at an address where arrays of any type may begin."""
+    if np.frombuffer(view, dtype=np.uint8).ctypes.data % 8:
+        return memoryview(bytes(view))
+    return view
+
+
+def _read_blocks(placed: list[PlacedArray], header: Header) -> tuple[Block, ...]:
+    of_block: dict[int, dict[str, PlacedArray]] = {}
+    for array in placed:
+        if array.entry.block is not None:
+            of_block.setdefault(array.entry.block, {})[array.entry.name] = array
+    return tuple(
+        read_block(
+            of_block.get(index, {}),
+            index,
+            max_rows=header.num_tokens,
+            max_coefficients=header.values_per_token,
+        )
+        for index in range(1 + max(of_block, default=-1))
+    )

@@ -1,0 +1,179 @@
+"""The header of a chunk (FORMAT.md, section 1)."""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+
+import torch
+import xxhash
+
+from cachegen.bitstream.arrays import ALIGNMENT, ArrayEntry, entry_to_bytes, read_table
+from cachegen.bitstream.reader import Reader
+from cachegen.bitstream.runs import RUN_SIZE, LayerShape, read_runs, runs_to_bytes
+
+MAGIC = b"CGKV"
+VERSION = 0
+CODECS = ("raw", "packed", "lossless", "plain", "paper")
+MAX_TOKENS = 2**24
+LEVEL_NAME = re.compile(r"[a-z0-9_-]{1,64}")
+
+_DTYPES = (
+    torch.float32,
+    torch.bfloat16,
+    torch.float16,
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
+)
+_FIXED = struct.Struct("<4sHBBIIQQQIHH32s32s32s")
+_MAX_SIZE = 2**20
+_MAX_ARRAYS = 4096
+_MAX_POSITION = 2**48
+_CHECKSUM_OFFSET = 24
+_DIGEST_SIZE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Everything a chunk says before its arrays.
+
+    Attributes:
+        codec: the codec that made it.
+        level: the level that was asked for.
+        dtype: element type of the planes.
+        start: absolute position of the first token.
+        num_tokens: tokens covered.
+        layers: shape of every layer.
+        profile_hash: profile needed to decode; zeros when there is none.
+        fingerprint: the model; zeros when unknown.
+        chunk_id: identity of the tokens; zeros when unknown.
+        arrays: the array table.
+    """
+
+    codec: str
+    level: str
+    dtype: torch.dtype
+    start: int
+    num_tokens: int
+    layers: tuple[LayerShape, ...]
+    profile_hash: bytes
+    fingerprint: bytes
+    chunk_id: bytes
+    arrays: tuple[ArrayEntry, ...]
+
+    @property
+    def values_per_token(self) -> int:
+        """Values of one token over all layers."""
+        return sum(layer.values_per_token for layer in self.layers)
+
+    @property
+    def limit_bytes(self) -> int:
+        """What the planes take at most: as if every layer held every token, and at least one."""
+        return self.values_per_token * max(self.num_tokens, 1) * self.dtype.itemsize
+
+
+def header_to_bytes(header: Header) -> bytes:
+    """The header as it is stored.
+
+    Raises:
+        ValueError, struct.error: something its field cannot hold.
+    """
+    for digest in (header.profile_hash, header.fingerprint, header.chunk_id):
+        if len(digest) != _DIGEST_SIZE:
+            raise ValueError(f"expected digests of {_DIGEST_SIZE} bytes, got {len(digest)}")
+    table = b"".join(entry_to_bytes(entry) for entry in header.arrays)
+    level, runs = header.level.encode(), runs_to_bytes(header.layers)
+    tail = runs + level + table
+    tail += bytes(-len(tail) % ALIGNMENT)
+    size = _FIXED.size + len(tail)
+    fixed = _FIXED.pack(
+        MAGIC,
+        VERSION,
+        CODECS.index(header.codec),
+        _DTYPES.index(header.dtype),
+        size,
+        len(header.arrays),
+        size + sum(entry.padded_bytes for entry in header.arrays),
+        0,
+        header.start,
+        header.num_tokens,
+        len(runs) // RUN_SIZE,
+        len(level),
+        header.profile_hash,
+        header.fingerprint,
+        header.chunk_id,
+    )
+    unsealed = fixed + tail
+    checksum = _checksum(memoryview(unsealed)).to_bytes(8, "little")
+    return unsealed[:_CHECKSUM_OFFSET] + checksum + unsealed[_CHECKSUM_OFFSET + 8 :]
+
+
+def read_header(data: memoryview) -> tuple[Header, int]:
+    """The header of a whole chunk, and its size in bytes.
+
+    Raises:
+        BitstreamError: bytes that are no chunk of this version, or are damaged.
+    """
+    reader = Reader(data)
+    codec, dtype, size, num_arrays = _read_envelope(reader, data)
+    reader = Reader(data[:size], reader.offset)
+    start = reader.unsigned(8, "start", high=_MAX_POSITION)
+    num_tokens = reader.unsigned(4, "num_tokens", high=MAX_TOKENS)
+    num_runs = reader.unsigned(2, "num_runs", low=1)
+    level_size = reader.unsigned(2, "level_size", low=1, high=64)
+    profile_hash = reader.take(_DIGEST_SIZE, "profile_hash")
+    fingerprint = reader.take(_DIGEST_SIZE, "fingerprint")
+    chunk_id = reader.take(_DIGEST_SIZE, "chunk_id")
+    layers = read_runs(reader, num_runs, num_tokens=num_tokens)
+    level = _read_level(reader, level_size)
+    arrays = read_table(reader, num_arrays)
+    padding = size - reader.offset
+    if padding >= ALIGNMENT:
+        reader.fail(f"expected a header of less than {ALIGNMENT} bytes more", "header_size")
+    reader.zeros(padding, "padding")
+    header = Header(
+        codec=codec,
+        level=level,
+        dtype=dtype,
+        start=start,
+        num_tokens=num_tokens,
+        layers=layers,
+        profile_hash=profile_hash,
+        fingerprint=fingerprint,
+        chunk_id=chunk_id,
+        arrays=arrays,
+    )
+    return header, size
+
+
+def _read_envelope(reader: Reader, data: memoryview) -> tuple[str, torch.dtype, int, int]:
+    """Codec, dtype, header size and number of arrays, once the header's checksum holds."""
+    if reader.take(4, "magic") != MAGIC:
+        reader.fail(f"expected {MAGIC!r}: this is no chunk", "magic")
+    reader.unsigned(2, "version", low=VERSION, high=VERSION)
+    codec = reader.choice("codec", CODECS)
+    dtype = reader.choice("dtype", _DTYPES)
+    size = reader.unsigned(4, "header_size", low=_FIXED.size, high=min(_MAX_SIZE, len(data)))
+    if size % ALIGNMENT:
+        reader.fail(f"expected a multiple of {ALIGNMENT}, got {size}", "header_size")
+    num_arrays = reader.unsigned(4, "num_arrays", high=_MAX_ARRAYS)
+    reader.unsigned(8, "chunk_size", low=len(data), high=len(data))
+    if reader.unsigned(8, "header_xxh3") != _checksum(data[:size]):
+        reader.fail("the checksum differs: the header is damaged", "header_xxh3")
+    return codec, dtype, size, num_arrays
+
+
+def _read_level(reader: Reader, size: int) -> str:
+    name = reader.take(size, "level")
+    level = name.decode("ascii", errors="replace")
+    if not LEVEL_NAME.fullmatch(level):
+        reader.fail(f"expected a name of [a-z0-9_-], got {level!r}", "level")
+    return level
+
+
+def _checksum(header: memoryview) -> int:
+    xxh3 = xxhash.xxh3_64(header[:_CHECKSUM_OFFSET])
+    xxh3.update(bytes(8))
+    xxh3.update(header[_CHECKSUM_OFFSET + 8 :])
+    return xxh3.intdigest()

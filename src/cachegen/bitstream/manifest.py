@@ -1,0 +1,234 @@
+"""What is stored of a context, and under which keys (FORMAT.md, section 5)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+
+from cachegen.bitstream.header import LEVEL_NAME, VERSION
+from cachegen.bitstream.identity import LINK_TOKENS
+from cachegen.bitstream.strict_json import Fields, read_canonical, to_canonical
+from cachegen.errors import BitstreamError
+
+MAX_SIZE_BYTES = 16 << 20
+EXACT_LEVELS = ("lossless", "raw")
+
+_MANIFEST_VERSION = 0
+_MAX_TOKENS = 2**48
+_MAX_OBJECT_BYTES = 2**48
+_NO_PROFILE = bytes(32)
+_KEY = re.compile(r"[A-Za-z0-9._/-]{1,512}")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """A chunk at one level.
+
+    Attributes:
+        level: name of the level.
+        key: where the bytes are.
+        size_bytes: how many there are.
+        sha256: their digest.
+        profile_hash: profile needed to decode them; 32 zero bytes when there is none.
+    """
+
+    level: str
+    key: str
+    size_bytes: int
+    sha256: bytes
+    profile_hash: bytes = _NO_PROFILE
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkEntry:
+    """A token range of the context.
+
+    Attributes:
+        chunk_id: identity of the tokens up to `stop`.
+        start: first token.
+        stop: token after the last.
+        objects: the levels it is stored at.
+    """
+
+    chunk_id: bytes
+    start: int
+    stop: int
+    objects: tuple[StoredObject, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens covered."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What is stored for the first `num_tokens` tokens of a context.
+
+    The last chunk may cover more tokens than the manifest: KV is causal, so its first tokens are
+    right for every context that shares them.
+
+    Attributes:
+        context_id: identity of these tokens.
+        fingerprint: the model; 32 zero bytes when unknown.
+        num_tokens: tokens described.
+        exact: whether the KV was computed without lossily loaded KV before it.
+        chunks: adjacent token ranges from token 0 on.
+    """
+
+    context_id: bytes
+    fingerprint: bytes
+    num_tokens: int
+    exact: bool
+    chunks: tuple[ChunkEntry, ...]
+
+    def to_bytes(self) -> bytes:
+        """The manifest as canonical JSON.
+
+        Raises:
+            ValueError: a manifest that no reader would accept; the message names the field.
+        """
+        data = to_canonical(_manifest_to_json(self))
+        try:
+            read_manifest(data)
+        except BitstreamError as error:
+            raise ValueError(f"this manifest cannot be written: {error}") from error
+        return data
+
+
+def read_manifest(data: bytes | bytearray | memoryview) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        BitstreamError: anything but a consistent manifest in canonical JSON; `field` is the path.
+    """
+    if len(data) > MAX_SIZE_BYTES:
+        raise BitstreamError(
+            f"expected at most {MAX_SIZE_BYTES} bytes, got {len(data)}", field="manifest"
+        )
+    document = read_canonical(bytes(data), field="manifest")
+    keys = ("version", "context_id", "fingerprint", "num_tokens", "exact", "chunks")
+    fields = Fields(document, "manifest", keys)
+    fields.integer("version", low=_MANIFEST_VERSION, high=_MANIFEST_VERSION)
+    exact = fields.flag("exact")
+    manifest = Manifest(
+        context_id=fields.digest("context_id"),
+        fingerprint=fields.digest("fingerprint"),
+        num_tokens=fields.integer("num_tokens", low=1, high=_MAX_TOKENS),
+        exact=exact,
+        chunks=tuple(_read_chunk(item, path, exact=exact) for item, path in fields.items("chunks")),
+    )
+    _check_ranges(manifest, fields)
+    return manifest
+
+
+def object_key(
+    chunk_id: bytes, *, start: int, stop: int, profile_hash: bytes = _NO_PROFILE, level: str
+) -> str:
+    """Where a chunk is stored at a level."""
+    profile = "none" if profile_hash == _NO_PROFILE else profile_hash.hex()
+    return f"chunks/{chunk_id.hex()}/{start}-{stop}/{profile}/v{VERSION}/{level}"
+
+
+def manifest_key(context_id: bytes) -> str:
+    """Where the manifest of a context is stored."""
+    return f"contexts/{context_id.hex()}"
+
+
+def tokens_key(context_id: bytes) -> str:
+    """Where the token ids of a context are stored."""
+    return f"tokens/{context_id.hex()}"
+
+
+def profile_key(profile_hash: bytes) -> str:
+    """Where a profile is stored."""
+    return f"profiles/{profile_hash.hex()}"
+
+
+def _manifest_to_json(manifest: Manifest) -> dict[str, object]:
+    return {
+        "version": _MANIFEST_VERSION,
+        "context_id": manifest.context_id.hex(),
+        "fingerprint": manifest.fingerprint.hex(),
+        "num_tokens": manifest.num_tokens,
+        "exact": manifest.exact,
+        "chunks": [_chunk_to_json(chunk) for chunk in manifest.chunks],
+    }
+
+
+def _chunk_to_json(chunk: ChunkEntry) -> dict[str, object]:
+    return {
+        "chunk_id": chunk.chunk_id.hex(),
+        "start": chunk.start,
+        "stop": chunk.stop,
+        "objects": [_object_to_json(stored) for stored in chunk.objects],
+    }
+
+
+def _object_to_json(stored: StoredObject) -> dict[str, object]:
+    return {
+        "level": stored.level,
+        "key": stored.key,
+        "size_bytes": stored.size_bytes,
+        "sha256": stored.sha256.hex(),
+        "profile_hash": stored.profile_hash.hex(),
+    }
+
+
+def _read_chunk(value: object, path: str, *, exact: bool) -> ChunkEntry:
+    fields = Fields(value, path, ("chunk_id", "start", "stop", "objects"))
+    start = fields.integer("start", low=0, high=_MAX_TOKENS)
+    entry = ChunkEntry(
+        chunk_id=fields.digest("chunk_id"),
+        start=start,
+        stop=fields.integer("stop", low=start + 1, high=_MAX_TOKENS),
+        objects=tuple(_read_object(item, where) for item, where in fields.items("objects")),
+    )
+    _check_objects(entry, fields, exact=exact)
+    return entry
+
+
+def _read_object(value: object, path: str) -> StoredObject:
+    fields = Fields(value, path, ("level", "key", "size_bytes", "sha256", "profile_hash"))
+    return StoredObject(
+        level=fields.text("level", LEVEL_NAME),
+        key=fields.text("key", _KEY),
+        size_bytes=fields.integer("size_bytes", low=1, high=_MAX_OBJECT_BYTES),
+        sha256=fields.digest("sha256"),
+        profile_hash=fields.digest("profile_hash"),
+    )
+
+
+def _check_objects(entry: ChunkEntry, fields: Fields, *, exact: bool) -> None:
+    levels = [stored.level for stored in entry.objects]
+    if len(set(levels)) < len(levels):
+        fields.fail("objects", f"a level occurs twice in {levels[:20]}")
+    for stored in entry.objects:
+        key = object_key(
+            entry.chunk_id,
+            start=entry.start,
+            stop=entry.stop,
+            profile_hash=stored.profile_hash,
+            level=stored.level,
+        )
+        if stored.key != key:
+            fields.fail("objects", f"expected the key {key!r}, got {stored.key!r}")
+        if not exact and stored.level in EXACT_LEVELS:
+            fields.fail("objects", f"KV that is not exact cannot be offered as {stored.level!r}")
+
+
+def _check_ranges(manifest: Manifest, fields: Fields) -> None:
+    chunks, num_tokens = manifest.chunks, manifest.num_tokens
+    if chunks[0].start != 0:
+        fields.fail("chunks[0].start", f"expected 0, got {chunks[0].start}")
+    for index, (left, right) in enumerate(pairwise(chunks), 1):
+        if left.stop != right.start:
+            fields.fail(f"chunks[{index}].start", f"expected {left.stop}, got {right.start}")
+    last = chunks[-1]
+    if not last.start < num_tokens <= last.stop:
+        fields.fail("num_tokens", f"expected {last.start + 1} to {last.stop}, got {num_tokens}")
+    if num_tokens < last.stop and num_tokens % LINK_TOKENS:
+        fields.fail("num_tokens", f"expected {last.stop} or a multiple of {LINK_TOKENS}")
+    if (num_tokens == last.stop) != (manifest.context_id == last.chunk_id):
+        fields.fail("context_id", "expected the last chunk's id exactly where both end together")

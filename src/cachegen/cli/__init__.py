@@ -1,0 +1,34 @@
+"""The command line: `cachegen demo | calibrate | encode | decode | inspect | save | load`."""
+
+import sys
+
+import typer
+
+from cachegen.cli.calibration import calibrate
+from cachegen.cli.chunks import decode, encode, inspect
+from cachegen.cli.contexts import load, save
+from cachegen.cli.demo import demo
+
+app = typer.Typer(
+    name="cachegen",
+    help="KV caches of long contexts: encoded small, stored anywhere, loaded fast.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for command in (demo, calibrate, encode, decode, inspect, save, load):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point: errors become one line on standard error and exit status 1."""
+    from cachegen.errors import CacheGenError
+
+    try:
+        app()
+    except (CacheGenError, ValueError, TypeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+__all__ = ["app", "main"]

@@ -1,0 +1,5 @@
+"""`python -m cachegen.cli` is `cachegen`."""
+
+from cachegen.cli import main
+
+main()

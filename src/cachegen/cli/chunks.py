@@ -1,0 +1,98 @@
+"""`encode`, `decode` and `inspect`: one chunk or profile at a time, files in and out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cachegen.cli.output import print_fields, print_json
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
+ProfileFile = Annotated[
+    Path | None, typer.Option("--profile", help="Profile of the model; none: self-contained.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def encode(
+    kv_file: Annotated[Path, typer.Argument(help="Safetensors file: layers.N.keys and .values.")],
+    output: Output,
+    profile: ProfileFile = None,
+    level: Annotated[str | None, typer.Option(help="Level name; default: the profile's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Encode a KV cache into one chunk."""
+    from cachegen.bitstream.chunk import encode as encode_kv
+    from cachegen.cli.kvfile import read_kv
+    from cachegen.codec.profile import read_profile
+
+    kv = read_kv(kv_file)
+    known = read_profile(profile) if profile else None
+    began = time.perf_counter()
+    data = encode_kv(kv, profile=known, level=level)
+    elapsed_s = time.perf_counter() - began
+    output.write_bytes(data)
+    _report(
+        {
+            "tokens": kv.num_tokens,
+            "bytes": len(data),
+            "cache_bytes": kv.size_bytes,
+            "ratio": round(kv.size_bytes / len(data), 3),
+            "bits_per_value": round(8 * len(data) / max(kv.num_values, 1), 4),
+            "encode_s": round(elapsed_s, 5),
+        },
+        as_json=as_json,
+    )
+
+
+def decode(
+    chunk_file: Annotated[Path, typer.Argument(help="A chunk made by `encode`.")],
+    output: Output,
+    profile: ProfileFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Decode a chunk into a KV cache (safetensors)."""
+    from cachegen.bitstream.chunk import decode as decode_kv
+    from cachegen.cli.kvfile import write_kv
+    from cachegen.codec.profile import read_profile
+
+    data = chunk_file.read_bytes()
+    known = read_profile(profile) if profile else None
+    began = time.perf_counter()
+    kv = decode_kv(data, profile=known)
+    elapsed_s = time.perf_counter() - began
+    write_kv(kv, output)
+    _report(
+        {"tokens": kv.num_tokens, "cache_bytes": kv.size_bytes, "decode_s": round(elapsed_s, 5)},
+        as_json=as_json,
+    )
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A chunk or a profile.")],
+    as_json: AsJson = False,
+) -> None:
+    """Explain a chunk or a profile."""
+    from cachegen.cli.explain import explain_chunk, explain_profile
+
+    data = file.read_bytes()
+    fields = explain_chunk(data) if data[:4] == b"CGKV" else explain_profile(data)
+    if as_json:
+        print_json(fields)
+        return
+    tables = {name: fields.pop(name) for name in ("arrays", "levels") if name in fields}
+    print_fields(fields)
+    for name, rows in tables.items():
+        print(f"\n{name}:")
+        for row in rows:
+            print("  " + "  ".join(f"{key} {value}" for key, value in row.items()))
+
+
+def _report(fields: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(fields)
+    else:
+        print_fields(fields)

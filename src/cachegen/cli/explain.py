@@ -1,0 +1,104 @@
+"""Chunks and profiles described for people and scripts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cachegen.codec.profile import NO_PROFILE, Profile, read_profile
+from cachegen.kvcache import Geometry
+
+
+def explain_profile(data: bytes) -> dict[str, Any]:
+    """What a profile holds.
+
+    Raises:
+        BitstreamError: it is none.
+    """
+    profile = read_profile(data)
+    return {
+        "kind": "profile",
+        "bytes": len(data),
+        "hash": profile.hash.hex(),
+        "codec": profile.codec,
+        "model_fingerprint": profile.fingerprint.hex(),
+        **_geometry(profile.geometry),
+        "rotated_planes": sum(index is not None for index in profile.rope.of_plane),
+        "tables": len(profile.frequencies),
+        "default_level": profile.default_level,
+        "levels": _levels(profile),
+        **{f"note_{name}": text for name, text in profile.notes.items()},
+    }
+
+
+def explain_chunk(data: bytes) -> dict[str, Any]:
+    """What a chunk holds, its arrays and their sizes.
+
+    Raises:
+        BitstreamError: it is none, or it is damaged.
+    """
+    from cachegen.bitstream.format import unpack
+
+    chunk = unpack(data)
+    values = sum(
+        plane.width * chunk.tokens_held[index // 2]
+        for index, plane in enumerate(chunk.geometry.planes)
+    )
+    arrays = [
+        {"name": name, "type": str(array.dtype), "shape": list(array.shape), "bytes": array.nbytes}
+        for name, array in chunk.arrays.items()
+    ]
+    for number, block in enumerate(chunk.blocks):
+        arrays.append(
+            {
+                "name": f"block {number}",
+                "shape": [block.num_rows, len(block.active)],
+                "active": int(block.active.sum()),
+                "escapes": len(block.escapes),
+                "substreams": len(block.sizes),
+                "lanes": block.lanes,
+                "bytes": block.words.nbytes,
+            }
+        )
+    needed = chunk.profile_hash
+    return {
+        "kind": "chunk",
+        "bytes": len(data),
+        "level": chunk.level,
+        "codec": chunk.codec,
+        "tokens": f"{chunk.start}..{chunk.start + chunk.num_tokens}",
+        **_geometry(chunk.geometry),
+        "bits_per_value": round(8 * len(data) / max(values, 1), 4),
+        "profile": "none needed" if needed == NO_PROFILE else needed.hex(),
+        "model_fingerprint": _known(chunk.fingerprint),
+        "chunk_id": _known(chunk.chunk_id),
+        "arrays": arrays,
+    }
+
+
+def _geometry(geometry: Geometry) -> dict[str, Any]:
+    shapes = sorted({(plane.heads, plane.dim) for plane in geometry.planes})
+    return {
+        "layers": geometry.num_layers,
+        "plane_shapes": ", ".join(f"{heads} heads x {dim}" for heads, dim in shapes),
+        "dtype": str(geometry.dtype).removeprefix("torch."),
+        "values_per_token": geometry.values_per_token,
+    }
+
+
+def _levels(profile: Profile) -> list[dict[str, Any]]:
+    rows = []
+    for level in profile.levels:
+        row: dict[str, Any] = {"name": level.name, "step": round(level.step, 5)}
+        if level.quality is not None:
+            row |= {
+                "kl": round(level.quality.kl, 6),
+                "rel_ppl": round(level.quality.rel_ppl, 6),
+                "top1": round(level.quality.top1, 4),
+                "measured_tokens": level.quality.num_tokens,
+            }
+        rows.append(row)
+    return rows
+
+
+def _known(digest: bytes) -> str:
+    return digest.hex() if any(digest) else "not recorded"

@@ -1,0 +1,136 @@
+"""A matrix of symbols to a coded block and back: active coefficients, order, grid, kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cachegen import kernels
+from cachegen.codec.encoded import Block
+
+_SUBSTREAM_WORDS = 6400
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Active coefficients in coded order, and the tables of all columns, padding included."""
+
+    coefficients: np.ndarray
+    table_ids: np.ndarray
+    frequencies: np.ndarray
+
+
+def encode_block(
+    symbols: np.ndarray,
+    escapes: np.ndarray,
+    table_ids: np.ndarray,
+    frequencies: np.ndarray,
+    *,
+    threads: int,
+) -> Block:
+    """Code uint8 symbols (rows, coefficients) with the tables of their coefficients.
+
+    Args:
+        symbols: uint8 (rows, coefficients).
+        escapes: integers behind the escape symbols, row-major.
+        table_ids: (coefficients,) rows of `frequencies`.
+        frequencies: uint16 (tables, 256).
+        threads: worker threads.
+    """
+    rows = len(symbols)
+    first = symbols[0] if rows else np.zeros(symbols.shape[1], dtype=np.uint8)
+    active = (symbols != first).any(axis=0)
+    lanes, groups_per_substream = _grid(rows, table_ids[active], frequencies)
+    columns = _columns(active, table_ids, frequencies, lanes)
+    coded = np.zeros((rows, len(columns.table_ids)), dtype=np.uint8)
+    coded[:, : len(columns.coefficients)] = symbols[:, columns.coefficients]
+    result = kernels.encode(
+        coded,
+        columns.table_ids,
+        columns.frequencies,
+        lanes=lanes,
+        rows_per_substream=max(rows, 1),
+        groups_per_substream=groups_per_substream,
+        threads=threads,
+    )
+    return Block(
+        num_rows=rows,
+        active=active,
+        constants=first[~active],
+        escapes=narrow(escapes),
+        lanes=lanes,
+        rows_per_substream=max(rows, 1),
+        groups_per_substream=groups_per_substream,
+        sizes=result.sizes,
+        words=result.words,
+    )
+
+
+def decode_block(
+    block: Block, table_ids: np.ndarray, frequencies: np.ndarray, *, threads: int
+) -> np.ndarray:
+    """The symbols of a block, uint8 (rows, coefficients).
+
+    Raises:
+        BitstreamError: words that do not decode.
+    """
+    columns = _columns(block.active, table_ids, frequencies, block.lanes)
+    coded = kernels.decode(
+        block.words,
+        block.sizes,
+        columns.table_ids,
+        columns.frequencies,
+        num_rows=block.num_rows,
+        lanes=block.lanes,
+        rows_per_substream=block.rows_per_substream,
+        groups_per_substream=block.groups_per_substream,
+        threads=threads,
+    )
+    if not len(columns.coefficients):
+        return np.broadcast_to(block.constants, (block.num_rows, len(block.active))).copy()
+    position = np.zeros(len(block.active), dtype=np.int64)
+    position[columns.coefficients] = np.arange(len(columns.coefficients))
+    symbols = coded.take(position, axis=1)
+    if len(block.constants):
+        symbols[:, ~block.active] = block.constants
+    return symbols
+
+
+def narrow(integers: np.ndarray) -> np.ndarray:
+    """The same integers in the narrowest of int8, int16 and int32."""
+    for dtype in (np.int8, np.int16):
+        limits = np.iinfo(dtype)
+        if not len(integers) or (
+            integers.min() >= limits.min and integers.max() <= limits.max
+        ):
+            return integers.astype(dtype)
+    return integers.astype(np.int32)
+
+
+def _columns(
+    active: np.ndarray, table_ids: np.ndarray, frequencies: np.ndarray, lanes: int
+) -> _Columns:
+    coefficients = np.flatnonzero(active)
+    order = np.argsort(table_ids[coefficients], kind="stable")
+    coefficients = coefficients[order]
+    padding = -len(coefficients) % lanes
+    ids = table_ids[coefficients].astype(np.int32)
+    if padding:
+        skip = np.zeros((1, 256), dtype=np.uint16)
+        skip[0, :2] = 4095, 1
+        ids = np.concatenate([ids, np.full(padding, len(frequencies), dtype=np.int32)])
+        frequencies = np.concatenate([frequencies, skip])
+    return _Columns(coefficients, ids, frequencies)
+
+
+def _grid(rows: int, table_ids: np.ndarray, frequencies: np.ndarray) -> tuple[int, int]:
+    """Lanes and groups per substream that keep the states' cost near one percent."""
+    p = frequencies.astype(np.float32) / 4096
+    entropy = -(p * np.log2(np.maximum(p, 1e-9))).sum(axis=1)
+    words = rows * float(entropy[table_ids].sum()) / 16
+    if words < _SUBSTREAM_WORDS:
+        lanes = 8 if words < _SUBSTREAM_WORDS / 2 else 16
+        return lanes, max(1, -(-len(table_ids) // lanes))
+    groups = -(-len(table_ids) // 32)
+    return 32, min(groups, max(1, round(_SUBSTREAM_WORDS * groups / words)))

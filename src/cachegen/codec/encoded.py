@@ -1,0 +1,86 @@
+"""One coded chunk as arrays: what the codecs make and the bitstream packs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cachegen.errors import BitstreamError
+from cachegen.kvcache import Geometry
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """A coded matrix of small integers, (rows, coefficients).
+
+    A coefficient whose symbol never changes is inactive: its constant is kept and nothing is
+    coded. Escapes are the values of all escape symbols, in row-major order of the matrix.
+
+    Attributes:
+        num_rows: rows of the matrix.
+        active: bool (coefficients,): which of them are coded.
+        constants: uint8 (inactive coefficients,): their symbols.
+        escapes: int8, int16 or int32 (escapes,).
+        lanes: columns of a group, 8, 16 or 32.
+        rows_per_substream: height of the substreams' rectangles.
+        groups_per_substream: their width, in groups.
+        sizes: uint32 (substreams,): words of each.
+        words: uint16 (words + 32,): the substreams in order, then 32 zero words of padding.
+    """
+
+    num_rows: int
+    active: np.ndarray
+    constants: np.ndarray
+    escapes: np.ndarray
+    lanes: int
+    rows_per_substream: int
+    groups_per_substream: int
+    sizes: np.ndarray
+    words: np.ndarray
+
+    def expect(self, num_rows: int, num_coefficients: int) -> None:
+        """Check the shape of the matrix.
+
+        Raises:
+            BitstreamError: the block holds a matrix of another shape.
+        """
+        if (self.num_rows, len(self.active)) != (num_rows, num_coefficients):
+            raise BitstreamError(
+                f"expected {num_rows} x {num_coefficients}, "
+                f"got {self.num_rows} x {len(self.active)}",
+                field="shape",
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedChunk:
+    """A coded token range: who it belongs to, how it was coded, and the arrays that came out.
+
+    Attributes:
+        level: name of the level that was asked for.
+        codec: the codec that made the bytes; `lossless` where the level could not represent
+            the input (NaN or Inf).
+        geometry: planes and dtype of the cache.
+        start: absolute position of the first token.
+        num_tokens: tokens covered.
+        tokens_held: per layer, how many of the last tokens it holds; all of them but for
+            finished sliding-window caches.
+        profile_hash: SHA-256 of the profile needed to decode; 32 zero bytes when there is none.
+        fingerprint: SHA-256 that identifies the model; 32 zero bytes when unknown.
+        chunk_id: identity of the tokens up to the chunk's end; 32 zero bytes when unknown.
+        blocks: entropy-coded matrices, in the order the codec defines.
+        arrays: everything else the codec needs, by name.
+    """
+
+    level: str
+    codec: str
+    geometry: Geometry
+    start: int
+    num_tokens: int
+    tokens_held: tuple[int, ...]
+    profile_hash: bytes = bytes(32)
+    fingerprint: bytes = bytes(32)
+    chunk_id: bytes = bytes(32)
+    blocks: tuple[Block, ...] = ()
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)

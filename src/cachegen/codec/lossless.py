@@ -1,0 +1,122 @@
+"""Codec `lossless`: every bit kept; the exponent bytes are entropy-coded, the rest is raw.
+
+A word is turned left by one bit, so that the sign joins the mantissa and the top byte is the
+exponent (of bfloat16 and float32; of narrower exponents, with the top of the mantissa).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from cachegen.codec import matrix
+from cachegen.codec.blocks import decode_block, encode_block
+from cachegen.codec.encoded import Block, EncodedChunk
+from cachegen.codec.matrix import Part
+from cachegen.codec.model import narrow_ids, take
+from cachegen.codec.tables import (
+    cluster,
+    histograms,
+    pack_tables,
+    table_frequencies,
+    unpack_tables,
+)
+from cachegen.errors import BitstreamError
+from cachegen.kvcache import Geometry, KVCache
+
+_MAX_TABLES = 32
+_WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32}
+
+
+def encode(kv: KVCache, *, threads: int) -> tuple[tuple[Block, ...], dict[str, np.ndarray]]:
+    """One block of top bytes for each part, its tables, and the low bytes."""
+    layout = matrix.parts(kv.geometry, matrix.tokens_held(kv))
+    words = [_turn_left(_words(kv, part)) for part in layout]
+    tops = [(whole >> (8 * (whole.itemsize - 1))).astype(np.uint8) for whole in words]
+    counts = np.zeros((kv.geometry.values_per_token, 256), dtype=np.int64)
+    for part, top in zip(layout, tops, strict=True):
+        counts[part.columns] = histograms(top)
+    sums, ids = cluster(counts, max_tables=_MAX_TABLES)
+    frequencies = table_frequencies(sums, margin=0, escape=False)
+    nothing = np.empty(0, dtype=np.int32)
+    blocks = [
+        encode_block(top, nothing, ids[part.columns], frequencies, threads=threads)
+        for part, top in zip(layout, tops, strict=True)
+    ]
+    supports, packed = pack_tables(frequencies)
+    low = np.concatenate([_bytes(whole)[..., :-1].ravel() for whole in words])
+    arrays = {"supports": supports, "frequencies": packed, "table_ids": narrow_ids(ids)}
+    return tuple(blocks), arrays | {"low_bytes": low}
+
+
+def decode(chunk: EncodedChunk, *, threads: int) -> KVCache:
+    """The cache of a chunk, bit for bit.
+
+    Raises:
+        BitstreamError: arrays or blocks that do not fit the geometry or do not decode.
+    """
+    geometry, layout = chunk.geometry, matrix.parts(chunk.geometry, chunk.tokens_held)
+    frequencies = unpack_tables(
+        take(chunk.arrays, "supports", ndim=2, width=2), take(chunk.arrays, "frequencies")
+    )
+    ids = take(chunk.arrays, "table_ids", count=geometry.values_per_token).astype(np.int64)
+    if ids.max(initial=0) >= len(frequencies) or len(chunk.blocks) != len(layout):
+        raise BitstreamError("a table or a block is missing", field="table_ids")
+    width = geometry.dtype.itemsize - 1
+    sizes = [part.num_rows * len(part.columns) * width for part in layout]
+    low = np.split(take(chunk.arrays, "low_bytes", count=sum(sizes)), np.cumsum(sizes)[:-1])
+    planes: dict[int, torch.Tensor] = {}
+    for part, block, part_low in zip(layout, chunk.blocks, low, strict=True):
+        block.expect(part.num_rows, len(part.columns))
+        top = decode_block(block, ids[part.columns], frequencies, threads=threads)
+        planes |= _planes(_turn_right(_join(top, part_low, width)), geometry, part)
+    keys = tuple(planes[2 * layer] for layer in range(geometry.num_layers))
+    values = tuple(planes[2 * layer + 1] for layer in range(geometry.num_layers))
+    return KVCache(keys, values, chunk.num_tokens, chunk.start)
+
+
+def _words(kv: KVCache, part: Part) -> np.ndarray:
+    """The part's elements as unsigned words (rows, coefficients)."""
+    planes = list(kv.planes())
+    word = _WORDS[kv.dtype.itemsize]
+    words = np.empty((part.num_rows, len(part.columns)), dtype=word)
+    first = 0
+    for index in part.planes:
+        plane = planes[index].transpose(0, 1).flatten(1).contiguous()
+        stop = first + plane.shape[1]
+        words[:, first:stop] = plane.view(torch.uint8).numpy().view(word)
+        first = stop
+    return words
+
+
+def _planes(words: np.ndarray, geometry: Geometry, part: Part) -> dict[int, torch.Tensor]:
+    found, first = {}, 0
+    for index in part.planes:
+        shape = geometry.planes[index]
+        piece = words[:, first : first + shape.width].reshape(len(words), shape.heads, shape.dim)
+        first += shape.width
+        raw = np.ascontiguousarray(piece.transpose(1, 0, 2)).view(np.uint8)
+        found[index] = torch.from_numpy(raw).view(geometry.dtype)
+    return found
+
+
+def _turn_left(words: np.ndarray) -> np.ndarray:
+    bits = 8 * words.itemsize
+    return (words << 1) | (words >> (bits - 1))
+
+
+def _turn_right(words: np.ndarray) -> np.ndarray:
+    bits = 8 * words.itemsize
+    return (words >> 1) | (words << (bits - 1))
+
+
+def _bytes(words: np.ndarray) -> np.ndarray:
+    """The little-endian bytes of words (rows, columns): (rows, columns, width)."""
+    return np.ascontiguousarray(words).view(np.uint8).reshape(*words.shape, words.itemsize)
+
+
+def _join(top: np.ndarray, low: np.ndarray, width: int) -> np.ndarray:
+    joined = np.empty((*top.shape, width + 1), dtype=np.uint8)
+    joined[..., :width] = low.reshape(*top.shape, width)
+    joined[..., width] = top
+    return joined.view(_WORDS[width + 1])[..., 0]

@@ -1,0 +1,69 @@
+"""Quantised values as bytes: symbol 0 is the escape, symbol s > 0 stands for s - 128."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from cachegen.errors import BitstreamError
+
+ESCAPE = 0
+CENTER = 128
+LARGEST = 2**30
+DEAD_ZONE = 0.45
+
+
+class Unrepresentable(Exception):
+    """Values that a lossy level cannot code: NaN, infinities, or far beyond its step."""
+
+
+def quantise(scaled: torch.Tensor, *, rounding: float = DEAD_ZONE) -> np.ndarray:
+    """Round float32 values, in units of the step, to int32: the floor of magnitude + `rounding`.
+
+    Half is rounding to nearest; less widens the interval that becomes zero.
+
+    Raises:
+        Unrepresentable: a value is not finite or not an integer of 30 bits.
+    """
+    magnitude = scaled.abs()
+    if magnitude.numel() and not bool((magnitude.max() < LARGEST).item()):
+        raise Unrepresentable
+    whole = magnitude.add_(rounding).floor_()
+    return whole.copysign_(scaled).to(torch.int32).numpy()
+
+
+def to_symbols(
+    integers: np.ndarray, table_ids: np.ndarray, frequencies: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Symbols uint8 (rows, coefficients) and the escapes int32, for these tables."""
+    usable = frequencies[:, 1:] > 0
+    low = (usable.argmax(axis=1) + 1 - CENTER).astype(np.int32)
+    high = (usable.shape[1] - usable[:, ::-1].argmax(axis=1) - CENTER).astype(np.int32)
+    outside = (integers < low[table_ids]) | (integers > high[table_ids])
+    symbols = (integers + CENTER).astype(np.uint8)
+    if not outside.any():
+        return symbols, np.empty(0, dtype=np.int32)
+    symbols[outside] = ESCAPE
+    return symbols, integers[outside]
+
+
+def clipped_symbols(integers: np.ndarray) -> np.ndarray:
+    """Symbols as a table that covers the whole alphabet would give them, for counting."""
+    inside = np.abs(integers) < CENTER
+    return np.where(inside, integers + CENTER, ESCAPE).astype(np.uint8)
+
+
+def to_integers(symbols: np.ndarray, escapes: np.ndarray) -> torch.Tensor:
+    """The integers behind symbols and escapes, float32 (rows, coefficients).
+
+    Raises:
+        BitstreamError: other than one escape value for each escape symbol.
+    """
+    integers = torch.from_numpy(symbols).to(torch.float32).sub_(CENTER)
+    places = np.flatnonzero(symbols == ESCAPE)
+    if len(places) != len(escapes):
+        raise BitstreamError(f"expected {len(places)} escapes, got {len(escapes)}", field="escapes")
+    if len(places):
+        values = torch.from_numpy(escapes.astype(np.float32))
+        integers.view(-1)[torch.from_numpy(places)] = values
+    return integers

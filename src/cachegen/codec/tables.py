@@ -1,0 +1,132 @@
+"""Probability tables shared by many coefficients: clustering histograms, packing tables."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cachegen.errors import BitstreamError
+from cachegen.kernels.tables import normalise
+
+MAX_TABLES = 64
+SYMBOLS = 256
+_ROUNDS = 6
+
+
+def histograms(symbols: np.ndarray) -> np.ndarray:
+    """Count symbols: uint8 (rows, coefficients) to int64 (coefficients, 256)."""
+    rows, columns = symbols.shape
+    counts = np.zeros((columns, SYMBOLS), dtype=np.int64)
+    base = (np.arange(columns) * SYMBOLS).astype(np.int32)
+    for first in range(0, rows, 256):
+        flat = (symbols[first : first + 256] + base).ravel()
+        counts += np.bincount(flat, minlength=columns * SYMBOLS).reshape(columns, SYMBOLS)
+    return counts
+
+
+def cluster(counts: np.ndarray, *, max_tables: int) -> tuple[np.ndarray, np.ndarray]:
+    """Share few tables among many coefficients, at the least cost in bits.
+
+    Lloyd's algorithm on cross-entropy, started from coefficients sorted by their spread.
+
+    Args:
+        counts: int64 (coefficients, 256), histograms.
+        max_tables: at most so many tables.
+
+    Returns:
+        Summed counts int64 (tables, 256) and the table of every coefficient (coefficients,).
+        Every table is used; coefficients without counts get table 0.
+    """
+    used = np.flatnonzero(counts.sum(axis=1))
+    if not len(used):
+        return np.zeros((1, SYMBOLS), dtype=np.int64), np.zeros(len(counts), dtype=np.int64)
+    weights = counts[used].astype(np.float32)
+    ids = _initial(weights, max_tables)
+    for _ in range(_ROUNDS):
+        ids = _assign(weights, _sum_by(weights, ids, max_tables))
+    present, ids = np.unique(ids, return_inverse=True)
+    all_ids = np.zeros(len(counts), dtype=np.int64)
+    all_ids[used] = ids
+    sums = np.zeros((len(present), SYMBOLS), dtype=np.int64)
+    np.add.at(sums, ids, counts[used])
+    return sums, all_ids
+
+
+def _initial(weights: np.ndarray, max_tables: int) -> np.ndarray:
+    probabilities = weights / weights.sum(axis=1, keepdims=True)
+    mean = probabilities @ np.arange(SYMBOLS)
+    spread = probabilities @ np.arange(SYMBOLS) ** 2 - mean**2
+    ids = np.empty(len(weights), dtype=np.int64)
+    ids[np.argsort(spread, kind="stable")] = np.arange(len(weights)) * max_tables // len(weights)
+    return ids
+
+
+def _sum_by(weights: np.ndarray, ids: np.ndarray, num_tables: int) -> np.ndarray:
+    member = np.zeros((num_tables, len(ids)), dtype=np.float32)
+    member[ids, np.arange(len(ids))] = 1.0
+    return member @ weights
+
+
+def _assign(weights: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    smoothed = sums + np.float32(1e-3)
+    bits = -np.log2(smoothed / smoothed.sum(axis=1, keepdims=True))
+    cost = weights @ bits.T
+    cost[:, sums.sum(axis=1) == 0] = np.inf
+    return np.asarray(cost.argmin(axis=1))
+
+
+def table_frequencies(counts: np.ndarray, *, margin: int, escape: bool) -> np.ndarray:
+    """Valid frequencies, uint16 (tables, 256), whose supports have no holes.
+
+    Args:
+        counts: int64 (tables, 256).
+        margin: symbols by which to widen a support on both sides, for data not yet seen.
+        escape: symbol 0 is an escape: it stays apart from the support and can always be coded.
+    """
+    padded = counts * 64
+    first_symbol = 1 if escape else 0
+    for row, observed in zip(padded, counts, strict=True):
+        symbols = np.flatnonzero(observed[first_symbol:]) + first_symbol
+        low, high = (symbols[0], symbols[-1]) if len(symbols) else (128, 128)
+        row[max(low - margin, first_symbol) : high + margin + 1] += 1
+        row[0] += escape
+    return normalise(padded)
+
+
+def pack_tables(frequencies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tables without their zeros: `supports` and `frequencies` of FORMAT.md, section 2."""
+    supports = np.empty((len(frequencies), 2), dtype=np.uint8)
+    pieces = []
+    for table, row in enumerate(frequencies):
+        symbols = np.flatnonzero(row[1:]) + 1
+        low, high = (symbols[0], symbols[-1]) if len(symbols) else (1, 1)
+        supports[table] = low, high
+        pieces += [row[:1], row[low : high + 1]]
+    return supports, np.concatenate(pieces).astype(np.uint16)
+
+
+def unpack_tables(supports: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
+    """The inverse of `pack_tables`.
+
+    Raises:
+        BitstreamError: supports that do not fit the frequencies, or invalid frequencies.
+    """
+    low, high = supports[:, 0].astype(np.int64), supports[:, 1].astype(np.int64)
+    if not len(supports) or (low < 1).any() or (high < low).any():
+        raise BitstreamError("expected 1 <= first <= last symbol in every table", field="supports")
+    lengths = high - low + 2
+    if lengths.sum() != len(frequencies):
+        raise BitstreamError(
+            f"expected {lengths.sum()} frequencies for these supports, got {len(frequencies)}",
+            field="frequencies",
+        )
+    tables = np.zeros((len(supports), SYMBOLS), dtype=np.uint16)
+    stops = np.cumsum(lengths)
+    for row, a, b, first, stop in zip(tables, low, high, stops - lengths, stops, strict=True):
+        row[0] = frequencies[first]
+        row[a : b + 1] = frequencies[first + 1 : stop]
+    sums = tables.astype(np.int64).sum(axis=1)
+    if (sums != 4096).any() or tables.max() > 4095:
+        raise BitstreamError(
+            "every table must sum to 4096 with no entry above 4095", field="frequencies"
+        )
+    return tables

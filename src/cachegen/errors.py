@@ -1,0 +1,46 @@
+"""Everything cachegen raises on purpose.
+
+    CacheGenError
+    |-- BitstreamError     bytes that are damaged, hostile or of an unsupported version
+    |-- ProfileMismatch    bytes made for another model or with another profile
+    |-- UnsupportedCache   a cache this library cannot represent (recurrent state, for one)
+    `-- StoreError         a store failed
+        |-- KeyNotFound    there is nothing under this key
+        `-- StoreTimeout   the store did not answer in time
+
+Mistakes in shapes, dtypes and argument values are ``ValueError`` and ``TypeError``.
+"""
+
+
+class CacheGenError(Exception):
+    """The root of all errors of this library."""
+
+
+class BitstreamError(CacheGenError):
+    """Bytes that cannot be decoded; names the field and, where known, its byte offset."""
+
+    def __init__(self, message: str, *, field: str, offset: int | None = None) -> None:
+        where = field if offset is None else f"{field} at byte {offset}"
+        super().__init__(f"{where}: {message}")
+        self.field = field
+        self.offset = offset
+
+
+class ProfileMismatch(CacheGenError):
+    """Bytes that belong to another model or need another profile."""
+
+
+class UnsupportedCache(CacheGenError):
+    """A cache whose state is more than keys and values of tokens."""
+
+
+class StoreError(CacheGenError):
+    """A store could not do what was asked."""
+
+
+class KeyNotFound(StoreError):
+    """There is nothing under this key."""
+
+
+class StoreTimeout(StoreError):
+    """The store did not answer in time."""

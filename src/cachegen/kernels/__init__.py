@@ -1,0 +1,119 @@
+"""Integer arrays in, words out, and back: the entropy coder and its tables.
+
+Knows nothing of files, models or networks. `reference` is the definition, `cpu` the native set;
+`encode` and `decode` run the fastest set that works here.
+"""
+
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cachegen.kernels import reference
+from cachegen.kernels.layout import CodedBlock
+from cachegen.kernels.tables import normalise
+
+__all__ = ["CodedBlock", "active_set", "decode", "encode", "normalise"]
+
+CHOICE_VARIABLE = "CACHEGEN_KERNELS"
+CHOICES = ("reference", "cpu", "cpu-portable", "cpu-avx2", "cpu-avx512")
+
+
+@dataclass(frozen=True, slots=True)
+class _KernelSet:
+    name: str
+    encode: Callable[..., CodedBlock]
+    decode: Callable[..., NDArray[np.uint8]]
+
+
+def encode(
+    symbols: NDArray[np.uint8],
+    table_ids: NDArray[np.int32],
+    frequencies: NDArray[np.uint16],
+    *,
+    lanes: int,
+    rows_per_substream: int,
+    groups_per_substream: int,
+    threads: int = 1,
+) -> CodedBlock:
+    """Code symbols (rows, columns); column c by the table frequencies[table_ids[c]]."""
+    return _active().encode(
+        symbols,
+        table_ids,
+        frequencies,
+        lanes=lanes,
+        rows_per_substream=rows_per_substream,
+        groups_per_substream=groups_per_substream,
+        threads=threads,
+    )
+
+
+def decode(
+    words: NDArray[np.uint16],
+    sizes: NDArray[np.uint32],
+    table_ids: NDArray[np.int32],
+    frequencies: NDArray[np.uint16],
+    *,
+    num_rows: int,
+    lanes: int,
+    rows_per_substream: int,
+    groups_per_substream: int,
+    threads: int = 1,
+) -> NDArray[np.uint8]:
+    """The symbols (num_rows, columns) of a coded block, or BitstreamError.
+
+    Callers bound num_rows and the columns: a few hostile words can claim any number of symbols.
+    """
+    return _active().decode(
+        words,
+        sizes,
+        table_ids,
+        frequencies,
+        num_rows=num_rows,
+        lanes=lanes,
+        rows_per_substream=rows_per_substream,
+        groups_per_substream=groups_per_substream,
+        threads=threads,
+    )
+
+
+def active_set() -> str:
+    """The name of the kernel set in use: reference, cpu-portable, cpu-avx2 or cpu-avx512."""
+    return _active().name
+
+
+def _active() -> _KernelSet:
+    return _select(os.environ.get(CHOICE_VARIABLE))
+
+
+@cache
+def _select(choice: str | None) -> _KernelSet:
+    if choice is not None and choice not in CHOICES:
+        raise ValueError(f"{CHOICE_VARIABLE} must be one of {', '.join(CHOICES)}, got {choice!r}")
+    if choice == "reference":
+        return _reference_set()
+    try:
+        from cachegen.kernels import cpu
+    except ImportError:
+        if choice is not None:
+            raise
+        warnings.warn(
+            "cachegen was built without its native kernels; it uses the slow reference ones."
+            " Reinstall it with a C++ compiler present.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return _reference_set()
+    isas = cpu.supported_isas()
+    isa = isas[0] if choice in (None, "cpu") else str(choice).removeprefix("cpu-")
+    if isa not in isas:
+        raise ValueError(f"{CHOICE_VARIABLE}={choice}: this machine runs only {', '.join(isas)}")
+    return _KernelSet(f"cpu-{isa}", partial(cpu.encode, isa=isa), partial(cpu.decode, isa=isa))
+
+
+def _reference_set() -> _KernelSet:
+    return _KernelSet("reference", reference.encode, reference.decode)

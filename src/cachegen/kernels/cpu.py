@@ -1,0 +1,101 @@
+"""The native kernel set: `reference`, byte for byte, in C++ for the instruction sets of CPUs."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cachegen.kernels import _native, checks
+from cachegen.kernels.layout import CodedBlock
+
+# In the order of the native statuses; 0 means that all is well.
+REASONS = {
+    1: checks.SHORT_STREAM,
+    2: checks.LOW_STATE,
+    3: checks.OUT_OF_WORDS,
+    4: checks.BAD_END,
+}
+
+
+def supported_isas() -> list[str]:
+    """The instruction sets that this machine runs, fastest first."""
+    names: list[str] = _native.supported()
+    return names
+
+
+def encode(
+    symbols: NDArray[np.uint8],
+    table_ids: NDArray[np.int32],
+    frequencies: NDArray[np.uint16],
+    *,
+    lanes: int,
+    rows_per_substream: int,
+    groups_per_substream: int,
+    threads: int = 1,
+    isa: str | None = None,
+) -> CodedBlock:
+    """As reference.encode; `isa` forces an instruction set other than the fastest."""
+    grid = checks.check_encode(
+        symbols,
+        table_ids,
+        frequencies,
+        lanes=lanes,
+        rows_per_substream=rows_per_substream,
+        groups_per_substream=groups_per_substream,
+        threads=threads,
+    )
+    coded = _native.encode(
+        np.ascontiguousarray(symbols),
+        np.ascontiguousarray(table_ids),
+        np.ascontiguousarray(frequencies),
+        lanes=lanes,
+        rows_per_substream=max(1, min(rows_per_substream, grid.num_rows)),
+        groups_per_substream=max(1, min(groups_per_substream, grid.num_groups)),
+        threads=threads,
+        isa=isa or supported_isas()[0],
+    )
+    if coded is None:
+        checks.raise_uncodable(symbols, table_ids, frequencies)
+    words, sizes = coded
+    return CodedBlock(words=words, sizes=sizes)
+
+
+def decode(
+    words: NDArray[np.uint16],
+    sizes: NDArray[np.uint32],
+    table_ids: NDArray[np.int32],
+    frequencies: NDArray[np.uint16],
+    *,
+    num_rows: int,
+    lanes: int,
+    rows_per_substream: int,
+    groups_per_substream: int,
+    threads: int = 1,
+    isa: str | None = None,
+) -> NDArray[np.uint8]:
+    """As reference.decode; `isa` forces an instruction set other than the fastest."""
+    grid = checks.check_decode(
+        words,
+        sizes,
+        table_ids,
+        frequencies,
+        num_rows=num_rows,
+        lanes=lanes,
+        rows_per_substream=rows_per_substream,
+        groups_per_substream=groups_per_substream,
+        threads=threads,
+    )
+    symbols = np.empty((num_rows, table_ids.size), dtype=np.uint8)
+    status, substream = _native.decode(
+        np.ascontiguousarray(words),
+        np.ascontiguousarray(sizes),
+        np.ascontiguousarray(table_ids),
+        np.ascontiguousarray(frequencies),
+        symbols,
+        lanes=lanes,
+        rows_per_substream=max(1, min(rows_per_substream, grid.num_rows)),
+        groups_per_substream=max(1, min(groups_per_substream, grid.num_groups)),
+        threads=threads,
+        isa=isa or supported_isas()[0],
+    )
+    if status:
+        checks.raise_damaged(substream, REASONS[status])
+    return symbols

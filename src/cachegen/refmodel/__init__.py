@@ -1,0 +1,39 @@
+"""The reference model that ships with the package: weights, texts and generated tasks.
+
+Knows nothing of caches or codecs. Imports neither torch nor transformers.
+"""
+
+from importlib.resources import files
+from pathlib import Path
+
+from cachegen.refmodel.tasks import FAMILIES, Question, Task, exact_match, generate
+
+
+def weights_path() -> Path:
+    """The folder of the model, as transformers and vLLM load it."""
+    return Path(str(files(__package__))) / "weights"
+
+
+def text_names() -> tuple[str, ...]:
+    """The names of the shipped texts: `train-*` were trained on, `heldout-*` were not."""
+    folder = Path(str(files(__package__))) / "texts"
+    return tuple(sorted(path.stem for path in folder.glob("*.txt")))
+
+
+def load_text(name: str) -> str:
+    """A shipped text by name."""
+    if name not in text_names():
+        raise ValueError(f"no shipped text is named {name!r}; there are {', '.join(text_names())}")
+    return (Path(str(files(__package__))) / "texts" / f"{name}.txt").read_text(encoding="utf-8")
+
+
+__all__ = [
+    "FAMILIES",
+    "Question",
+    "Task",
+    "exact_match",
+    "generate",
+    "load_text",
+    "text_names",
+    "weights_path",
+]

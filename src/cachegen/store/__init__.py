@@ -1,0 +1,9 @@
+"""Key -> bytes, anywhere: memory, a directory, S3, GCS, Azure, or any HTTP server.
+
+Knows no codec, no chunk and no model. `open_store` turns a URL into a `Store`.
+"""
+
+from cachegen.store.protocol import Buffer, Store, read
+from cachegen.store.url import open_store
+
+__all__ = ["Buffer", "Store", "open_store", "read"]

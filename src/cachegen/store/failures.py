@@ -1,0 +1,38 @@
+"""The seam to obstore: its errors in, ours out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from obstore.exceptions import BaseError, NotSupportedError
+
+from cachegen.errors import KeyNotFound, StoreError, StoreTimeout
+
+_REASON_LENGTH = 300
+
+
+@contextmanager
+def translated(url: str, doing: str) -> Iterator[None]:
+    """Turn a failure of the backend into a StoreError that names the store and the deed."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise KeyNotFound(f"{url}: cannot {doing}: there is no such object") from error
+    except (NotSupportedError, NotImplementedError) as error:
+        raise StoreError(f"{url}: cannot {doing}: not supported: {_reason(error)}") from error
+    except (BaseError, OSError) as error:
+        kind = StoreTimeout if _is_timeout(error) else StoreError
+        raise kind(f"{url}: cannot {doing}: {_reason(error)}") from error
+
+
+def _is_timeout(error: Exception) -> bool:
+    """Obstore has no class for it; its message ends in the source error's debug print."""
+    return "kind: Timeout" in str(error)
+
+
+def _reason(error: Exception) -> str:
+    """The message's first line without query strings, which may hold access tokens."""
+    first = str(error).partition("\n")[0]
+    return re.sub(r"\?\S+", "?...", first)[:_REASON_LENGTH]

@@ -1,0 +1,28 @@
+"""Which strings are keys: the same rule for every store, so that no key can leave its root."""
+
+from __future__ import annotations
+
+import re
+
+MAX_KEY_LENGTH = 512
+_SEGMENTS = re.compile(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*")
+
+
+def is_key(key: str) -> bool:
+    """Whether a store takes this key."""
+    if len(key) > MAX_KEY_LENGTH or _SEGMENTS.fullmatch(key) is None:
+        return False
+    return not {".", ".."} & set(key.split("/"))
+
+
+def check_key(key: str) -> None:
+    """Refuse what is not a key.
+
+    Raises:
+        ValueError: says what a key looks like.
+    """
+    if not is_key(key):
+        raise ValueError(
+            f"expected a key of segments [A-Za-z0-9._-] joined by '/', without '.' and '..', "
+            f"at most {MAX_KEY_LENGTH} characters; got {key[:MAX_KEY_LENGTH]!r}"
+        )

@@ -1,0 +1,108 @@
+"""URLs of stores: which backend they mean, and how to name it without its credentials."""
+
+from __future__ import annotations
+
+import base64
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from obstore.store import HTTPStore, LocalStore, MemoryStore, from_url
+
+from cachegen.store.failures import translated
+from cachegen.store.object import ObjectStore
+from cachegen.store.protocol import Store
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
+
+SCHEMES = ("memory:", "file://", "s3://", "gs://", "az://", "http://", "https://")
+_LOOKUP_THREADS = 16
+
+
+def open_store(url: str | os.PathLike[str], *, timeout_s: float = 30.0) -> Store:
+    """Open the store that a URL names.
+
+    ``memory:`` is a new, empty store of this process; ``file:///directory`` or a plain path is
+    a directory, created where missing; ``s3://bucket/prefix``, ``gs://bucket/prefix`` and
+    ``az://container/prefix`` take account and credentials from the environment variables of
+    their vendors; ``http(s)://`` is read-only, with ``user:password@`` for basic authentication.
+    ``timeout_s`` is the longest wait for an answer or for the next bytes of one.
+
+    Raises:
+        ValueError: an unknown scheme or a malformed URL.
+        StoreError: the directory cannot be made, or the account is not configured.
+    """
+    text = os.fspath(url)
+    if text in ("memory:", "memory://"):
+        return ObjectStore(MemoryStore(), "memory:")
+    if not text:
+        raise ValueError(f"expected a path or one of {', '.join(SCHEMES)}; got an empty string")
+    if "://" not in text:
+        return _open_directory(Path(text))
+    parts = urlsplit(text)
+    _check(parts)
+    if parts.scheme == "file":
+        return _open_directory(Path(unquote(parts.path)))
+    return _open_remote(parts, timeout_s=timeout_s)
+
+
+def _check(parts: SplitResult) -> None:
+    name = _public_name(parts)
+    if f"{parts.scheme}://" not in SCHEMES:
+        raise ValueError(f"expected a path or one of {', '.join(SCHEMES)}; got {name!r}")
+    if parts.query or parts.fragment:
+        raise ValueError(f"expected a store URL without query and fragment; got {name!r} with one")
+    if parts.scheme == "file" and (parts.netloc or not parts.path):
+        raise ValueError(f"expected file:///absolute/path, got {name!r}")
+    if parts.scheme != "file" and not parts.hostname:
+        raise ValueError(f"expected a bucket or host after {parts.scheme}://, got {name!r}")
+    if parts.username is not None and parts.scheme not in ("http", "https"):
+        raise ValueError(f"expected the credentials of {name!r} in the environment, not the URL")
+
+
+def _public_name(parts: SplitResult) -> str:
+    return f"{parts.scheme}://{_host(parts)}{parts.path}"
+
+
+def _host(parts: SplitResult) -> str:
+    return parts.netloc.rpartition("@")[2]
+
+
+def _open_directory(path: Path) -> Store:
+    with translated(str(path), "open the directory"):
+        backend = LocalStore(path.absolute(), mkdir=True)
+    return ObjectStore(backend, str(path))
+
+
+def _open_remote(parts: SplitResult, *, timeout_s: float) -> Store:
+    name = _public_name(parts)
+    client, retry = _client_options(parts, timeout_s=timeout_s), _retry_options(timeout_s)
+    if parts.scheme in ("http", "https"):
+        http = HTTPStore(name, client_options=client, retry_config=retry)
+        return ObjectStore(http, name, writable=False, lookup_threads=_LOOKUP_THREADS)
+    with translated(name, "open the store"):
+        bucket = from_url(name, client_options=client, retry_config=retry)
+    return ObjectStore(bucket, name, lookup_threads=_LOOKUP_THREADS)
+
+
+def _client_options(parts: SplitResult, *, timeout_s: float) -> ClientConfig:
+    """The whole transfer has no limit, since a large object on a slow link takes its time."""
+    wait = timedelta(seconds=timeout_s)
+    options: ClientConfig = {
+        "allow_http": True,
+        "timeout": timedelta(days=1),
+        "connect_timeout": min(wait, timedelta(seconds=5)),
+        "read_timeout": wait,
+    }
+    if parts.username is not None:
+        secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        token = base64.b64encode(secret.encode()).decode()
+        options["default_headers"] = {"Authorization": f"Basic {token}"}
+    return options
+
+
+def _retry_options(timeout_s: float) -> RetryConfig:
+    return {"max_retries": 3, "retry_timeout": timedelta(seconds=timeout_s)}

@@ -1,0 +1,118 @@
+"""Objects in a store that may be absent, damaged, or written by somebody else first."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+from cachegen.bitstream.format import unpack
+from cachegen.bitstream.manifest import ChunkEntry, StoredObject
+from cachegen.codec.encoded import EncodedChunk
+from cachegen.errors import BitstreamError, CacheGenError, KeyNotFound, ProfileMismatch, StoreError
+from cachegen.store import Buffer, Store, read
+
+_ATTEMPTS = 4
+
+
+def put_or_adopt(
+    store: Store,
+    key: str,
+    data: bytes,
+    *,
+    check: Callable[[bytes], object],
+    parent: str | None = None,
+) -> bytes:
+    """The bytes under the key: ours, or those of whoever was first, if they pass the check.
+
+    An object that does not pass is removed, and ours takes its place.
+
+    Raises:
+        StoreError: the store fails, or the object cannot be replaced.
+    """
+    for _ in range(_ATTEMPTS):
+        if store.put(key, data, parent=parent):
+            return data
+        found = adopt(store, key, check=check)
+        if found is not None:
+            return found
+    raise StoreError(f"{key}: the object there is damaged and {_ATTEMPTS} times came back")
+
+
+def adopt(store: Store, key: str, *, check: Callable[[bytes], object]) -> bytes | None:
+    """The object's bytes if they pass the check; otherwise None, and the object is removed."""
+    try:
+        data = read(store, key)
+        check(data)
+    except KeyNotFound:
+        return None
+    except (BitstreamError, ProfileMismatch):
+        store.delete(key)
+        return None
+    return data
+
+
+def fetch(store: Store, stored: StoredObject) -> bytes:
+    """The object that a manifest names.
+
+    Raises:
+        KeyNotFound: it is gone.
+        BitstreamError: it is another one than the manifest's size and digest say.
+        StoreError: the store fails.
+    """
+    parts: list[Buffer] = []
+    digest, size_bytes = hashlib.sha256(), 0
+    for part in store.get(stored.key):
+        digest.update(part)
+        size_bytes += len(part)
+        if size_bytes > stored.size_bytes:
+            break
+        parts.append(part)
+    if size_bytes != stored.size_bytes:
+        raise BitstreamError(
+            f"expected {stored.size_bytes} bytes, got {_at_least(size_bytes, stored)}",
+            field=stored.key,
+        )
+    check_digest(digest.digest(), stored.sha256, field=stored.key)
+    return b"".join(parts)
+
+
+def check_digest(found: bytes, expected: bytes, *, field: str) -> None:
+    """Refuse bytes of another SHA-256.
+
+    Raises:
+        BitstreamError: they differ.
+    """
+    if found != expected:
+        raise BitstreamError(f"expected SHA-256 {expected.hex()}, got {found.hex()}", field=field)
+
+
+def open_chunk(data: bytes, *, entry: ChunkEntry, level: str, fingerprint: bytes) -> EncodedChunk:
+    """The coded chunk in these bytes, which must be this entry's at this level.
+
+    Raises:
+        BitstreamError: damaged bytes, or another chunk's.
+        ProfileMismatch: another model's.
+    """
+    chunk = unpack(data)
+    if chunk.fingerprint != fingerprint:
+        raise ProfileMismatch(
+            f"expected a chunk of model {fingerprint.hex()}, got one of {chunk.fingerprint.hex()}"
+        )
+    for field, found, expected in (
+        ("chunk_id", chunk.chunk_id.hex(), entry.chunk_id.hex()),
+        ("start", chunk.start, entry.start),
+        ("num_tokens", chunk.num_tokens, entry.num_tokens),
+        ("level", chunk.level, level),
+    ):
+        if found != expected:
+            raise BitstreamError(f"expected {expected}, got {found}", field=field)
+    return chunk
+
+
+def describe_failure(error: CacheGenError) -> str:
+    """A reason to record: the kind of error and its message."""
+    return f"{type(error).__name__}: {error}"
+
+
+def _at_least(size_bytes: int, stored: StoredObject) -> str:
+    return f"at least {size_bytes}" if size_bytes > stored.size_bytes else str(size_bytes)

@@ -1,0 +1,88 @@
+"""Rotations found by asking the model, checked on keys captured from an ordinary text."""
+
+import math
+
+import pytest
+import torch
+
+from cachegen.codec.rope import Rope, rotate
+from cachegen.engines.hf_cache import capture
+from cachegen.engines.hf_rope import rope_map
+
+KEYS = (0, None, 0, None, 0, None, 0, None)
+EXPECTED = {
+    "llama": (KEYS, [(8, False)]),
+    "llama-llama3": (KEYS, [(8, False)]),
+    "llama-yarn": (KEYS, [(8, False)]),
+    "qwen3": (KEYS, [(8, False)]),
+    "mistral": (KEYS, [(8, False)]),
+    "gemma3": ((0, None, 1, None, 0, None, 1, None), [(8, False), (8, False)]),
+    "stablelm": (KEYS, [(2, False)]),
+    "glm": (KEYS, [(4, True)]),
+    "deepseek-v2": ((None, 0) * 4, [(4, True)]),
+    "deepseek-v3": ((None, 0) * 4, [(4, False)]),
+    "smollm3": ((0, None, 0, None, 0, None, None, None), [(8, False)]),
+    "gpt-oss": (KEYS, [(8, False)]),
+}
+
+
+def rows(plane):
+    """(heads, tokens, dim) to float32 (tokens, heads, dim)."""
+    return plane.transpose(0, 1).float().contiguous()
+
+
+def spread_over_tokens(turned):
+    """Share of the energy that differs between tokens."""
+    return float((turned - turned.mean(0)).square().sum() / turned.square().sum())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("name", EXPECTED)
+def test_planes_and_pairings(tiny, name, dtype):
+    of_plane, shapes = EXPECTED[name]
+    found = rope_map(tiny(name, dtype=dtype))
+    assert found.of_plane == of_plane
+    assert [(len(r.inverse_frequencies), r.interleaved) for r in found.ropes] == shapes
+
+
+@pytest.mark.parametrize("name", sorted(set(EXPECTED) - {"gpt-oss"}))
+def test_unrotated_planes_of_a_repeated_token_do_not_depend_on_position(tiny, name):
+    kv = capture(tiny(name), [7] * 200)
+    found = rope_map(tiny(name))
+    for index, plane in enumerate(kv.planes()):
+        turned, rope = rows(plane), found.rope(index)
+        if rope is not None:
+            assert spread_over_tokens(turned) > 0.05
+            rotate(turned, rope, torch.arange(200), inverse=True)
+        assert spread_over_tokens(turned) < 1e-8
+
+
+def test_the_other_pairing_would_not_do(tiny):
+    plane = rows(capture(tiny("llama"), [7] * 200).keys[0])
+    (rope,) = rope_map(tiny("llama")).ropes
+    rotate(plane, Rope(rope.inverse_frequencies, interleaved=True), torch.arange(200), inverse=True)
+    assert spread_over_tokens(plane) > 0.05
+
+
+def test_llama3_frequencies_follow_the_published_rule(tiny):
+    """Wavelengths above 64 / 1 are stretched 8 times, those below 64 / 4 are left alone."""
+    (rope,) = rope_map(tiny("llama-llama3")).ropes
+    for index, frequency in enumerate(rope.inverse_frequencies):
+        plain = 10_000.0 ** (-index / 8)
+        wavelength = 2 * math.pi / plain
+        smooth = min(1.0, max(0.0, (64 / wavelength - 1) / 3))
+        expected = (1 - smooth) * plain / 8 + smooth * plain
+        assert frequency == pytest.approx(expected, rel=1e-5)
+
+
+def test_frequencies_rounded_with_the_model_are_taken_as_they_are(new_model):
+    model = new_model("llama").to(torch.bfloat16)
+    (rope,) = rope_map(model).ropes
+    exact = torch.tensor([10_000.0 ** (-index / 8) for index in range(8)])
+    assert rope.inverse_frequencies == tuple(exact.bfloat16().float().tolist())
+
+
+@pytest.mark.parametrize("name", ["llama-dynamic", "llama-longrope", "gpt2"])
+def test_keys_stay_rotated_where_no_fixed_rotation_explains_them(tiny, name):
+    found = rope_map(tiny(name))
+    assert found.ropes == () and set(found.of_plane) == {None}

@@ -1,0 +1,20 @@
+"""What `import cachegen` offers is what `__all__` says, and no more."""
+
+import cachegen
+
+
+def test_every_listed_name_exists_and_the_list_is_sorted() -> None:
+    assert cachegen.__all__ == sorted(cachegen.__all__)
+    for name in cachegen.__all__:
+        assert getattr(cachegen, name).__doc__, name
+
+
+def test_the_public_surface_stays_small() -> None:
+    assert len(cachegen.__all__) <= 25
+
+
+def test_the_errors_form_one_family() -> None:
+    errors = [getattr(cachegen, name) for name in cachegen.__all__]
+    errors = [e for e in errors if isinstance(e, type) and issubclass(e, Exception)]
+    assert len(errors) == 7
+    assert all(issubclass(error, cachegen.CacheGenError) for error in errors)

@@ -1,0 +1,150 @@
+"""Training sequences: natural text, drills of random tokens, and generated tasks dense with questions.
+
+Every token has a kind: 0 is not learnt (arbitrary where it stands), 1 is text, 2 is an answer.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from corpus_tokens import Corpus, Tokens
+from transformers import PreTrainedTokenizerFast
+
+from cachegen.refmodel.tasks import Fact, line_facts, passkey_facts, record_facts
+from cachegen.refmodel.words import KEYS, VALUES
+
+IGNORE, TEXT, ANSWER = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of the curriculum: up to this share of all tokens, sequences of `length`, drawn by these weights."""
+
+    until_share: float
+    length: int
+    text: float
+    drill: float
+    passkey: float
+    records: float
+    lines: float
+    recall_share: float
+
+
+class Sampler:
+    """Draws training sequences; without state from batch to batch."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, corpus: Corpus) -> None:
+        self.rng = random.Random()
+        self._corpus = corpus
+        self._backend = tokenizer.backend_tokenizer
+        self._bos = tokenizer.bos_token_id
+        self._vocab_size = len(tokenizer)
+        words = [f" {word}" for word in (*KEYS, *VALUES)] + list("0123456789")
+        words += [f" {digit}" for digit in "0123456789"]
+        self._arbitrary = np.zeros(self._vocab_size, dtype=bool)
+        self._arbitrary[[self._encode(word)[0] for word in words]] = True
+
+    def batch(self, stage: Stage, *, seed: str, num_sequences: int) -> tuple[Tokens, Tokens]:
+        """Tokens and kinds, each (num_sequences, length + 1); the same seed gives the same batch."""
+        self.rng.seed(seed)
+        sequences = [self.sequence(stage) for _ in range(num_sequences)]
+        ids, kinds = zip(*sequences, strict=True)
+        return np.stack(ids), np.stack(kinds)
+
+    def sequence(self, stage: Stage) -> tuple[Tokens, Tokens]:
+        makers: list[Callable[[Stage], list[tuple[Tokens, Tokens]]]]
+        makers = [self._text, self._drill, self._passkey, self._records, self._lines]
+        weights = [stage.text, stage.drill, stage.passkey, stage.records, stage.lines]
+        pieces = self.rng.choices(makers, weights)[0](stage)
+        ids = np.concatenate([[self._bos], *(ids for ids, _ in pieces)])
+        kinds = np.concatenate([[IGNORE], *(kinds for _, kinds in pieces)])
+        return ids[: stage.length + 1], kinds[: stage.length + 1]
+
+    def _encode(self, text: str) -> Tokens:
+        return np.array(self._backend.encode(text, add_special_tokens=False).ids)
+
+    def _text(self, stage: Stage) -> list[tuple[Tokens, Tokens]]:
+        start = self.rng.randrange(len(self._corpus.train) - stage.length)
+        ids = self._corpus.train[start : start + stage.length]
+        return [(ids, np.full(len(ids), TEXT))]
+
+    def _drill(self, stage: Stage) -> list[tuple[Tokens, Tokens]]:
+        """Random keys, glue and values, stated once, then again and again in other orders."""
+        rng = self.rng
+        glue = [rng.randrange(2, self._vocab_size) for _ in range(rng.randint(0, 2))]
+        end = [rng.randrange(2, self._vocab_size) for _ in range(rng.randint(0, 1))]
+        num_facts, num_values = rng.randint(4, 8 + stage.length // 32), rng.randint(1, 5)
+        pool = range(2, self._vocab_size)
+        digits = [i for i in pool if self._arbitrary[i]] if rng.random() < 0.5 else pool
+        facts = [
+            ([key], [rng.choice(digits) for _ in range(num_values)])
+            for key in rng.sample(pool, num_facts)
+        ]
+        pieces = []
+        for round_index in range(stage.length // num_facts + 1):
+            rng.shuffle(facts)
+            for key, values in facts:
+                head, kind = key + glue, ANSWER if round_index else IGNORE
+                kinds = [IGNORE] + [min(round_index, TEXT)] * len(glue)
+                kinds += [kind] * len(values) + [min(round_index, TEXT)] * len(end)
+                pieces.append((np.array(head + values + end), np.array(kinds)))
+            if sum(len(ids) for ids, _ in pieces) > stage.length:
+                break
+        return pieces
+
+    def _passkey(self, stage: Stage) -> list[tuple[Tokens, Tokens]]:
+        return self._hidden(stage, lambda n: passkey_facts(self.rng, num_facts=n), mean_tokens=11)
+
+    def _records(self, stage: Stage) -> list[tuple[Tokens, Tokens]]:
+        return self._hidden(stage, lambda n: record_facts(self.rng, num_facts=n), mean_tokens=6)
+
+    def _lines(self, stage: Stage) -> list[tuple[Tokens, Tokens]]:
+        return self._hidden(stage, lambda n: line_facts(self.rng, num_facts=n), mean_tokens=17)
+
+    def _hidden(
+        self, stage: Stage, make_facts: Callable[[int], list[Fact]], *, mean_tokens: int
+    ) -> list[tuple[Tokens, Tokens]]:
+        """Facts among filler, some asked on the way; then questions to the end of the sequence."""
+        rng, share = self.rng, stage.recall_share
+        most = max(3, int(stage.length * share / mean_tokens))
+        facts = make_facts(rng.randint(max(2, most // 3), most))
+        body = stage.length - len(facts) * mean_tokens
+        pieces: list[tuple[Tokens, Tokens]] = []
+        slots = [*facts, *([None] * rng.randint(0, len(facts)))]
+        rng.shuffle(slots)
+        stated: list[Fact] = []
+        room = body - len(slots) * mean_tokens
+        for slot in slots:
+            pieces += self._filler(2 * room * rng.random() / len(slots))
+            if slot is not None:
+                stated.append(slot)
+                pieces.append(self._statement(slot))
+            elif stated:
+                pieces.append(self._asked(rng.choice(stated), inline=True))
+        while sum(len(ids) for ids, _ in pieces) <= stage.length:
+            pieces += [self._asked(fact, inline=False) for fact in rng.sample(facts, len(facts))]
+        return pieces
+
+    def _filler(self, num_tokens: float) -> list[tuple[Tokens, Tokens]]:
+        """Consecutive sentences of at most `num_tokens` tokens."""
+        sentences = self._corpus.sentences
+        index, pieces = self.rng.randrange(len(sentences)), []
+        while (num_tokens := num_tokens - len(sentences[index % len(sentences)])) >= 0:
+            ids = sentences[index % len(sentences)]
+            pieces.append((ids, np.full(len(ids), TEXT)))
+            index += 1
+        return pieces
+
+    def _statement(self, fact: Fact) -> tuple[Tokens, Tokens]:
+        ids = self._encode(f" {fact.statement}")
+        return ids, np.where(self._arbitrary[ids], IGNORE, TEXT)
+
+    def _asked(self, fact: Fact, *, inline: bool) -> tuple[Tokens, Tokens]:
+        prompt = fact.question.prompt
+        if inline:
+            prompt = f" {prompt.lstrip()}"
+        answer = fact.question.answer if prompt.endswith("<") else f" {fact.question.answer}"
+        asked, replied = self._encode(prompt), self._encode(answer + (">" if prompt.endswith("<") else "."))
+        kinds = np.where(self._arbitrary[asked], IGNORE, TEXT)
+        return np.concatenate([asked, replied]), np.concatenate([kinds, np.full(len(replied), ANSWER)])
