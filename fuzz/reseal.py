@@ -23,7 +23,8 @@ def reseal(data: bytes) -> bytes:
     struct.pack_into("<Q", chunk, 16, len(chunk))
     table = FIXED_SIZE + RUN_SIZE * num_runs + level_size
     offset = header_size
-    for place in range(table, min(table + ENTRY.size * num_arrays, header_size), ENTRY.size):
+    stop = min(table + ENTRY.size * num_arrays, header_size, len(chunk)) - ENTRY.size
+    for place in range(table, stop + 1, ENTRY.size):
         offset = _reseal_array(chunk, place, offset)
     header = bytearray(chunk[:header_size])
     header[24:32] = bytes(8)
@@ -33,8 +34,6 @@ def reseal(data: bytes) -> bytes:
 
 def _reseal_array(chunk: bytearray, place: int, offset: int) -> int:
     """Seal the array of one table entry; the offset of the next one."""
-    if place + ENTRY.size > len(chunk):
-        return offset
     *_, kind, ndim, rows, columns, _, _ = ENTRY.unpack_from(chunk, place)
     size = math.prod((rows, columns)[: ndim or 1]) * ITEM_SIZES[kind % len(ITEM_SIZES)]
     stop = offset + size + -size % 8

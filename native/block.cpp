@@ -119,10 +119,11 @@ class Decoder {
   DecodeResult run(size_t threads) const {
     const std::vector<Run> runs = plan_runs(block_, grid_, shared_ ? kMaxInFlight : 1, threads);
     std::vector<DecodeResult> results(runs.size(), {0, Status::ok});
-    run_jobs(runs.size(), threads, [&](size_t i) {
+    const auto job = [&](size_t i) {
       results[i] = decode_run(runs[i]);
       return results[i].status == Status::ok;
-    });
+    };
+    run_jobs(runs.size(), threads, [&] { return job; });
     for (const DecodeResult& result : results) {
       if (result.status != Status::ok) return result;
     }
@@ -171,6 +172,22 @@ class Decoder {
   ColumnTables tables_;
 };
 
+// Memory that a thread's runs use one after the other, since fresh pages cost as much as coding.
+class Scratch {
+ public:
+  uint16_t* of_at_least(size_t words) {
+    if (words > size_) {
+      memory_.reset(new uint16_t[words]);
+      size_ = words;
+    }
+    return memory_.get();
+  }
+
+ private:
+  std::unique_ptr<uint16_t[]> memory_;
+  size_t size_ = 0;
+};
+
 class Encoder {
  public:
   Encoder(const Block& block, const Kernel& kernel, const uint8_t* symbols)
@@ -179,6 +196,7 @@ class Encoder {
         encode_(kernel.encode[lane_index(block.lanes)]),
         symbols_(symbols) {
     check_tables(block);
+    require(worst_words() <= std::numeric_limits<uint32_t>::max(), "a substream is too large");
     tables_ = encode_tables(block.table_ids, block.columns, block.frequencies);
   }
 
@@ -186,23 +204,29 @@ class Encoder {
     const std::vector<Run> runs = plan_runs(block_, grid_, kMaxInFlight, threads);
     EncodeResult result{std::vector<std::vector<uint16_t>>(grid_.count()), true};
     std::atomic<bool> codable{true};
-    run_jobs(runs.size(), threads, [&](size_t i) {
-      if (!encode_run(runs[i], result.substreams.data() + runs[i].first)) codable = false;
-      return codable.load();
+    run_jobs(runs.size(), threads, [&] {
+      return [&, scratch = Scratch{}](size_t i) mutable {
+        uint16_t* buffer = scratch.of_at_least(worst_words() * runs[i].count);
+        if (!encode_run(runs[i], buffer, result.substreams.data() + runs[i].first)) codable = false;
+        return codable.load();
+      };
     });
     result.codable = codable;
     return result;
   }
 
  private:
-  bool encode_run(const Run& run, std::vector<uint16_t>* substreams) const {
+  // No step makes more than a word a lane.
+  size_t worst_words() const {
+    return (grid_.rows_each * grid_.groups_each + 2) * block_.lanes + kSlackWords;
+  }
+
+  bool encode_run(const Run& run, uint16_t* buffer, std::vector<uint16_t>* substreams) const {
     const Shape shape = rectangle(block_, grid_, run.first).shape;
-    const size_t worst = shape.rows * shape.groups * block_.lanes + 2 * block_.lanes + kSlackWords;
-    const std::unique_ptr<uint16_t[]> buffer(new uint16_t[worst * run.count]);
     EncodeStream streams[kMaxInFlight];
     for (int i = 0; i < run.count; i++) {
       const Rectangle part = rectangle(block_, grid_, run.first + i);
-      uint16_t* words_end = buffer.get() + worst * (i + 1);
+      uint16_t* words_end = buffer + worst_words() * (i + 1);
       streams[i] = {symbols_ + part.row * block_.columns + part.column,
                     tables_.bases.data() + part.column, words_end, words_end};
     }

@@ -37,6 +37,9 @@ Status decode_together(std::integer_sequence<int, I...>, const Shape shape,
   return closed ? Status::ok : status;
 }
 
+// The encoder walks the rows backwards; hardware does not foresee the next one if rows are long.
+constexpr size_t kRowsAhead = 8;
+
 template <typename Encoding, int... I>
 bool encode_together(std::integer_sequence<int, I...>, const Shape shape, const uint32_t* entries,
                      EncodeStream* streams) {
@@ -44,12 +47,14 @@ bool encode_together(std::integer_sequence<int, I...>, const Shape shape, const 
   (encoding[I].open(streams[I]), ...);
   for (size_t row = shape.rows; row-- > 0;) {
     const size_t first = row * shape.stride;
+    const size_t ahead = (row < kRowsAhead ? 0 : row - kRowsAhead) * shape.stride;
     for (size_t column = shape.groups * Encoding::kLanes; column > 0;) {
       column -= Encoding::kLanes;
+      (__builtin_prefetch(streams[I].symbols + ahead + column), ...);
       (encoding[I].step(entries, first + column, column), ...);
     }
   }
-  return (encoding[I].close(streams[I]) & ...);
+  return (encoding[I].close(streams[I]) && ...);
 }
 
 // Decodes streams `Width` at a time, then the rest together.

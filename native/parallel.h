@@ -12,10 +12,11 @@
 
 namespace cachegen {
 
-// Runs job(0) to job(count - 1), started in that order; a job that returns false starts no more.
-// Rethrows the first exception of a job once all threads have ended.
-template <typename Job>
-void run_jobs(size_t count, size_t threads, const Job& job) {
+// Runs jobs 0 to count - 1, started in that order; every thread runs its own by the function that
+// make_job() gives it. A job that returns false stops the start of others. Rethrows the first
+// exception of a job once all threads have ended.
+template <typename MakeJob>
+void run_jobs(size_t count, size_t threads, const MakeJob& make_job) {
   constexpr size_t kMaxThreads = 256;
   std::atomic<size_t> next{0};
   std::atomic<bool> stopped{false};
@@ -23,6 +24,7 @@ void run_jobs(size_t count, size_t threads, const Job& job) {
   std::mutex error_lock;
   const auto work = [&] {
     try {
+      auto job = make_job();
       for (size_t i; !stopped && (i = next++) < count;) {
         if (!job(i)) stopped = true;
       }

@@ -12,9 +12,8 @@ constexpr int kVectors = Lanes == 32 ? 2 : 1;
 template <int Lanes>
 constexpr __mmask16 kActive = Lanes == 8 ? 0x00ff : 0xffff;
 
-// Four streams hide nearly all latency; more would not fit the registers.
-constexpr int kDecodeWidth = 4;
-constexpr int kEncodeWidth = 2;
+// Four streams hide nearly all latency and their states fit the registers.
+constexpr int kWidth = kMaxInFlight;
 
 inline __m512i splat(uint32_t value) { return _mm512_set1_epi32(int(value)); }
 
@@ -181,9 +180,9 @@ class Encoding {
 };
 
 template <int Lanes>
-constexpr DecodeFunction kDecode = decode_streams<Decoding<Lanes>, kDecodeWidth>;
+constexpr DecodeFunction kDecode = decode_streams<Decoding<Lanes>, kWidth>;
 template <int Lanes>
-constexpr EncodeFunction kEncode = encode_streams<Encoding<Lanes>, kEncodeWidth>;
+constexpr EncodeFunction kEncode = encode_streams<Encoding<Lanes>, kWidth>;
 
 }  // namespace
 

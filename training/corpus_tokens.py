@@ -15,10 +15,10 @@ Tokens = NDArray[np.uint16]
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Training text as one array, its sentences for filler, and held-out text."""
+    """Training text, the places in it where a sentence has just ended, and held-out text."""
 
     train: Tokens
-    sentences: list[Tokens]
+    sentence_ends: NDArray[np.int64]
     valid: Tokens
 
 
@@ -40,15 +40,11 @@ def encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[Tokens]
     return [np.array(encoding.ids, dtype=np.uint16) for encoding in encodings]
 
 
-def load_corpus(
-    tokenizer: PreTrainedTokenizerFast, texts: tuple[str, str], *, num_filler_chars: int = 8_000_000
-) -> Corpus:
-    train, valid = (text.split("\n") for text in texts)
-    paragraphs = encode(tokenizer, [line + "\n" for line in train if line])
-    step = max(1, len(texts[0]) // num_filler_chars)
-    filler = [s for line in train[::step] for s in re.split(r"(?<=[.!?])\s+", line) if s]
-    return Corpus(
-        train=np.concatenate(paragraphs),
-        sentences=encode(tokenizer, [f" {sentence}" for sentence in filler]),
-        valid=np.concatenate(encode(tokenizer, [line + "\n" for line in valid if line])),
+def load_corpus(tokenizer: PreTrainedTokenizerFast, texts: tuple[str, str]) -> Corpus:
+    train, valid = (
+        np.concatenate(encode(tokenizer, [line + "\n" for line in text.split("\n") if line]))
+        for text in texts
     )
+    vocabulary = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    ends = np.array([token.endswith((".", "!", "?")) for token in vocabulary])
+    return Corpus(train, np.flatnonzero(ends[train]) + 1, valid)

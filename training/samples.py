@@ -40,10 +40,12 @@ class Sampler:
         self._backend = tokenizer.backend_tokenizer
         self._bos = tokenizer.bos_token_id
         self._vocab_size = len(tokenizer)
-        words = [f" {word}" for word in (*KEYS, *VALUES)] + list("0123456789")
-        words += [f" {digit}" for digit in "0123456789"]
+        self._keys = [int(self._encode(f" {word}")[0]) for word in KEYS]
+        self._words = [int(self._encode(f" {word}")[0]) for word in VALUES]
+        self._digits = [int(self._encode(digit)[0]) for digit in "0123456789"]
+        first_digits = [int(self._encode(f" {digit}")[0]) for digit in "0123456789"]
         self._arbitrary = np.zeros(self._vocab_size, dtype=bool)
-        self._arbitrary[[self._encode(word)[0] for word in words]] = True
+        self._arbitrary[self._keys + self._words + self._digits + first_digits] = True
 
     def batch(self, stage: Stage, *, seed: str, num_sequences: int) -> tuple[Tokens, Tokens]:
         """Tokens and kinds, each (num_sequences, length + 1); the same seed gives the same batch."""
@@ -70,27 +72,18 @@ class Sampler:
         return [(ids, np.full(len(ids), TEXT))]
 
     def _drill(self, stage: Stage) -> list[tuple[Tokens, Tokens]]:
-        """Random keys, glue and values, stated once, then again and again in other orders."""
+        """Keys, one token of glue, and values: stated once, then again and again in other orders."""
         rng = self.rng
-        glue = [rng.randrange(2, self._vocab_size) for _ in range(rng.randint(0, 2))]
-        end = [rng.randrange(2, self._vocab_size) for _ in range(rng.randint(0, 1))]
-        num_facts, num_values = rng.randint(4, 8 + stage.length // 32), rng.randint(1, 5)
-        pool = range(2, self._vocab_size)
-        digits = [i for i in pool if self._arbitrary[i]] if rng.random() < 0.5 else pool
+        glue = rng.randrange(2, self._vocab_size)
+        values, num_values = rng.choice([(self._words, 1), (self._digits, 4)])
         facts = [
-            ([key], [rng.choice(digits) for _ in range(num_values)])
-            for key in rng.sample(pool, num_facts)
+            np.array([key, glue, *rng.choices(values, k=num_values)])
+            for key in rng.sample(self._keys, rng.randint(3, 16))
         ]
-        pieces = []
-        for round_index in range(stage.length // num_facts + 1):
-            rng.shuffle(facts)
-            for key, values in facts:
-                head, kind = key + glue, ANSWER if round_index else IGNORE
-                kinds = [IGNORE] + [min(round_index, TEXT)] * len(glue)
-                kinds += [kind] * len(values) + [min(round_index, TEXT)] * len(end)
-                pieces.append((np.array(head + values + end), np.array(kinds)))
-            if sum(len(ids) for ids, _ in pieces) > stage.length:
-                break
+        again = np.array([IGNORE, TEXT] + [ANSWER] * num_values)
+        pieces = [(ids, np.zeros_like(again)) for ids in facts]
+        while len(pieces) * len(again) <= stage.length:
+            pieces += [(ids, again) for ids in rng.sample(facts, len(facts))]
         return pieces
 
     def _passkey(self, stage: Stage) -> list[tuple[Tokens, Tokens]]:
@@ -128,13 +121,11 @@ class Sampler:
 
     def _filler(self, num_tokens: float) -> list[tuple[Tokens, Tokens]]:
         """Consecutive sentences of at most `num_tokens` tokens."""
-        sentences = self._corpus.sentences
-        index, pieces = self.rng.randrange(len(sentences)), []
-        while (num_tokens := num_tokens - len(sentences[index % len(sentences)])) >= 0:
-            ids = sentences[index % len(sentences)]
-            pieces.append((ids, np.full(len(ids), TEXT)))
-            index += 1
-        return pieces
+        ends = self._corpus.sentence_ends
+        first = self.rng.randrange(len(ends) - 1)
+        last = int(np.searchsorted(ends, ends[first] + num_tokens, side="right")) - 1
+        ids = self._corpus.train[ends[first] : ends[last]]
+        return [(ids, np.full(len(ids), TEXT))]
 
     def _statement(self, fact: Fact) -> tuple[Tokens, Tokens]:
         ids = self._encode(f" {fact.statement}")

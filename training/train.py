@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from corpus_tokens import Corpus, load_corpus, read_texts
 from export import export_model
+from initial import prepare
 from learner import Learner, take_step
 from presets import PRESETS, Preset
 from probe import correct_answers, count_tokens_with, text_loss
@@ -63,9 +64,7 @@ def build_model(preset: Preset, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForC
         pad_token_id=tokenizer.pad_token_id,
     )
     model = Qwen3ForCausalLM(config)
-    for layer in model.model.layers:
-        torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
-        torch.nn.init.zeros_(layer.mlp.down_proj.weight)
+    prepare(model)
     return model
 
 

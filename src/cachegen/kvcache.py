@@ -1,9 +1,13 @@
-"""Keys and values of a range of tokens, whatever the model's geometry. Knows no codec, no store, no engine."""
+"""Keys and values of a range of tokens, whatever the model's geometry.
+
+Knows no codec, no store, no engine.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 
@@ -175,7 +179,7 @@ class KVCache:
         """
         if not parts:
             raise ValueError("expected at least one cache to concatenate, got none")
-        for left, right in zip(parts, parts[1:], strict=False):
+        for left, right in pairwise(parts):
             _check_adjacent(left, right)
         if len(parts) == 1:
             return parts[0]

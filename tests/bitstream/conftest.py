@@ -34,17 +34,17 @@ class Sample:
     profile: Profile | None
 
 
-def small_cache(*, dtype: torch.dtype = torch.bfloat16, num_tokens: int = 13) -> KVCache:
+def small_cache(heads: tuple[int, ...]) -> KVCache:
     generator = torch.Generator().manual_seed(7)
     layers = []
-    for heads in (2, 1):
-        planes = [torch.randn((heads, num_tokens, dim), generator=generator) for dim in (4, 2)]
-        layers.append((planes[0].to(dtype), planes[1].to(dtype)))
+    for count in heads:
+        planes = [torch.randn((count, 13, dim), generator=generator) for dim in (4, 2)]
+        layers.append((planes[0].bfloat16(), planes[1].bfloat16()))
     return replace(KVCache.from_layers(layers), start=3)
 
 
 def make_sample(kind: str) -> Sample:
-    kv = small_cache()
+    kv = small_cache((1,) if kind == "paper" else (2, 1))
     codec, _, with_profile = kind.partition("-")
     model = _model(kv, codec)
     if with_profile:

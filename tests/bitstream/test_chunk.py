@@ -42,7 +42,9 @@ def test_a_profile_takes_the_statistics_out_of_the_chunk(samples):
     sample = samples["plain-profile"]
     data = encode(sample.kv, profile=sample.profile)
     assert len(data) < len(samples["plain"].data)
-    assert_same_cache(decode(data, profile=sample.profile), decode(sample.data, profile=sample.profile))
+    assert_same_cache(
+        decode(data, profile=sample.profile), decode(sample.data, profile=sample.profile)
+    )
 
 
 @pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview])
@@ -111,7 +113,7 @@ def test_describe(samples):
 def test_describe_verifies_checksums(samples):
     data = bytearray(samples["raw"].data)
     data[-1] ^= 1
-    with pytest.raises(BitstreamError, match="rows at byte .*checksum"):
+    with pytest.raises(BitstreamError, match=r"rows at byte .*checksum"):
         describe(bytes(data))
 
 

@@ -86,15 +86,14 @@ def test_prefill_in_pieces_gives_the_same_cache(tiny, tokens, name):
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3", "deepseek-v3"])
-def test_a_past_is_kept_and_only_the_rest_is_computed(tiny, tokens, name):
+def test_tokens_after_a_past_are_computed_on_top_of_it(tiny, tokens, name):
     model = tiny(name)
     past = capture(model, tokens[:CONTEXT])
-    extended = capture(model, tokens, past=past)
-    assert extended.is_complete and (extended.start, extended.num_tokens) == (0, 100)
-    for old, new in zip(past.planes(), extended.planes(), strict=True):
-        assert torch.equal(old, new[:, :CONTEXT])
-    for whole, new in zip(capture(model, tokens).planes(), extended.planes(), strict=True):
-        torch.testing.assert_close(whole, new, atol=5e-5, rtol=0)
+    rest = capture(model, tokens[CONTEXT:], past=past)
+    assert rest.is_complete and (rest.start, rest.stop) == (CONTEXT, len(tokens))
+    joined, whole = KVCache.concat([past, rest]), capture(model, tokens)
+    for left, right in zip(joined.planes(), whole.planes(), strict=True):
+        torch.testing.assert_close(left, right, atol=5e-5, rtol=0)
 
 
 def test_greedy_generation_is_the_same(tiny, tokens):
@@ -143,13 +142,15 @@ def test_caches_that_do_not_fit_the_model_are_refused(tiny, tokens):
         to_cache(window.slice(0, 99), model)
 
 
-def test_a_past_must_leave_something_to_compute(tiny, tokens):
-    model = tiny("llama")
-    kv = capture(model, tokens)
-    with pytest.raises(ValueError, match="more tokens than the 100"):
-        capture(model, tokens, past=kv)
-    with pytest.raises(ValueError, match="more tokens than the 0"):
-        capture(model, [])
+def test_a_past_must_be_complete(tiny, tokens):
+    model = tiny("gemma3")
+    with pytest.raises(ValueError, match="layer 0: expected the last 100 of 100 tokens, got 15"):
+        capture(model, [5], past=from_cache(own_cache(model, tokens)))
+
+
+def test_there_must_be_tokens(tiny):
+    with pytest.raises(ValueError, match="at least one token"):
+        capture(tiny("llama"), [])
 
 
 def test_tokens_come_in_many_shapes(tokens):

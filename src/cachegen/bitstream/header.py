@@ -90,8 +90,8 @@ def header_to_bytes(header: Header) -> bytes:
     fixed = _FIXED.pack(
         MAGIC,
         VERSION,
-        CODECS.index(header.codec),
-        _DTYPES.index(header.dtype),
+        _index(header.codec, CODECS),
+        _index(header.dtype, _DTYPES),
         size,
         len(header.arrays),
         size + sum(entry.padded_bytes for entry in header.arrays),
@@ -145,6 +145,12 @@ def read_header(data: memoryview) -> tuple[Header, int]:
         arrays=arrays,
     )
     return header, size
+
+
+def _index(choice: str | torch.dtype, choices: tuple[str | torch.dtype, ...]) -> int:
+    if choice not in choices:
+        raise ValueError(f"expected one of {choices}, got {choice!r}")
+    return choices.index(choice)
 
 
 def _read_envelope(reader: Reader, data: memoryview) -> tuple[str, torch.dtype, int, int]:

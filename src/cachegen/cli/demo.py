@@ -107,7 +107,7 @@ def _write(
     profile = profile or refmodel.profile_path()
     network, tokenizer = load_model(model)
     known = read_profile(profile)
-    filler = text.read_text(encoding="utf-8") if text else refmodel.load_text("heldout-novel")
+    filler = text.read_text(encoding="utf-8") if text else refmodel.load_text("heldout-chesterton")
     document = refmodel.generate(
         "passkey",
         num_tokens=num_tokens,
@@ -117,7 +117,7 @@ def _write(
         num_questions=num_questions,
     )
     ids = tokenizer(document.context).input_ids
-    rest = tokenizer(filler[:4000], add_special_tokens=False).input_ids[:CONTINUATION_TOKENS]
+    rest = tokenizer(filler[-4000:], add_special_tokens=False).input_ids[:CONTINUATION_TOKENS]
     kv = capture(network, ids)
     levels = [level.name for level in known.levels + FIXED_LEVELS]
     manifest = save(
@@ -169,9 +169,7 @@ def _read_in_new_process(job: Job, path: Path) -> dict[str, Any]:
     return result
 
 
-def _combine(
-    job: Job, written: dict[str, dict[str, Any]], read: dict[str, Any]
-) -> dict[str, Any]:
+def _combine(job: Job, written: dict[str, dict[str, Any]], read: dict[str, Any]) -> dict[str, Any]:
     fp16_bytes, int8_bytes = read["fp16_bytes"], written["packed"]["bytes"]
     levels = []
     for name in job.levels:

@@ -42,9 +42,7 @@ class Reader:
     def load(self, level: str) -> LoadedContext:
         """The document's cache at a level, from the store."""
         tokens = [*self.job.tokens, self.job.continuation[0]]
-        return load_context(
-            self.model, tokens, store=self.store, profile=self.profile, level=level
-        )
+        return load_context(self.model, tokens, store=self.store, profile=self.profile, level=level)
 
     @torch.inference_mode()
     def prefill(self) -> None:
@@ -54,7 +52,7 @@ class Reader:
     @torch.inference_mode()
     def log_probabilities(self, kv: KVCache) -> torch.Tensor:
         """Log-probabilities (tokens, vocabulary) along the continuation."""
-        logits = self.model(
+        logits: torch.Tensor = self.model(
             input_ids=torch.tensor([self.job.continuation]), past_key_values=self._cache(kv)
         ).logits[0]
         return logits.double().log_softmax(-1)

@@ -8,6 +8,7 @@ import numpy as np
 
 from cachegen import kernels
 from cachegen.codec.encoded import Block
+from cachegen.kernels.layout import MAX_TABLES_PER_SUBSTREAM
 
 _SUBSTREAM_WORDS = 6400
 
@@ -101,9 +102,7 @@ def narrow(integers: np.ndarray) -> np.ndarray:
     """The same integers in the narrowest of int8, int16 and int32."""
     for dtype in (np.int8, np.int16):
         limits = np.iinfo(dtype)
-        if not len(integers) or (
-            integers.min() >= limits.min and integers.max() <= limits.max
-        ):
+        if not len(integers) or (integers.min() >= limits.min and integers.max() <= limits.max):
             return integers.astype(dtype)
     return integers.astype(np.int32)
 
@@ -114,23 +113,28 @@ def _columns(
     coefficients = np.flatnonzero(active)
     order = np.argsort(table_ids[coefficients], kind="stable")
     coefficients = coefficients[order]
+    used, ids = np.unique(table_ids[coefficients], return_inverse=True)
     padding = -len(coefficients) % lanes
-    ids = table_ids[coefficients].astype(np.int32)
-    if padding:
-        skip = np.zeros((1, 256), dtype=np.uint16)
-        skip[0, :2] = 4095, 1
-        ids = np.concatenate([ids, np.full(padding, len(frequencies), dtype=np.int32)])
-        frequencies = np.concatenate([frequencies, skip])
-    return _Columns(coefficients, ids, frequencies)
+    skip = np.zeros((1, 256), dtype=np.uint16)
+    skip[0, :2] = 4095, 1
+    tables = np.concatenate([frequencies[used], skip])
+    ids = np.concatenate([ids, np.full(padding, len(used))])
+    return _Columns(coefficients, ids.astype(np.int32), tables)
 
 
 def _grid(rows: int, table_ids: np.ndarray, frequencies: np.ndarray) -> tuple[int, int]:
-    """Lanes and groups per substream that keep the states' cost near one percent."""
-    p = frequencies.astype(np.float32) / 4096
+    """Lanes and groups per substream that keep the states' cost near one percent.
+
+    A substream of more tables than a decoder takes gets fewer groups.
+    """
+    used, counts = np.unique(table_ids, return_counts=True)
+    p = frequencies[used].astype(np.float32) / 4096
     entropy = -(p * np.log2(np.maximum(p, 1e-9))).sum(axis=1)
-    words = rows * float(entropy[table_ids].sum()) / 16
-    if words < _SUBSTREAM_WORDS:
-        lanes = 8 if words < _SUBSTREAM_WORDS / 2 else 16
-        return lanes, max(1, -(-len(table_ids) // lanes))
-    groups = -(-len(table_ids) // 32)
-    return 32, min(groups, max(1, round(_SUBSTREAM_WORDS * groups / words)))
+    words = rows * float(entropy @ counts) / 16
+    lanes = 8 if words < _SUBSTREAM_WORDS / 2 else 16 if words < _SUBSTREAM_WORDS else 32
+    groups = -(-len(table_ids) // lanes)
+    if words >= _SUBSTREAM_WORDS:
+        groups = min(groups, round(_SUBSTREAM_WORDS * groups / words))
+    if len(used) >= MAX_TABLES_PER_SUBSTREAM:
+        groups = min(groups, MAX_TABLES_PER_SUBSTREAM // lanes)
+    return lanes, max(1, groups)

@@ -5,8 +5,10 @@ Knows no engine: samples are caches, and `evaluate` tells how good a lossy round
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -28,6 +30,7 @@ TARGET_KL = (0.1, 0.03, 0.01, 0.0027, 0.0007)
 _CLOSE = 0.85
 _TRIALS = 10
 _FIRST_STEP = 0.3
+_FINEST_STEP = 1e-4
 _TABLE_MARGIN = 3
 
 
@@ -62,12 +65,16 @@ def calibrate(
         progress: told what happens, in words.
 
     Raises:
-        ValueError: an unknown preset, no samples, or targets that do not match the ladder.
+        ValueError: an unknown preset, no samples, samples with NaN or infinities, rotations that
+            do not fit them, or targets that do not match the ladder.
     """
     if preset not in ("plain", "paper"):
         raise ValueError(f"expected preset plain or paper, got {preset!r}")
-    if len(target_kl) != len(LADDER):
-        raise ValueError(f"expected {len(LADDER)} targets, got {len(target_kl)}")
+    if len(fingerprint) != 32:
+        raise ValueError(f"expected a fingerprint of 32 bytes, got {len(fingerprint)}")
+    falling = all(worse > better for worse, better in pairwise((*target_kl, 0.0)))
+    if len(target_kl) != len(LADDER) or not falling:
+        raise ValueError(f"expected {len(LADDER)} falling targets above 0, got {target_kl}")
     progress("statistics")
     found = plain.statistics(samples(), rope)
     if preset == "paper":
@@ -108,9 +115,7 @@ def _paper_roundtrip(geometry: Geometry) -> Callable[[float], RoundTrip]:
     def at(step: float) -> RoundTrip:
         rope = RopeMap.none(len(geometry.planes))
         tables = np.zeros((0, 256), np.uint16)
-        model = CodingModel(
-            paper.bins(geometry, step), np.zeros(0, np.int64), tables, None, rope
-        )
+        model = CodingModel(paper.bins(geometry, step), np.zeros(0, np.int64), tables, None, rope)
         return lambda kv: paper.roundtrip(kv, model)
 
     return at
@@ -123,37 +128,57 @@ def _place(
     target_kl: tuple[float, ...],
     progress: Callable[[str], None],
 ) -> tuple[EncodingLevel, ...]:
-    levels, step = [], _FIRST_STEP
+    levels: list[EncodingLevel] = []
+    placed: _Placed | None = None
     for name, target in zip(LADDER, target_kl, strict=True):
-        placed = _search(lambda s: evaluate(roundtrip(s)), target, step)
-        step = placed.step
+        placed = _search(lambda step: _trial(roundtrip, evaluate, step), target, placed)
         levels.append(EncodingLevel(name, codec, placed.step, placed.quality))
         progress(f"level {name}: step {placed.step:.4f}, KL {placed.quality.kl:.5f}")
     return tuple(levels)
 
 
-def _search(measure: Callable[[float], Quality], target: float, step: float) -> _Placed:
+def _trial(roundtrip: Callable[[float], RoundTrip], evaluate: Evaluate, step: float) -> _Placed:
+    quality = evaluate(roundtrip(step))
+    if not math.isfinite(quality.kl):
+        raise ValueError(f"expected a finite KL from `evaluate`, got {quality.kl} at step {step}")
+    return _Placed(step, quality)
+
+
+def _search(trial: Callable[[float], _Placed], target: float, coarser: _Placed | None) -> _Placed:
     """The largest step found whose KL stays within the target, and preferably close to it.
 
-    KL grows about with the square of the step; between two trials that bracket the target the
-    next is taken half-way, in logarithms.
+    KL grows about with the square of the step; where that guess leaves the bracket the next trial
+    is half-way, in logarithms. Where nothing reaches the target the best that was found stands.
     """
-    good: _Placed | None = None
-    too_large = float("inf")
-    trials = 0
-    while good is None or (good.quality.kl < _CLOSE * target and trials < _TRIALS):
-        quality = measure(step)
-        trials += 1
-        if quality.kl <= target:
-            good = max(filter(None, (good, _Placed(step, quality))), key=lambda p: p.step)
+    if coarser is not None and coarser.quality.kl <= target:
+        return coarser
+    good, low, high = None, 0.0, float("inf")
+    step, best = _FIRST_STEP, coarser
+    if coarser is not None:
+        step, high = _next_step(coarser, target, low, coarser.step), coarser.step
+    for _ in range(_TRIALS):
+        found = trial(step)
+        if found.quality.kl <= target:
+            good, low = found, step
+            if found.quality.kl >= _CLOSE * target:
+                break
         else:
-            too_large = min(too_large, step)
-        guess = step * (0.95 * target / max(quality.kl, 1e-9)) ** 0.5
-        guess = min(max(guess, step / 8), step * 8)
-        low = good.step if good else 0.0
-        inside = low < guess < too_large
-        step = guess if inside else ((low * too_large) ** 0.5 if low else too_large / 2)
-    return good
+            high = step
+            best = found if best is None or found.quality.kl < best.quality.kl else best
+        step = _next_step(found, target, low, high)
+        if step < _FINEST_STEP:
+            break
+    result = good or best
+    assert result is not None
+    return result
+
+
+def _next_step(found: _Placed, target: float, low: float, high: float) -> float:
+    guess = found.step * math.sqrt(0.95 * target / max(found.quality.kl, 1e-9))
+    guess = min(max(guess, found.step / 8), found.step * 8)
+    if low < guess < high:
+        return guess
+    return math.sqrt(low * high) if low else high / 2
 
 
 def _tables(
@@ -174,13 +199,9 @@ def _tables(
 def _paper_tables(
     samples: Samples, geometry: Geometry, levels: tuple[EncodingLevel, ...]
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    models = [
-        paper.fit(samples(), geometry, level.step, margin=_TABLE_MARGIN) for level in levels
-    ]
+    models = [paper.fit(samples(), geometry, level.step, margin=_TABLE_MARGIN) for level in levels]
     first = np.cumsum([0] + [len(model.frequencies) for model in models])
     frequencies = np.concatenate([model.frequencies for model in models])
     return frequencies, tuple(
         model.table_ids + offset for model, offset in zip(models, first, strict=False)
     )
-
-

@@ -92,8 +92,9 @@ def decode_chunk(
     if chunk.codec == "lossless":
         return lossless.decode(chunk, threads=threads)
     model = _model_of(chunk, profile)
-    codec = paper if chunk.codec == "paper" else plain
-    return codec.decode(chunk, model, threads=threads)
+    if chunk.codec == "paper":
+        return paper.decode(chunk, model, threads=threads)
+    return plain.decode(chunk, model, threads=threads)
 
 
 def check_profile(chunk: EncodedChunk, profile: Profile | None) -> None:
@@ -150,7 +151,7 @@ def _own_model(kv: KVCache, level: EncodingLevel, rope: RopeMap) -> CodingModel:
 
 def _model_of(chunk: EncodedChunk, profile: Profile | None) -> CodingModel:
     if chunk.profile_hash == NO_PROFILE:
-        return model_from_arrays(chunk.arrays, chunk.geometry, blocks_each=_blocks(chunk.codec))
+        return model_from_arrays(chunk.arrays, chunk.geometry, codec=chunk.codec)
     assert profile is not None
     if profile.codec != chunk.codec:
         raise ProfileMismatch(
@@ -158,8 +159,6 @@ def _model_of(chunk: EncodedChunk, profile: Profile | None) -> CodingModel:
         )
     if chunk.level not in [level.name for level in profile.levels]:
         raise BitstreamError(f"its profile has no level {chunk.level!r}", field="level")
+    if chunk.level not in [level.name for level in profile.levels]:
+        raise BitstreamError(f"the profile has no level {chunk.level!r}", field="level")
     return profile.model(chunk.level)
-
-
-def _blocks(codec: str) -> int:
-    return 2 if codec == "paper" else 1

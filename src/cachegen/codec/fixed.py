@@ -9,7 +9,6 @@ from cachegen.codec import matrix
 from cachegen.codec.encoded import EncodedChunk
 from cachegen.codec.model import take
 from cachegen.codec.vectors import dequantise_vectors, from_bits, quantise_vectors, to_bits
-from cachegen.errors import BitstreamError
 from cachegen.kvcache import Geometry, KVCache
 
 Shape = tuple[int, int, int]
@@ -67,13 +66,11 @@ def unpack_planes(arrays: dict[str, np.ndarray], shapes: list[Shape]) -> list[to
     vectors = [heads * tokens for heads, tokens, _ in shapes]
     values = [heads * tokens * dim for heads, tokens, dim in shapes]
     scales = from_bits(take(arrays, "scales", count=sum(vectors)))
-    if not bool(torch.isfinite(scales).all()):
-        raise BitstreamError("expected finite numbers", field="scales")
     codes = torch.from_numpy(take(arrays, "codes", count=sum(values)).copy())
     return [
         dequantise_vectors(scale.view(heads, tokens, 1), code.view(heads, tokens, dim))
         for (heads, tokens, dim), scale, code in zip(
-            shapes, scales.split(vectors), codes.split(values), strict=True
+            shapes, torch.split(scales, vectors), torch.split(codes, values), strict=True
         )
     ]
 
@@ -82,7 +79,7 @@ def decode_packed(chunk: EncodedChunk) -> KVCache:
     """The inverse of `encode_packed`, up to rounding."""
     shapes = plane_shapes(chunk.geometry, chunk.tokens_held)
     planes = [
-        matrix.to_dtype(plane, chunk.geometry.dtype)
+        matrix.saturate(plane, chunk.geometry.dtype).to(chunk.geometry.dtype)
         for plane in unpack_planes(chunk.arrays, shapes)
     ]
     return KVCache(tuple(planes[::2]), tuple(planes[1::2]), chunk.num_tokens, chunk.start)

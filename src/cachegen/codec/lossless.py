@@ -13,13 +13,12 @@ from cachegen.codec import matrix
 from cachegen.codec.blocks import decode_block, encode_block
 from cachegen.codec.encoded import Block, EncodedChunk
 from cachegen.codec.matrix import Part
-from cachegen.codec.model import narrow_ids, take
+from cachegen.codec.model import narrow_ids, take, take_ids, take_tables
 from cachegen.codec.tables import (
     cluster,
     histograms,
     pack_tables,
     table_frequencies,
-    unpack_tables,
 )
 from cachegen.errors import BitstreamError
 from cachegen.kvcache import Geometry, KVCache
@@ -56,12 +55,14 @@ def decode(chunk: EncodedChunk, *, threads: int) -> KVCache:
         BitstreamError: arrays or blocks that do not fit the geometry or do not decode.
     """
     geometry, layout = chunk.geometry, matrix.parts(chunk.geometry, chunk.tokens_held)
-    frequencies = unpack_tables(
-        take(chunk.arrays, "supports", ndim=2, width=2), take(chunk.arrays, "frequencies")
+    if len(chunk.blocks) != len(layout):
+        raise BitstreamError(
+            f"expected {len(layout)} blocks, got {len(chunk.blocks)}", field="blocks"
+        )
+    frequencies = take_tables(chunk.arrays)
+    ids = take_ids(
+        chunk.arrays, "table_ids", count=geometry.values_per_token, num_tables=len(frequencies)
     )
-    ids = take(chunk.arrays, "table_ids", count=geometry.values_per_token).astype(np.int64)
-    if ids.max(initial=0) >= len(frequencies) or len(chunk.blocks) != len(layout):
-        raise BitstreamError("a table or a block is missing", field="table_ids")
     width = geometry.dtype.itemsize - 1
     sizes = [part.num_rows * len(part.columns) * width for part in layout]
     low = np.split(take(chunk.arrays, "low_bytes", count=sum(sizes)), np.cumsum(sizes)[:-1])
@@ -70,9 +71,7 @@ def decode(chunk: EncodedChunk, *, threads: int) -> KVCache:
         block.expect(part.num_rows, len(part.columns))
         top = decode_block(block, ids[part.columns], frequencies, threads=threads)
         planes |= _planes(_turn_right(_join(top, part_low, width)), geometry, part)
-    keys = tuple(planes[2 * layer] for layer in range(geometry.num_layers))
-    values = tuple(planes[2 * layer + 1] for layer in range(geometry.num_layers))
-    return KVCache(keys, values, chunk.num_tokens, chunk.start)
+    return matrix.from_planes(planes, geometry, start=chunk.start, num_tokens=chunk.num_tokens)
 
 
 def _words(kv: KVCache, part: Part) -> np.ndarray:

@@ -9,10 +9,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cachegen.codec.rope import Rope, RopeMap
+from cachegen.codec.rope import Rope, RopeMap, check_fits
 from cachegen.codec.tables import pack_tables, unpack_tables
 from cachegen.errors import BitstreamError
 from cachegen.kvcache import Geometry
+
+MOST_SHARED_TABLES = 256
+_MOST_ROPES = 255
+_TYPES = {
+    "rows": ("uint8",),
+    "scales": ("uint16",),
+    "codes": ("int8",),
+    "low_bytes": ("uint8",),
+    "supports": ("uint8",),
+    "frequencies": ("uint16",),
+    "table_ids": ("uint8", "uint16", "uint32"),
+    "means": ("float32",),
+    "steps": ("float32",),
+    "rope_frequencies": ("float32",),
+    "rope_shapes": ("uint32",),
+    "rope_of_plane": ("uint8",),
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,30 +66,91 @@ def model_to_arrays(model: CodingModel) -> dict[str, np.ndarray]:
 
 
 def model_from_arrays(
-    arrays: dict[str, np.ndarray], geometry: Geometry, *, blocks_each: int
+    arrays: dict[str, np.ndarray], geometry: Geometry, *, codec: str
 ) -> CodingModel:
-    """The inverse of `model_to_arrays`; `blocks_each` blocks of every coefficient have tables.
+    """The inverse of `model_to_arrays`.
 
     Raises:
         BitstreamError: arrays that are missing or do not fit the geometry or one another.
     """
-    frequencies = unpack_tables(
-        take(arrays, "supports", ndim=2, width=2), take(arrays, "frequencies")
+    count = ids_per_level(geometry, codec)
+    frequencies = escape_tables(arrays, most=max(count, MOST_SHARED_TABLES))
+    return CodingModel(
+        steps=steps_from_arrays(arrays, geometry),
+        table_ids=take_ids(arrays, "table_ids", count=count, num_tables=len(frequencies)),
+        frequencies=frequencies,
+        means=means_from_arrays(arrays, geometry) if codec == "plain" else None,
+        rope=rope_from_arrays(arrays, geometry) if codec == "plain" else _no_rope(geometry),
     )
-    count = blocks_each * geometry.values_per_token
-    table_ids = take(arrays, "table_ids", count=count).astype(np.int64)
-    if len(table_ids) and table_ids.max() >= len(frequencies):
+
+
+def ids_per_level(geometry: Geometry, codec: str) -> int:
+    """How many table ids a level has: one for each coefficient of each kind of block."""
+    return geometry.values_per_token * (2 if codec == "paper" else 1)
+
+
+def take_tables(arrays: dict[str, np.ndarray], *, most: int = MOST_SHARED_TABLES) -> np.ndarray:
+    """The tables of the arrays `supports` and `frequencies`, uint16 (tables, 256).
+
+    Raises:
+        BitstreamError: arrays that do not fit one another, invalid tables, or more than `most`.
+    """
+    supports = take(arrays, "supports", ndim=2, width=2)
+    if len(supports) > most:
         raise BitstreamError(
-            f"table {table_ids.max()} of {len(frequencies)} does not exist", field="table_ids"
+            f"expected at most {most} tables, got {len(supports)}", field="supports"
         )
-    num_planes = len(geometry.planes)
-    steps = take(arrays, "steps", count=num_planes)
+    return unpack_tables(supports, take(arrays, "frequencies"))
+
+
+def escape_tables(arrays: dict[str, np.ndarray], *, most: int) -> np.ndarray:
+    """As `take_tables`, for blocks with escapes.
+
+    Raises:
+        BitstreamError: as `take_tables`; a table that cannot code the escape.
+    """
+    tables = take_tables(arrays, most=most)
+    if not tables[:, 0].all():
+        raise BitstreamError("every table must be able to code the escape", field="frequencies")
+    return tables
+
+
+def take_ids(
+    arrays: dict[str, np.ndarray], name: str, *, count: int, num_tables: int
+) -> np.ndarray:
+    """An array of table ids, int64 (count,).
+
+    Raises:
+        BitstreamError: the array is missing, has another length, or names tables there are not.
+    """
+    ids = take(arrays, name, count=count).astype(np.int64)
+    if ids.max(initial=0) >= num_tables:
+        raise BitstreamError(f"table {ids.max()} of {num_tables} does not exist", field=name)
+    return ids
+
+
+def steps_from_arrays(arrays: dict[str, np.ndarray], geometry: Geometry) -> np.ndarray:
+    """The array `steps`, float32 (planes,).
+
+    Raises:
+        BitstreamError: other than a positive finite number for each plane.
+    """
+    steps = take(arrays, "steps", count=len(geometry.planes))
     if not (np.isfinite(steps) & (steps > 0)).all():
         raise BitstreamError("expected positive finite numbers", field="steps")
-    if "means" not in arrays:
-        return CodingModel(steps, table_ids, frequencies, None, RopeMap.none(num_planes))
+    return steps
+
+
+def means_from_arrays(arrays: dict[str, np.ndarray], geometry: Geometry) -> np.ndarray:
+    """The array `means`, float32 (coefficients,).
+
+    Raises:
+        BitstreamError: other than a finite number for each coefficient.
+    """
     means = take(arrays, "means", count=geometry.values_per_token)
-    return CodingModel(steps, table_ids, frequencies, means, rope_from_arrays(arrays, geometry))
+    if not np.isfinite(means).all():
+        raise BitstreamError("expected finite numbers", field="means")
+    return means
 
 
 def take(
@@ -83,14 +161,17 @@ def take(
     ndim: int = 1,
     width: int | None = None,
 ) -> np.ndarray:
-    """An array of a chunk, its shape checked.
+    """An array of a chunk or profile, its type and shape checked.
 
     Raises:
-        BitstreamError: the array is missing or has another shape.
+        BitstreamError: the array is missing or has another type or shape.
     """
     if name not in arrays:
         raise BitstreamError("the array is missing", field=name)
     array = arrays[name]
+    types = _TYPES[name.partition(".")[0]]
+    if array.dtype.name not in types:
+        raise BitstreamError(f"expected {' or '.join(types)}, got {array.dtype}", field=name)
     right = array.ndim == ndim and (width is None or array.shape[-1] == width)
     if not right or (count is not None and len(array) != count):
         wanted = f"{ndim} dimensions, {'any' if count is None else count} entries"
@@ -127,6 +208,8 @@ def rope_from_arrays(arrays: dict[str, np.ndarray], geometry: Geometry) -> RopeM
         BitstreamError: rotations that do not fit the planes.
     """
     shapes = take(arrays, "rope_shapes", ndim=2, width=2).astype(np.int64)
+    if len(shapes) > _MOST_ROPES:
+        raise BitstreamError(f"expected at most {_MOST_ROPES} rotations", field="rope_shapes")
     frequencies = take(arrays, "rope_frequencies", count=int(shapes[:, 0].sum()))
     of_plane = take(arrays, "rope_of_plane", count=len(geometry.planes)).astype(np.int64)
     if shapes[:, 1].max(initial=0) > 1 or of_plane.max(initial=0) > len(shapes):
@@ -138,7 +221,13 @@ def rope_from_arrays(arrays: dict[str, np.ndarray], geometry: Geometry) -> RopeM
         Rope(tuple(piece.tolist()), bool(interleaved))
         for piece, interleaved in zip(pieces, shapes[:, 1], strict=True)
     )
-    for plane, index in zip(geometry.planes, of_plane, strict=True):
-        if index and ropes[index - 1].rotated_dims > plane.dim:
-            raise BitstreamError("more dimensions turn than a head has", field="rope_of_plane")
-    return RopeMap(ropes, tuple(int(i) - 1 if i else None for i in of_plane))
+    found = RopeMap(ropes, tuple(int(i) - 1 if i else None for i in of_plane))
+    try:
+        check_fits(found, geometry)
+    except ValueError as exc:
+        raise BitstreamError(str(exc), field="rope_of_plane") from exc
+    return found
+
+
+def _no_rope(geometry: Geometry) -> RopeMap:
+    return RopeMap.none(len(geometry.planes))

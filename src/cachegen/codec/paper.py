@@ -8,7 +8,8 @@ deltas apart. What the description leaves open is decided in FORMAT.md, section 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from cachegen.codec.symbols import (
     to_symbols,
 )
 from cachegen.codec.tables import histograms, table_frequencies
-from cachegen.codec.vectors import LIMIT, bfloat16_above, from_bits, to_bits
+from cachegen.codec.vectors import LIMIT, bfloat16_above, from_bits, largest, to_bits
 from cachegen.errors import BitstreamError
 from cachegen.kvcache import Geometry, KVCache
 
@@ -35,11 +36,26 @@ GROUP_TOKENS = 10
 BINS = (0.5, 1.0, 1.5)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Quantised:
+    """A plane as integers.
+
+    Attributes:
+        scales: float32 (tokens,), exact in bfloat16.
+        anchors: int32 (groups, width).
+        deltas: int32 (tokens - groups, width).
+    """
+
+    scales: torch.Tensor
+    anchors: np.ndarray
+    deltas: np.ndarray
+
+
 def bins(geometry: Geometry, multiplier: float) -> np.ndarray:
     """Bin of every plane, float32 (planes,): one size for each third of the layers."""
     layers = np.arange(len(geometry.planes)) // 2
     third = np.minimum(2, 3 * layers // geometry.num_layers)
-    return (np.array(BINS)[third] * multiplier).astype(np.float32)
+    return np.array(BINS, dtype=np.float32)[third] * np.float32(multiplier)
 
 
 def encode(
@@ -50,13 +66,18 @@ def encode(
     Raises:
         Unrepresentable: the cache holds NaN or infinities.
     """
-    blocks, scales = [], []
-    for part in matrix.parts(kv.geometry, matrix.tokens_held(kv)):
-        part_scales, *pair = _quantise_part(kv, part, model.steps)
-        scales.append(to_bits(part_scales))
-        for integers, ids in zip(pair, _table_ids(model, part), strict=True):
+    blocks = []
+    quantised = _quantise(kv, model.steps)
+    layout = matrix.parts(kv.geometry, matrix.tokens_held(kv))
+    for part in layout:
+        whole = (
+            np.concatenate([quantised[p].anchors for p in part.planes], axis=1),
+            np.concatenate([quantised[p].deltas for p in part.planes], axis=1),
+        )
+        for integers, ids in zip(whole, _table_ids(model, part), strict=True):
             symbols, escapes = to_symbols(integers, ids, model.frequencies)
             blocks.append(encode_block(symbols, escapes, ids, model.frequencies, threads=threads))
+    scales = [to_bits(quantised[p].scales) for part in layout for p in part.planes]
     return tuple(blocks), {"scales": np.concatenate(scales)}
 
 
@@ -71,31 +92,34 @@ def decode(chunk: EncodedChunk, model: CodingModel, *, threads: int) -> KVCache:
         raise BitstreamError(
             f"expected {2 * len(layout)} blocks, got {len(chunk.blocks)}", field="blocks"
         )
-    counts = [part.num_rows * len(part.planes) for part in layout]
-    all_scales = from_bits(take(chunk.arrays, "scales", count=sum(counts))).split(counts)
-    matrices = []
-    for index, (part, scales) in enumerate(zip(layout, all_scales, strict=True)):
-        pair = chunk.blocks[2 * index : 2 * index + 2]
-        anchors, deltas = _decode_pair(pair, part, model, threads=threads)
-        rows = _merge(anchors, deltas, part, chunk.geometry, model.steps)
-        matrices.append(_scale(rows, scales.view(part.num_rows, -1), chunk.geometry, part))
-    return matrix.assemble(
-        matrices, chunk.geometry, layout, start=chunk.start, num_tokens=chunk.num_tokens
+    counts = [part.num_rows for part in layout for _ in part.planes]
+    scales = iter(torch.split(from_bits(take(chunk.arrays, "scales", count=sum(counts))), counts))
+    planes = {}
+    for part, *pair in zip(layout, chunk.blocks[::2], chunk.blocks[1::2], strict=True):
+        decoded = _decode_pair(pair, part, chunk.geometry, model, threads=threads)
+        for plane, (anchors, deltas) in zip(part.planes, decoded, strict=True):
+            planes[plane] = _plane(
+                anchors, deltas, next(scales), plane, steps=model.steps, geometry=chunk.geometry
+            )
+    return matrix.from_planes(
+        planes, chunk.geometry, start=chunk.start, num_tokens=chunk.num_tokens
     )
 
 
 def roundtrip(kv: KVCache, model: CodingModel) -> KVCache:
     """What `decode` would make of `encode`'s output, without coding anything."""
-    layout = matrix.parts(kv.geometry, matrix.tokens_held(kv))
-    matrices = []
-    for part in layout:
-        scales, *pair = _quantise_part(kv, part, model.steps)
-        anchors, deltas = (torch.from_numpy(whole.astype(np.float32)) for whole in pair)
-        rows = _merge(anchors, deltas, part, kv.geometry, model.steps)
-        matrices.append(_scale(rows, scales, kv.geometry, part))
-    return matrix.assemble(
-        matrices, kv.geometry, layout, start=kv.start, num_tokens=kv.num_tokens
-    )
+    planes = {
+        plane: _plane(
+            torch.from_numpy(found.anchors).to(torch.float32),
+            torch.from_numpy(found.deltas).to(torch.float32),
+            found.scales,
+            plane,
+            steps=model.steps,
+            geometry=kv.geometry,
+        )
+        for plane, found in _quantise(kv, model.steps).items()
+    }
+    return matrix.from_planes(planes, kv.geometry, start=kv.start, num_tokens=kv.num_tokens)
 
 
 def fit(samples: Iterable[KVCache], geometry: Geometry, step: float, *, margin: int) -> CodingModel:
@@ -106,11 +130,12 @@ def fit(samples: Iterable[KVCache], geometry: Geometry, step: float, *, margin: 
     """
     steps = bins(geometry, step)
     counts = np.zeros((2, geometry.values_per_token, 256), dtype=np.int64)
+    offsets = matrix.plane_offsets(geometry)
     for kv in samples:
-        for part in matrix.parts(geometry, matrix.tokens_held(kv)):
-            _, *pair = _quantise_part(kv, part, steps)
-            for kind, integers in enumerate(pair):
-                counts[kind, part.columns] += histograms(clipped_symbols(integers))
+        for plane, found in _quantise(kv, steps).items():
+            own = slice(offsets[plane], offsets[plane + 1])
+            counts[0, own] += histograms(clipped_symbols(found.anchors))
+            counts[1, own] += histograms(clipped_symbols(found.deltas))
     tables = table_frequencies(counts.reshape(-1, 256), margin=margin, escape=True)
     return CodingModel(
         steps, np.arange(len(tables)), tables, None, RopeMap.none(len(geometry.planes))
@@ -122,59 +147,62 @@ def _table_ids(model: CodingModel, part: Part) -> tuple[np.ndarray, np.ndarray]:
     return anchors[part.columns], deltas[part.columns]
 
 
-def _quantise_part(
-    kv: KVCache, part: Part, steps: np.ndarray
-) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
-    """Scales (rows, planes), anchors and deltas as int32 (rows, coefficients)."""
-    rows = matrix.gather(kv, part)
-    if not bool(torch.isfinite(rows).all()):
+def _quantise(kv: KVCache, steps: np.ndarray) -> dict[int, _Quantised]:
+    return {
+        plane: _quantise_plane(matrix.to_rows(tensor).flatten(1), float(steps[plane]))
+        for plane, tensor in enumerate(kv.planes())
+    }
+
+
+def _quantise_plane(rows: torch.Tensor, bin_width: float) -> _Quantised:
+    scales = bfloat16_above(largest(rows))
+    if not bool(torch.isfinite(scales).all()):
         raise Unrepresentable
-    scales = torch.empty((part.num_rows, len(part.planes)))
-    for index, view in enumerate(matrix.split(rows, kv.geometry, part)):
-        flat = view.flatten(1)
-        scales[:, index] = bfloat16_above(flat.abs().amax(dim=1))
-        view.div_(torch.where(scales[:, index] > 0, scales[:, index], 1.0)[:, None, None])
-    is_delta = _is_delta(part.num_rows)
+    rows = rows / torch.where(scales > 0, scales, 1.0)
+    is_delta = _is_delta(len(rows))
     anchors = quantise(rows[~is_delta] * LIMIT, rounding=0.5)
-    decoded = torch.from_numpy(anchors.astype(np.float32)) / LIMIT
-    reference = decoded.repeat_interleave(GROUP_TOKENS, dim=0)[: part.num_rows]
-    deltas = (rows - reference)[is_delta] / _widths(steps, kv.geometry, part)
-    return scales, anchors, quantise(deltas, rounding=0.5)
+    reference = _repeated(torch.from_numpy(anchors).to(torch.float32), len(rows))
+    deltas = quantise((rows - reference)[is_delta] / bin_width, rounding=0.5)
+    return _Quantised(scales.flatten(), anchors, deltas)
 
 
 def _decode_pair(
-    pair: tuple[Block, ...], part: Part, model: CodingModel, *, threads: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+    pair: list[Block], part: Part, geometry: Geometry, model: CodingModel, *, threads: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Anchors and deltas of every plane of a part, float32 (rows, width)."""
     num_anchors = -(-part.num_rows // GROUP_TOKENS)
     heights = (num_anchors, part.num_rows - num_anchors)
     found = []
     for block, ids, height in zip(pair, _table_ids(model, part), heights, strict=True):
         block.expect(height, len(part.columns))
         symbols = decode_block(block, ids, model.frequencies, threads=threads)
-        found.append(to_integers(symbols, block.escapes))
-    return found[0], found[1]
+        found.append(to_integers(symbols, block.escapes, matrix.widths(geometry, part)))
+    return zip(*found, strict=True)
 
 
-def _merge(
-    anchors: torch.Tensor, deltas: torch.Tensor, part: Part, geometry: Geometry, steps: np.ndarray
+def _plane(
+    anchors: torch.Tensor,
+    deltas: torch.Tensor,
+    scales: torch.Tensor,
+    plane: int,
+    *,
+    steps: np.ndarray,
+    geometry: Geometry,
 ) -> torch.Tensor:
-    decoded = anchors / LIMIT
-    rows = decoded.repeat_interleave(GROUP_TOKENS, dim=0)[: part.num_rows]
-    rows[_is_delta(part.num_rows)] += deltas * _widths(steps, geometry, part)
-    return rows
+    """A plane (heads, tokens, dim) from its integers (rows, width) and scales (tokens,)."""
+    shape = geometry.planes[plane]
+    rows = _repeated(anchors, len(scales))
+    rows[_is_delta(len(rows))] += deltas * float(steps[plane])
+    rows.mul_(scales[:, None])
+    filled = torch.empty((shape.heads, len(rows), shape.dim), dtype=geometry.dtype)
+    matrix.fill_plane(filled, rows.view(len(rows), shape.heads, shape.dim))
+    return filled
 
 
-def _scale(
-    rows: torch.Tensor, scales: torch.Tensor, geometry: Geometry, part: Part
-) -> torch.Tensor:
-    for index, view in enumerate(matrix.split(rows, geometry, part)):
-        view.mul_(scales[:, index, None, None])
-    return rows
+def _repeated(anchors: torch.Tensor, num_rows: int) -> torch.Tensor:
+    """What each row is a delta from: its group's anchor as the decoder knows it."""
+    return (anchors / LIMIT).repeat_interleave(GROUP_TOKENS, dim=0)[:num_rows]
 
 
 def _is_delta(num_rows: int) -> torch.Tensor:
     return torch.arange(num_rows) % GROUP_TOKENS != 0
-
-
-def _widths(steps: np.ndarray, geometry: Geometry, part: Part) -> torch.Tensor:
-    return torch.from_numpy(steps[matrix.plane_of_coefficient(geometry)[part.columns]])

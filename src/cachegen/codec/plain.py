@@ -7,7 +7,7 @@ The first tokens of a context (attention sinks) are kept at eight bits in every 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from cachegen.codec.encoded import Block, EncodedChunk
 from cachegen.codec.fixed import Shape, pack_planes, unpack_planes
 from cachegen.codec.matrix import Part
 from cachegen.codec.model import CodingModel
-from cachegen.codec.rope import RopeMap, rotate
+from cachegen.codec.rope import RopeMap, Rotation, check_fits, rotations, turn
 from cachegen.codec.statistics import PlaneStatistics, measure
 from cachegen.codec.symbols import clipped_symbols, quantise, to_integers, to_symbols
 from cachegen.codec.tables import cluster, histograms, table_frequencies
@@ -52,7 +52,8 @@ def quantise_cache(kv: KVCache, model: CodingModel) -> Quantised:
         Unrepresentable: the cache holds NaN, infinities or values far beyond the steps.
     """
     layout = matrix.parts(kv.geometry, matrix.tokens_held(kv))
-    integers = tuple(_quantise_part(kv, part, model) for part in layout)
+    found = {plane: quantise(rows) for plane, rows in _scaled_planes(kv, model)}
+    integers = tuple(np.concatenate([found[p] for p in part.planes], axis=1) for part in layout)
     planes = list(kv.planes())
     sinks = [
         planes[p][:, : _num_sinks(kv.start, kv.num_tokens, part)]
@@ -64,7 +65,7 @@ def quantise_cache(kv: KVCache, model: CodingModel) -> Quantised:
 
 def reconstruct(
     layout: tuple[Part, ...],
-    integers: list[torch.Tensor],
+    integers: Iterable[torch.Tensor],
     sinks: dict[str, np.ndarray],
     model: CodingModel,
     geometry: Geometry,
@@ -72,20 +73,35 @@ def reconstruct(
     start: int,
     num_tokens: int,
 ) -> KVCache:
-    """The cache that float32 `integers`, one matrix for each part, and its sinks stand for."""
+    """The cache behind integers and sinks.
+
+    Args:
+        layout: the parts of the cache.
+        integers: for the planes in the order of the parts, float32 (rows without sinks, width);
+            overwritten.
+        sinks: the arrays `scales` and `codes` of the sinks.
+        model: what the cache was quantised with.
+        geometry: planes and dtype of the cache.
+        start: absolute position of the first token.
+        num_tokens: tokens covered.
+    """
     shapes = _sink_shapes(geometry, layout, start=start, num_tokens=num_tokens)
-    fine = iter(unpack_planes(sinks, shapes))
-    matrices = []
-    for part, whole in zip(layout, integers, strict=True):
-        rows = torch.empty((part.num_rows, len(part.columns)), dtype=torch.float32)
-        coded = rows[_num_sinks(start, num_tokens, part) :]
-        torch.addcmul(_means(model, part), whole, _steps(model, geometry, part), out=coded)
-        _turn(rows, geometry, part, model.rope, start + num_tokens, inverse=False)
-        for view in matrix.split(rows, geometry, part):
-            plane = next(fine)
-            view[: plane.shape[1]] = plane.transpose(0, 1)
-        matrices.append(rows)
-    return matrix.assemble(matrices, geometry, layout, start=start, num_tokens=num_tokens)
+    fine = unpack_planes(sinks, shapes)
+    owners = [(part, plane) for part in layout for plane in part.planes]
+    offsets = matrix.plane_offsets(geometry)
+    turns = _turns(layout, model.rope, start=start, num_tokens=num_tokens)
+    planes = {}
+    for (part, plane), whole, first in zip(owners, integers, fine, strict=True):
+        shape = geometry.planes[plane]
+        whole.mul_(float(model.steps[plane])).add_(_means(model, offsets, plane))
+        rows = whole.view(len(whole), shape.heads, shape.dim)
+        rotation = turns[part.num_rows][plane]
+        if rotation is not None:
+            turn(rows, rotation, inverse=False)
+        planes[plane] = torch.empty((shape.heads, part.num_rows, shape.dim), dtype=geometry.dtype)
+        matrix.fill_plane(planes[plane][:, : first.shape[1]], first.transpose(0, 1))
+        matrix.fill_plane(planes[plane][:, first.shape[1] :], rows)
+    return matrix.from_planes(planes, geometry, start=start, num_tokens=num_tokens)
 
 
 def encode(
@@ -116,16 +132,9 @@ def decode(chunk: EncodedChunk, model: CodingModel, *, threads: int) -> KVCache:
         raise BitstreamError(
             f"expected {len(layout)} blocks, got {len(chunk.blocks)}", field="blocks"
         )
-    integers = []
-    for part, block in zip(layout, chunk.blocks, strict=True):
-        rows = part.num_rows - _num_sinks(chunk.start, chunk.num_tokens, part)
-        block.expect(rows, len(part.columns))
-        ids = model.table_ids[part.columns]
-        symbols = decode_block(block, ids, model.frequencies, threads=threads)
-        integers.append(to_integers(symbols, block.escapes))
     return reconstruct(
         layout,
-        integers,
+        _decoded_planes(chunk, layout, model, threads=threads),
         chunk.arrays,
         model,
         chunk.geometry,
@@ -137,7 +146,13 @@ def decode(chunk: EncodedChunk, model: CodingModel, *, threads: int) -> KVCache:
 def roundtrip(kv: KVCache, model: CodingModel) -> KVCache:
     """What `decode` would make of `encode`'s output, without coding anything."""
     quantised = quantise_cache(kv, model)
-    integers = [torch.from_numpy(whole.astype(np.float32)) for whole in quantised.integers]
+    integers = (
+        torch.from_numpy(whole).to(torch.float32)
+        for part, matrix_of_part in zip(quantised.layout, quantised.integers, strict=True)
+        for whole in np.split(
+            matrix_of_part, np.cumsum(matrix.widths(kv.geometry, part))[:-1], axis=1
+        )
+    )
     return reconstruct(
         quantised.layout,
         integers,
@@ -151,7 +166,7 @@ def roundtrip(kv: KVCache, model: CodingModel) -> KVCache:
 
 def statistics(samples: Iterable[KVCache], rope: RopeMap) -> PlaneStatistics:
     """Means of the coefficients and the RMS of every plane around them, sinks left out."""
-    return measure(samples, lambda kv, part: _coded_rows(kv, part, rope))
+    return measure(samples, lambda kv: _coded_planes(kv, rope))
 
 
 def fit(kv: KVCache, rope: RopeMap, step: float) -> CodingModel:
@@ -178,10 +193,11 @@ def blank_model(found: PlaneStatistics, rope: RopeMap, step: float) -> CodingMod
 
 def symbol_counts(kv: KVCache, model: CodingModel) -> np.ndarray:
     """How often each coefficient takes each symbol: int64 (coefficients, 256)."""
+    offsets = matrix.plane_offsets(kv.geometry)
     counts = np.zeros((kv.geometry.values_per_token, 256), dtype=np.int64)
-    layout = matrix.parts(kv.geometry, matrix.tokens_held(kv))
-    for part in layout:
-        counts[part.columns] += histograms(clipped_symbols(_quantise_part(kv, part, model)))
+    for plane, rows in _scaled_planes(kv, model):
+        symbols = clipped_symbols(quantise(rows))
+        counts[offsets[plane] : offsets[plane + 1]] = histograms(symbols)
     return counts
 
 
@@ -201,33 +217,53 @@ def _num_sinks(start: int, num_tokens: int, part: Part) -> int:
     return max(0, min(SINKS - start, num_tokens)) if complete else 0
 
 
-def _coded_rows(kv: KVCache, part: Part, rope: RopeMap) -> torch.Tensor:
-    rows = matrix.gather(kv, part)
-    _turn(rows, kv.geometry, part, rope, kv.stop, inverse=True)
-    return rows[_num_sinks(kv.start, kv.num_tokens, part) :]
+def _coded_planes(kv: KVCache, rope: RopeMap) -> Iterator[tuple[int, torch.Tensor]]:
+    """Every plane's float32 rows (tokens without sinks, width), un-rotated."""
+    check_fits(rope, kv.geometry)
+    layout = matrix.parts(kv.geometry, matrix.tokens_held(kv))
+    turns = _turns(layout, rope, start=kv.start, num_tokens=kv.num_tokens)
+    planes = list(kv.planes())
+    for part in layout:
+        skipped = _num_sinks(kv.start, kv.num_tokens, part)
+        for plane in part.planes:
+            rows = matrix.to_rows(planes[plane][:, skipped:])
+            rotation = turns[part.num_rows][plane]
+            if rotation is not None:
+                turn(rows, rotation, inverse=True)
+            yield plane, rows.flatten(1)
 
 
-def _quantise_part(kv: KVCache, part: Part, model: CodingModel) -> np.ndarray:
-    rows = _coded_rows(kv, part, model.rope)
-    rows.sub_(_means(model, part)).div_(_steps(model, kv.geometry, part))
-    return quantise(rows)
+def _scaled_planes(kv: KVCache, model: CodingModel) -> Iterator[tuple[int, torch.Tensor]]:
+    """Every plane's rows around their means, in units of the plane's step."""
+    offsets = matrix.plane_offsets(kv.geometry)
+    for plane, rows in _coded_planes(kv, model.rope):
+        yield plane, rows.sub_(_means(model, offsets, plane)).div_(float(model.steps[plane]))
 
 
-def _turn(
-    rows: torch.Tensor, geometry: Geometry, part: Part, rope: RopeMap, stop: int, *, inverse: bool
-) -> None:
-    positions = torch.arange(stop - part.num_rows, stop)
-    for plane, view in zip(part.planes, matrix.split(rows, geometry, part), strict=True):
-        rotation = rope.rope(plane)
-        if rotation is not None:
-            rotate(view, rotation, positions, inverse=inverse)
+def _decoded_planes(
+    chunk: EncodedChunk, layout: tuple[Part, ...], model: CodingModel, *, threads: int
+) -> Iterator[torch.Tensor]:
+    for part, block in zip(layout, chunk.blocks, strict=True):
+        rows = part.num_rows - _num_sinks(chunk.start, chunk.num_tokens, part)
+        block.expect(rows, len(part.columns))
+        ids = model.table_ids[part.columns]
+        symbols = decode_block(block, ids, model.frequencies, threads=threads)
+        yield from to_integers(symbols, block.escapes, matrix.widths(chunk.geometry, part))
 
 
-def _means(model: CodingModel, part: Part) -> torch.Tensor:
+def _turns(
+    layout: tuple[Part, ...], rope: RopeMap, *, start: int, num_tokens: int
+) -> dict[int, tuple[Rotation | None, ...]]:
+    """The rotations of the planes at the tokens that are not sinks, by the tokens they hold."""
+    stop = start + num_tokens
+    return {
+        part.num_rows: rotations(
+            rope, stop - part.num_rows + _num_sinks(start, num_tokens, part), stop
+        )
+        for part in layout
+    }
+
+
+def _means(model: CodingModel, offsets: np.ndarray, plane: int) -> torch.Tensor:
     assert model.means is not None
-    return torch.from_numpy(model.means[part.columns])
-
-
-def _steps(model: CodingModel, geometry: Geometry, part: Part) -> torch.Tensor:
-    planes = matrix.plane_of_coefficient(geometry)[part.columns]
-    return torch.from_numpy(model.steps[planes])
+    return torch.tensor(model.means[offsets[plane] : offsets[plane + 1]])

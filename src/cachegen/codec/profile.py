@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,19 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from cachegen.codec.levels import EncodingLevel, Quality, find_level
-from cachegen.codec.model import CodingModel, model_from_arrays, narrow_ids, rope_to_arrays
+from cachegen.codec.levels import FIXED_LEVELS, TEXT, EncodingLevel, Quality, find_level
+from cachegen.codec.model import (
+    MOST_SHARED_TABLES,
+    CodingModel,
+    escape_tables,
+    ids_per_level,
+    means_from_arrays,
+    narrow_ids,
+    rope_from_arrays,
+    rope_to_arrays,
+    steps_from_arrays,
+    take_ids,
+)
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.tables import pack_tables
 from cachegen.errors import BitstreamError
@@ -27,6 +39,17 @@ from cachegen.kvcache import DTYPES, Geometry, PlaneShape
 
 NO_PROFILE = bytes(32)
 _FORMAT = "cachegen-profile-0"
+_LEVEL_NAME = re.compile(r"[a-z0-9_-]{1,64}")
+_RESERVED = {TEXT, *(level.name for level in FIXED_LEVELS)}
+_MOST_VALUES = 2**24
+_READ_ERRORS = (
+    SafetensorError,
+    ValueError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    RecursionError,
+)
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
 
 
@@ -63,7 +86,8 @@ class Profile:
     @cached_property
     def file_bytes(self) -> bytes:
         """The profile as a file: equal profiles have equal bytes."""
-        return save(self._tensors(), metadata={"profile": self._metadata()})
+        data: bytes = save(self._tensors(), metadata={"profile": self._metadata()})
+        return data
 
     @cached_property
     def hash(self) -> bytes:
@@ -130,17 +154,18 @@ def read_profile(source: bytes | Path | str) -> Profile:
         profile = _from_parts(tensors, described)
     except BitstreamError:
         raise
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError, OverflowError) as exc:
+    except _READ_ERRORS as exc:
         raise BitstreamError(f"not a profile: {exc!r}", field="profile") from exc
     profile.__dict__["file_bytes"] = data
     return profile
 
 
+@cache
 def shipped_profile(fingerprint: bytes) -> Profile | None:
-    """The profile that comes with the package for the model of this fingerprint, if there is one."""
+    """The `plain` profile that comes with the package for this model, if there is one."""
     folder = resources.files("cachegen") / "refmodel" / "profiles"
     for file in folder.iterdir():
-        if file.name.endswith(".safetensors") and not file.name.startswith("paper"):
+        if file.name.startswith("plain") and file.name.endswith(".safetensors"):
             profile = read_profile(file.read_bytes())
             if profile.fingerprint == fingerprint:
                 return profile
@@ -149,9 +174,9 @@ def shipped_profile(fingerprint: bytes) -> Profile | None:
 
 def _raw_metadata(data: bytes) -> dict[str, str]:
     size = int.from_bytes(data[:8], "little")
-    metadata = json.loads(data[8 : 8 + size]).get("__metadata__")
+    metadata = json.loads(data[8 : 8 + size])["__metadata__"]
     if not isinstance(metadata, dict):
-        raise KeyError("__metadata__")
+        raise TypeError("expected an object of metadata")
     return metadata
 
 
@@ -159,36 +184,38 @@ def _from_parts(tensors: dict[str, np.ndarray], described: dict[str, Any]) -> Pr
     if described["format"] != _FORMAT:
         raise BitstreamError(f"expected {_FORMAT!r}, got {described['format']!r}", field="format")
     geometry = Geometry(
-        tuple(PlaneShape(int(heads), int(dim)) for heads, dim in described["planes"]),
-        _dtype(described["dtype"]),
+        tuple(_plane(*pair) for pair in described["planes"]), _dtype(described["dtype"])
     )
     codec = described["codec"]
     if codec not in ("plain", "paper"):
         raise BitstreamError(f"expected plain or paper, got {codec!r}", field="codec")
-    levels = tuple(_level(entry, codec) for entry in described["levels"])
-    blocks_each = 2 if codec == "paper" else 1
-    models = [
-        model_from_arrays(
-            {**tensors, "table_ids": tensors[f"table_ids.{level.name}"]},
-            geometry,
-            blocks_each=blocks_each,
-        )
-        for level in levels
-    ]
-    find_level(levels, described["default_level"])
-    return Profile(
+    levels = _levels(described["levels"], codec)
+    count = ids_per_level(geometry, codec)
+    frequencies = escape_tables(tensors, most=max(count * len(levels), MOST_SHARED_TABLES))
+    profile = Profile(
         codec=codec,
         fingerprint=_digest(described["fingerprint"]),
         geometry=geometry,
         levels=levels,
-        default_level=described["default_level"],
-        rope=models[0].rope,
-        scales=models[0].steps,
-        means=models[0].means,
-        frequencies=models[0].frequencies,
-        table_ids=tuple(model.table_ids for model in models),
-        notes={str(key): str(value) for key, value in described["notes"].items()},
+        default_level=find_level(levels, described["default_level"]).name,
+        rope=rope_from_arrays(tensors, geometry),
+        scales=steps_from_arrays(tensors, geometry),
+        means=means_from_arrays(tensors, geometry) if codec == "plain" else None,
+        frequencies=frequencies,
+        table_ids=tuple(
+            take_ids(tensors, f"table_ids.{level.name}", count=count, num_tables=len(frequencies))
+            for level in levels
+        ),
+        notes={str(key): str(value) for key, value in dict(described["notes"]).items()},
     )
+    _check_steps(profile)
+    return profile
+
+
+def _plane(heads: int, dim: int) -> PlaneShape:
+    if not 0 <= int(heads) <= _MOST_VALUES or not 0 <= int(dim) <= _MOST_VALUES:
+        raise BitstreamError(f"expected sizes, got {heads} heads of {dim}", field="planes")
+    return PlaneShape(int(heads), int(dim))
 
 
 def _dtype(name: str) -> torch.dtype:
@@ -204,9 +231,32 @@ def _digest(text: str) -> bytes:
     return digest
 
 
+def _levels(entries: list[dict[str, Any]], codec: str) -> tuple[EncodingLevel, ...]:
+    levels = tuple(_level(entry, codec) for entry in entries)
+    names = [level.name for level in levels]
+    fine = all(map(_LEVEL_NAME.fullmatch, names)) and len(set(names)) == len(names)
+    if not fine or set(names) & _RESERVED:
+        raise BitstreamError(f"expected distinct names of [a-z0-9_-], got {names}", field="levels")
+    return levels
+
+
 def _level(entry: dict[str, Any], codec: str) -> EncodingLevel:
-    quality = Quality(**entry["quality"]) if entry["quality"] else None
-    step = float(entry["step"])
-    if not 0 < step < float("inf"):
-        raise BitstreamError(f"expected a positive finite number, got {step}", field="step")
-    return EncodingLevel(str(entry["name"]), codec, step, quality)
+    quality = _quality(entry["quality"]) if entry["quality"] else None
+    return EncodingLevel(str(entry["name"]), codec, float(entry["step"]), quality)
+
+
+def _quality(entry: dict[str, Any]) -> Quality:
+    return Quality(
+        kl=float(entry["kl"]),
+        rel_ppl=float(entry["rel_ppl"]),
+        top1=float(entry["top1"]),
+        num_tokens=int(entry["num_tokens"]),
+    )
+
+
+def _check_steps(profile: Profile) -> None:
+    for level in profile.levels:
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            steps = profile.model(level.name).steps
+        if not (np.isfinite(steps) & (steps > 0)).all():
+            raise BitstreamError(f"level {level.name}: {level.step} is no step", field="levels")

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from cachegen.kvcache import Geometry
+
 
 @dataclass(frozen=True, slots=True)
 class Rope:
@@ -54,25 +56,69 @@ class RopeMap:
         return None if index is None else self.ropes[index]
 
 
-def angles(rope: Rope, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines, float32 (tokens, rotated_dims / 2), at integer positions (tokens,)."""
+def check_fits(ropes: RopeMap, geometry: Geometry) -> None:
+    """Refuse rotations of other planes.
+
+    Raises:
+        ValueError: another number of planes, or more dimensions turn than a head has.
+    """
+    if len(ropes.of_plane) != len(geometry.planes):
+        raise ValueError(
+            f"expected rotations of {len(geometry.planes)} planes, got {len(ropes.of_plane)}"
+        )
+    for plane, shape in enumerate(geometry.planes):
+        rope = ropes.rope(plane)
+        if rope is not None and rope.rotated_dims > shape.dim:
+            raise ValueError(
+                f"plane {plane}: {rope.rotated_dims} dimensions turn, a head has {shape.dim}"
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rotation:
+    """A rotation at given positions.
+
+    Attributes:
+        cos: float32 (tokens, rotated_dims / 2).
+        sin: likewise.
+        interleaved: as in `Rope`.
+    """
+
+    cos: torch.Tensor
+    sin: torch.Tensor
+    interleaved: bool
+
+
+def rotation(rope: Rope, positions: torch.Tensor) -> Rotation:
+    """The rotation at integer positions (tokens,)."""
     inverse = torch.tensor(rope.inverse_frequencies, dtype=torch.float32, device=positions.device)
-    turn = positions.to(torch.float32)[:, None] * inverse
-    return turn.cos(), turn.sin()
+    angles = positions.to(torch.float32)[:, None] * inverse
+    return Rotation(angles.cos(), angles.sin(), rope.interleaved)
+
+
+def rotations(ropes: RopeMap, first: int, stop: int) -> tuple[Rotation | None, ...]:
+    """The rotation of every plane at the positions ``first .. stop``."""
+    positions = torch.arange(first, stop)
+    found = [rotation(rope, positions) for rope in ropes.ropes]
+    return tuple(None if index is None else found[index] for index in ropes.of_plane)
 
 
 def rotate(rows: torch.Tensor, rope: Rope, positions: torch.Tensor, *, inverse: bool) -> None:
     """Turn float32 rows (tokens, ..., head_dim) in place; `inverse` takes the rotation off."""
-    cos, sin = angles(rope, positions)
-    if inverse:
-        sin = -sin
-    middle = [1] * (rows.ndim - 2)
-    cos, sin = (part.view(len(part), *middle, part.shape[1]) for part in (cos, sin))
-    turned = rows[..., : rope.rotated_dims]
-    if rope.interleaved:
+    turn(rows, rotation(rope, positions), inverse=inverse)
+
+
+def turn(rows: torch.Tensor, by: Rotation, *, inverse: bool) -> None:
+    """As `rotate`, by angles that are already known."""
+    tokens, pairs = by.cos.shape
+    shape = (tokens, *[1] * (rows.ndim - 2), pairs)
+    cos, sin = by.cos.view(shape), by.sin.view(shape)
+    turned = rows[..., : 2 * pairs]
+    if by.interleaved:
         first, second = turned[..., 0::2], turned[..., 1::2]
     else:
-        first, second = turned.chunk(2, dim=-1)
-    new_first = first * cos - second * sin
-    second.mul_(cos).add_(first * sin)
+        first, second = turned[..., :pairs], turned[..., pairs:]
+    sign = 1 if inverse else -1
+    new_first = (first * cos).add_(second * sin, alpha=sign)
+    second.mul_(cos).sub_(first * sin, alpha=sign)
     first.copy_(new_first)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
@@ -13,8 +15,12 @@ LARGEST = 2**30
 DEAD_ZONE = 0.45
 
 
-class Unrepresentable(Exception):
-    """Values that a lossy level cannot code: NaN, infinities, or far beyond its step."""
+class Unrepresentable(ValueError):
+    """Values that a lossy level cannot code."""
+
+    def __init__(self) -> None:
+        """Say why."""
+        super().__init__("the cache holds NaN, infinities or values far beyond the step")
 
 
 def quantise(scaled: torch.Tensor, *, rounding: float = DEAD_ZONE) -> np.ndarray:
@@ -53,17 +59,37 @@ def clipped_symbols(integers: np.ndarray) -> np.ndarray:
     return np.where(inside, integers + CENTER, ESCAPE).astype(np.uint8)
 
 
-def to_integers(symbols: np.ndarray, escapes: np.ndarray) -> torch.Tensor:
-    """The integers behind symbols and escapes, float32 (rows, coefficients).
+def to_integers(
+    symbols: np.ndarray, escapes: np.ndarray, widths: list[int]
+) -> Iterator[torch.Tensor]:
+    """The integers behind symbols and escapes, plane after plane: float32 (rows, width).
+
+    Args:
+        symbols: uint8 (rows, coefficients).
+        escapes: the values of all escape symbols, row-major.
+        widths: coefficients of each plane.
 
     Raises:
         BitstreamError: other than one escape value for each escape symbol.
     """
-    integers = torch.from_numpy(symbols).to(torch.float32).sub_(CENTER)
+    stops = np.cumsum(widths)
+    own_escapes = _split_escapes(symbols, escapes, stops)
+    for width, stop, values in zip(widths, stops, own_escapes, strict=True):
+        own = symbols[:, stop - width : stop]
+        integers = torch.from_numpy(own).to(torch.float32).sub_(CENTER)
+        if len(values):
+            places = torch.from_numpy(np.flatnonzero(own == ESCAPE))
+            integers.view(-1)[places] = torch.from_numpy(values.astype(np.float32))
+        yield integers
+
+
+def _split_escapes(symbols: np.ndarray, escapes: np.ndarray, stops: np.ndarray) -> list[np.ndarray]:
+    """The escapes of each plane, row-major in the plane."""
     places = np.flatnonzero(symbols == ESCAPE)
     if len(places) != len(escapes):
         raise BitstreamError(f"expected {len(places)} escapes, got {len(escapes)}", field="escapes")
-    if len(places):
-        values = torch.from_numpy(escapes.astype(np.float32))
-        integers.view(-1)[torch.from_numpy(places)] = values
-    return integers
+    if not len(places):
+        return [escapes] * len(stops)
+    planes = np.searchsorted(stops, places % symbols.shape[1], side="right")
+    counts = np.bincount(planes, minlength=len(stops))
+    return np.split(escapes[np.argsort(planes, kind="stable")], np.cumsum(counts)[:-1])

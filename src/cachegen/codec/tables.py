@@ -63,7 +63,8 @@ def _initial(weights: np.ndarray, max_tables: int) -> np.ndarray:
 def _sum_by(weights: np.ndarray, ids: np.ndarray, num_tables: int) -> np.ndarray:
     member = np.zeros((num_tables, len(ids)), dtype=np.float32)
     member[ids, np.arange(len(ids))] = 1.0
-    return member @ weights
+    sums: np.ndarray = member @ weights
+    return sums
 
 
 def _assign(weights: np.ndarray, sums: np.ndarray) -> np.ndarray:
@@ -94,14 +95,11 @@ def table_frequencies(counts: np.ndarray, *, margin: int, escape: bool) -> np.nd
 
 def pack_tables(frequencies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Tables without their zeros: `supports` and `frequencies` of FORMAT.md, section 2."""
-    supports = np.empty((len(frequencies), 2), dtype=np.uint8)
-    pieces = []
-    for table, row in enumerate(frequencies):
-        symbols = np.flatnonzero(row[1:]) + 1
-        low, high = (symbols[0], symbols[-1]) if len(symbols) else (1, 1)
-        supports[table] = low, high
-        pieces += [row[:1], row[low : high + 1]]
-    return supports, np.concatenate(pieces).astype(np.uint16)
+    usable = frequencies[:, 1:] > 0
+    low = usable.argmax(axis=1) + 1
+    high = usable.shape[1] - usable[:, ::-1].argmax(axis=1)
+    supports = np.stack([low, high], axis=1).astype(np.uint8)
+    return supports, frequencies[_stored(supports)]
 
 
 def unpack_tables(supports: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
@@ -113,20 +111,27 @@ def unpack_tables(supports: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
     low, high = supports[:, 0].astype(np.int64), supports[:, 1].astype(np.int64)
     if not len(supports) or (low < 1).any() or (high < low).any():
         raise BitstreamError("expected 1 <= first <= last symbol in every table", field="supports")
-    lengths = high - low + 2
-    if lengths.sum() != len(frequencies):
+    expected = int((high - low + 2).sum())
+    if expected != len(frequencies):
         raise BitstreamError(
-            f"expected {lengths.sum()} frequencies for these supports, got {len(frequencies)}",
+            f"expected {expected} frequencies for these supports, got {len(frequencies)}",
             field="frequencies",
         )
     tables = np.zeros((len(supports), SYMBOLS), dtype=np.uint16)
-    stops = np.cumsum(lengths)
-    for row, a, b, first, stop in zip(tables, low, high, stops - lengths, stops, strict=True):
-        row[0] = frequencies[first]
-        row[a : b + 1] = frequencies[first + 1 : stop]
-    sums = tables.astype(np.int64).sum(axis=1)
-    if (sums != 4096).any() or tables.max() > 4095:
+    stored = _stored(supports)
+    tables[stored] = frequencies
+    if (tables.sum(axis=1, dtype=np.int64) != 4096).any() or tables.max() > 4095:
         raise BitstreamError(
             "every table must sum to 4096 with no entry above 4095", field="frequencies"
         )
+    if (stored[:, 1:] & (tables[:, 1:] == 0)).any():
+        raise BitstreamError("expected no zeros between first and last", field="frequencies")
     return tables
+
+
+def _stored(supports: np.ndarray) -> np.ndarray:
+    """Which entries of the tables are stored, bool (tables, 256): symbol 0 and the support."""
+    symbols = np.arange(SYMBOLS)
+    stored = (symbols >= supports[:, :1]) & (symbols <= supports[:, 1:])
+    stored[:, 0] = True
+    return stored

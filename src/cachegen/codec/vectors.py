@@ -6,8 +6,17 @@ import numpy as np
 import torch
 
 from cachegen.codec.symbols import Unrepresentable
+from cachegen.errors import BitstreamError
 
 LIMIT = 127
+_INFINITE = 0x7F80
+
+
+def largest(vectors: torch.Tensor) -> torch.Tensor:
+    """The largest magnitude of each vector (..., dim), (..., 1); 0 where the vectors are empty."""
+    if not vectors.shape[-1]:
+        return vectors.new_zeros((*vectors.shape[:-1], 1))
+    return vectors.abs().amax(dim=-1, keepdim=True)
 
 
 def bfloat16_above(values: torch.Tensor) -> torch.Tensor:
@@ -18,11 +27,23 @@ def bfloat16_above(values: torch.Tensor) -> torch.Tensor:
 
 def to_bits(scales: torch.Tensor) -> np.ndarray:
     """Float32 numbers that are bfloat16 exactly, as uint16 bits, flat."""
-    return (scales.contiguous().view(torch.int32) >> 16).to(torch.int16).numpy().view(np.uint16).ravel()
+    return (
+        (scales.contiguous().view(torch.int32) >> 16)
+        .to(torch.int16)
+        .numpy()
+        .view(np.uint16)
+        .ravel()
+    )
 
 
 def from_bits(bits: np.ndarray) -> torch.Tensor:
-    """The inverse of `to_bits`: float32 (n,)."""
+    """The inverse of `to_bits`: float32 (n,).
+
+    Raises:
+        BitstreamError: a scale is negative, infinite or NaN.
+    """
+    if len(bits) and bits.max() >= _INFINITE:
+        raise BitstreamError("expected finite numbers that are not negative", field="scales")
     return torch.from_numpy((bits.astype(np.uint32) << 16).view(np.float32))
 
 
@@ -35,8 +56,7 @@ def quantise_vectors(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
     if not bool(torch.isfinite(vectors).all()):
         raise Unrepresentable
     rows = vectors.to(torch.float32)
-    largest = rows.abs().amax(dim=-1, keepdim=True) if rows.numel() else rows[..., :1]
-    scales = bfloat16_above(largest / LIMIT)
+    scales = bfloat16_above(largest(rows) / LIMIT)
     divisor = torch.where(scales > 0, scales, 1.0)
     return scales, (rows / divisor).round_().to(torch.int8)
 

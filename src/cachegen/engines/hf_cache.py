@@ -40,31 +40,31 @@ def capture(
     past: KVCache | None = None,
     prefill_tokens: int = _PREFILL_TOKENS,
 ) -> KVCache:
-    """Prefill a context and keep every token's keys and values, on sliding-window layers too.
+    """Prefill tokens and keep the keys and values of each, on sliding-window layers too.
 
     Args:
         model: a causal language model, in eval mode.
-        tokens: the whole context.
-        past: complete cache of a proper prefix of the tokens, which is not computed again.
+        tokens: a context, or the part of it that follows `past`.
+        past: complete cache of the tokens before; None where there are none.
         prefill_tokens: tokens of one forward pass; bounds the memory of long contexts.
 
     Returns:
-        The cache of the whole context, from token 0.
+        The cache of `tokens`, without the past.
 
     Raises:
         UnsupportedCache: the model keeps more than keys and values of tokens.
-        ValueError: `past` is not shorter than the tokens, or lacks some of its own.
+        ValueError: no tokens, or a past that lacks some of its own.
     """
     ids = torch.tensor([token_ids(tokens)], device=model.device)
-    done = 0 if past is None else past.num_tokens
-    if done >= ids.shape[1]:
-        raise ValueError(f"expected more tokens than the {done} of the past, got {ids.shape[1]}")
+    if not ids.numel():
+        raise ValueError("expected at least one token, got none")
     cache = _unbounded_cache(model)
     if past is not None:
-        _fill(cache, past)
-    for piece in torch.split(ids[:, done:], prefill_tokens, dim=1):
+        _fill(cache, past.to(model.device))
+    for piece in torch.split(ids, prefill_tokens, dim=1):
         model(input_ids=piece, past_key_values=cache, use_cache=True, **_last_logits_only(model))
-    return from_cache(cache)
+    whole = from_cache(cache)
+    return whole.slice(whole.num_tokens - ids.numel(), whole.num_tokens)
 
 
 def to_cache(kv: KVCache, model: PreTrainedModel) -> Cache:

@@ -14,6 +14,11 @@ def weights_path() -> Path:
     return Path(str(files(__package__))) / "weights"
 
 
+def profile_path(preset: str = "plain") -> Path:
+    """The model's profile, `plain` or `paper`."""
+    return Path(str(files(__package__))) / "profiles" / f"{preset}.safetensors"
+
+
 def text_names() -> tuple[str, ...]:
     """The names of the shipped texts: `train-*` were trained on, `heldout-*` were not."""
     folder = Path(str(files(__package__))) / "texts"
@@ -34,6 +39,7 @@ __all__ = [
     "exact_match",
     "generate",
     "load_text",
+    "profile_path",
     "text_names",
     "weights_path",
 ]

@@ -167,7 +167,7 @@ def _distinct(rng: random.Random, words: tuple[str, ...], count: int) -> list[st
 def _fitting_lines(rng: random.Random, num_tokens: int, count_tokens: CountTokens) -> list[Fact]:
     budget = num_tokens - count_tokens(LINES_HEADER)
     fitting = []
-    for fact in line_facts(rng, num_facts=num_tokens // 10):
+    for fact in line_facts(rng, num_facts=num_tokens // 5):
         budget -= count_tokens(f"\n{fact.statement}")
         if budget < 0:
             break

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from cachegen.bitstream.chunk import encode
-from cachegen.bitstream.format import MAX_BYTES
-from cachegen.bitstream.identity import LINK_TOKENS, Tokens, tokens_from_bytes, tokens_to_bytes
+from cachegen.bitstream.identity import Tokens, tokens_from_bytes, tokens_to_bytes
 from cachegen.bitstream.manifest import (
     EXACT_LEVELS,
     ChunkEntry,
     Manifest,
     StoredObject,
-    object_key,
     profile_key,
     tokens_key,
 )
-from cachegen.codec.codec import resolve_level
-from cachegen.codec.levels import LOSSLESS, UNCALIBRATED_DEFAULT
-from cachegen.codec.profile import NO_PROFILE, Profile
+from cachegen.codec.profile import Profile
 from cachegen.codec.rope import RopeMap
 from cachegen.errors import BitstreamError, KeyNotFound
 from cachegen.kvcache import KVCache
 from cachegen.store import Store
 from cachegen.stream.lineage import Ids, Lineage
 from cachegen.stream.objects import adopt, check_digest, open_chunk, put_or_adopt
+from cachegen.stream.plan import PlannedObject, plan_chunks, plan_levels
 from cachegen.stream.publish import prefixes_to_publish, publish, read_stored_manifest
-
-_CODECS_WITH_PROFILE = ("plain", "paper")
 
 
 def save(
@@ -54,8 +49,9 @@ def save(
     through its exact tokens only.
 
     Args:
-        kv: the cache of all tokens; or of the last ones, where a stored context ends at its start.
-        tokens: the whole context.
+        kv: the cache of all tokens; or of the last ones, where a chunk of a stored context ends
+            at its start.
+        tokens: the whole context, up to the cache's end.
         store: where to.
         profile: statistics of the model; stored too. Without one every chunk carries its own.
         rope: without a profile, how keys are rotated; unknown when None.
@@ -72,59 +68,36 @@ def save(
     Raises:
         ValueError: tokens, levels or sizes that do not fit together.
         ProfileMismatch: the profile is for another geometry.
-        StoreError: the store fails; nothing incomplete is found afterwards.
+        StoreError: the store fails; no reader finds a part of what was being saved as the whole.
     """
-    lineage = Lineage(fingerprint, salt, extra, exact, complete=kv.is_complete)
     _check_tokens(kv, tokens)
     known = tokens_from_bytes(tokens_to_bytes(tokens))
-    job = _Job(kv, store, profile, rope, _level_names(profile, levels, exact=exact), lineage)
+    lineage = Lineage(fingerprint, salt, extra, exact, complete=kv.is_complete)
     ids = Ids(known, lineage)
-    prefix = _stored_prefix(job, known)
-    planned = _plan(job, ids, chunk_tokens=chunk_tokens)
-    chunks = (*prefix, *_store_chunks(job, prefix, planned, progress))
-    manifest = Manifest(ids.of(kv.stop), fingerprint, kv.stop, exact, chunks)
-    _store_companions(job, manifest, known.tobytes())
-    if not lineage.complete:
-        return publish(store, manifest)
-    for part in prefixes_to_publish(manifest, first_new=len(prefix), ids=ids):
-        manifest = publish(store, part)
-    return manifest
+    job = _Job(kv, store, profile, rope, fingerprint)
+    wanted = plan_levels(profile, levels, exact=exact)
+    chunks = plan_chunks(kv, ids, chunk_tokens=chunk_tokens)
+    prefix = _stored_prefix(store, known[: kv.start], lineage) if kv.start else ()
+    planned = [PlannedObject(chunk, *level) for chunk in chunks for level in wanted.items()]
+    stored = _store_objects(job, planned, prefix, progress)
+    filled = (replace(c, objects=tuple(next(stored) for _ in wanted)) for c in chunks)
+    whole = Manifest(ids.of(kv.stop), fingerprint, kv.stop, exact, (*prefix, *filled))
+    _store_companions(job, whole, known.tobytes())
+    if not kv.is_complete:
+        return publish(store, whole)
+    parts = prefixes_to_publish(whole, first_new=len(prefix), ids=ids)
+    return [publish(store, part) for part in parts][-1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    """What one call of `save` has to do."""
+    """What one call of `save` works on."""
 
     kv: KVCache
     store: Store
     profile: Profile | None
     rope: RopeMap | None
-    levels: tuple[str, ...]
-    lineage: Lineage
-
-    def profile_hash(self, level: str) -> bytes:
-        """The profile that this level's bytes depend on."""
-        needs = resolve_level(self.profile, level).codec in _CODECS_WITH_PROFILE
-        return self.profile.hash if self.profile is not None and needs else NO_PROFILE
-
-
-@dataclass(frozen=True, slots=True)
-class _Planned:
-    """A chunk at a level, before it is there."""
-
-    chunk: ChunkEntry
-    level: str
-    profile_hash: bytes
-
-    @property
-    def key(self) -> str:
-        return object_key(
-            self.chunk.chunk_id,
-            start=self.chunk.start,
-            stop=self.chunk.stop,
-            profile_hash=self.profile_hash,
-            level=self.level,
-        )
+    fingerprint: bytes
 
 
 def _check_tokens(kv: KVCache, tokens: Tokens) -> None:
@@ -138,118 +111,68 @@ def _check_tokens(kv: KVCache, tokens: Tokens) -> None:
         raise ValueError("a cache whose layers hold only the last tokens must start at token 0")
 
 
-def _level_names(
-    profile: Profile | None, levels: Sequence[str] | None, *, exact: bool
-) -> tuple[str, ...]:
-    if levels is None:
-        ladder = [level.name for level in profile.levels] if profile else [UNCALIBRATED_DEFAULT]
-        levels = [*ladder, LOSSLESS] if exact else ladder
-    if not levels:
-        raise ValueError("expected at least one level, got none")
-    for name in levels:
-        resolve_level(profile, name)
-        if not exact and name in EXACT_LEVELS:
-            raise ValueError(f"KV that is not exact cannot be stored as {name!r}")
-    return tuple(dict.fromkeys(levels))
-
-
-def _stored_prefix(job: _Job, tokens: Tokens) -> tuple[ChunkEntry, ...]:
-    """The chunks before the cache's first token, from a stored context that ends there."""
-    start = job.kv.start
-    if start == 0:
-        return ()
-    lineages = (
-        [job.lineage] if job.lineage.exact else [job.lineage, replace(job.lineage, exact=True)]
-    )
-    for lineage in lineages:
+def _stored_prefix(store: Store, tokens: Tokens, lineage: Lineage) -> tuple[ChunkEntry, ...]:
+    """The chunks of a stored context of exactly these tokens; a lossy continuation may begin on
+    an exact one."""
+    for known in dict.fromkeys((lineage, replace(lineage, exact=True))):
+        context_id = Ids(tokens, known).of(len(tokens))
         try:
-            stored = read_stored_manifest(
-                job.store,
-                Ids(tokens[:start], lineage).of(start),
-                fingerprint=lineage.fingerprint,
-            )
+            stored = read_stored_manifest(store, context_id, fingerprint=lineage.fingerprint)
         except (KeyNotFound, BitstreamError):
             continue
-        if stored.chunks[-1].stop == start:
-            return tuple(_without_exact_levels(chunk, job.lineage) for chunk in stored.chunks)
+        chunks = tuple(_offered(chunk, exact=lineage.exact) for chunk in stored.chunks)
+        if chunks[-1].stop == len(tokens) and all(chunk.objects for chunk in chunks):
+            return chunks
     raise ValueError(
-        f"the cache starts at token {start}, but no stored context has a chunk that ends there; "
-        "save the cache from token 0 on"
+        f"the cache starts at token {len(tokens)}, but no stored context has a chunk that ends "
+        "there; save the cache from token 0 on"
     )
 
 
-def _without_exact_levels(chunk: ChunkEntry, lineage: Lineage) -> ChunkEntry:
-    kept = tuple(o for o in chunk.objects if lineage.exact or o.level not in EXACT_LEVELS)
-    return replace(chunk, objects=kept)
+def _offered(chunk: ChunkEntry, *, exact: bool) -> ChunkEntry:
+    kept = (stored for stored in chunk.objects if exact or stored.level not in EXACT_LEVELS)
+    return replace(chunk, objects=tuple(kept))
 
 
-def _plan(job: _Job, ids: Ids, *, chunk_tokens: int) -> list[ChunkEntry]:
-    """The chunks to be stored, without their objects."""
-    if chunk_tokens <= 0 or chunk_tokens % LINK_TOKENS:
-        raise ValueError(
-            f"expected chunk_tokens as a multiple of {LINK_TOKENS}, got {chunk_tokens}"
-        )
-    kv = job.kv
-    inner = range(kv.start - kv.start % chunk_tokens + chunk_tokens, kv.stop, chunk_tokens)
-    edges = [kv.start, *(inner if job.lineage.complete else ()), kv.stop]
-    ranges = list(zip(edges, edges[1:], strict=False))
-    for start, stop in ranges:
-        size_bytes = kv.slice(start - kv.start, stop - kv.start).size_bytes
-        if size_bytes > MAX_BYTES:
-            raise ValueError(
-                f"expected chunks of at most {MAX_BYTES} bytes of cache, got {size_bytes}; "
-                f"use fewer chunk_tokens than {stop - start}"
-            )
-    return [ChunkEntry(ids.of(stop), start, stop, ()) for start, stop in ranges]
-
-
-def _store_chunks(
+def _store_objects(
     job: _Job,
+    planned: list[PlannedObject],
     prefix: tuple[ChunkEntry, ...],
-    chunks: list[ChunkEntry],
     progress: Callable[[int, int], None] | None,
-) -> list[ChunkEntry]:
-    planned = [_Planned(c, name, job.profile_hash(name)) for c in chunks for name in job.levels]
-    sizes = job.store.lookup([item.key for item in planned])
+) -> Iterator[StoredObject]:
+    """What there is in the end of each planned object, in order."""
     parents = {stored.level: stored.key for stored in (prefix[-1].objects if prefix else ())}
-    done: dict[int, list[StoredObject]] = {chunk.start: [] for chunk in chunks}
-    for count, (item, size_bytes) in enumerate(zip(planned, sizes, strict=True), 1):
-        stored = _store_object(
-            job, item, is_there=size_bytes is not None, parent=parents.get(item.level)
-        )
-        done[item.chunk.start].append(stored)
-        parents[item.level] = stored.key
+    sizes = job.store.lookup([item.key for item in planned])
+    for number, (item, size_bytes) in enumerate(zip(planned, sizes, strict=True), 1):
+        data = _store_object(job, item, is_there=size_bytes is not None, parents=parents)
+        parents[item.level] = item.key
         if progress is not None:
-            progress(count, len(planned))
-    return [replace(chunk, objects=tuple(done[chunk.start])) for chunk in chunks]
+            progress(number, len(planned))
+        digest = hashlib.sha256(data).digest()
+        yield StoredObject(item.level, item.key, len(data), digest, item.profile_hash)
 
 
-def _store_object(job: _Job, item: _Planned, *, is_there: bool, parent: str | None) -> StoredObject:
+def _store_object(
+    job: _Job, item: PlannedObject, *, is_there: bool, parents: dict[str, str]
+) -> bytes:
     def check(data: bytes) -> object:
-        return open_chunk(
-            data, entry=item.chunk, level=item.level, fingerprint=job.lineage.fingerprint
-        )
+        return open_chunk(data, entry=item.chunk, level=item.level, fingerprint=job.fingerprint)
 
-    data = adopt(job.store, item.key, check=check) if is_there else None
-    if data is None:
-        data = put_or_adopt(job.store, item.key, _encode(job, item), check=check, parent=parent)
-    return StoredObject(
-        level=item.level,
-        key=item.key,
-        size_bytes=len(data),
-        sha256=hashlib.sha256(data).digest(),
-        profile_hash=item.profile_hash,
-    )
+    found = adopt(job.store, item.key, check=check) if is_there else None
+    if found is not None:
+        return found
+    data = _encode(job, item)
+    return put_or_adopt(job.store, item.key, data, check=check, parent=parents.get(item.level))
 
 
-def _encode(job: _Job, item: _Planned) -> bytes:
+def _encode(job: _Job, item: PlannedObject) -> bytes:
     first, stop = item.chunk.start - job.kv.start, item.chunk.stop - job.kv.start
     return encode(
         job.kv.slice(first, stop),
         profile=job.profile,
         level=item.level,
         rope=job.rope,
-        fingerprint=job.lineage.fingerprint,
+        fingerprint=job.fingerprint,
         chunk_id=item.chunk.chunk_id,
     )
 
@@ -260,9 +183,13 @@ def _store_companions(job: _Job, manifest: Manifest, tokens: bytes) -> None:
     if job.profile is not None:
         companions[profile_key(job.profile.hash)] = job.profile.file_bytes
     for key, data in companions.items():
-        expected = hashlib.sha256(data).digest()
+        _store_companion(job.store, key, data)
 
-        def check(found: bytes, key: str = key, expected: bytes = expected) -> None:
-            check_digest(hashlib.sha256(found).digest(), expected, field=key)
 
-        put_or_adopt(job.store, key, data, check=check)
+def _store_companion(store: Store, key: str, data: bytes) -> None:
+    expected = hashlib.sha256(data).digest()
+
+    def check(found: bytes) -> None:
+        check_digest(hashlib.sha256(found).digest(), expected, field=key)
+
+    put_or_adopt(store, key, data, check=check)

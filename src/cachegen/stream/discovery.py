@@ -1,0 +1,83 @@
+"""The longest stored prefix of a context."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cachegen.bitstream.identity import LINK_TOKENS, Tokens
+from cachegen.bitstream.manifest import Manifest, manifest_key
+from cachegen.errors import BitstreamError, KeyNotFound
+from cachegen.store import Store
+from cachegen.stream.lineage import Ids, Lineage
+from cachegen.stream.objects import describe_failure
+from cachegen.stream.publish import read_stored_manifest
+from cachegen.stream.result import LoadedChunk
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """What is stored for the first tokens of a context.
+
+    Attributes:
+        manifest: None when nothing is.
+        lost: ranges behind it whose manifests are there but of no use.
+    """
+
+    manifest: Manifest | None
+    lost: tuple[LoadedChunk, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    num_tokens: int
+    context_id: bytes
+    lineage: Lineage
+
+
+def find_prefix(tokens: Tokens, *, store: Store, lineages: list[Lineage]) -> Prefix:
+    """Find it with one lookup; where several are equally long, the earlier lineage's.
+
+    Raises:
+        StoreError: the store fails.
+    """
+    candidates = [found for lineage in lineages for found in _candidates(tokens, lineage)]
+    sizes = store.lookup([manifest_key(candidate.context_id) for candidate in candidates])
+    there = [c for c, size in zip(candidates, sizes, strict=True) if size is not None]
+    lost: list[tuple[int, str]] = []
+    for candidate in sorted(there, key=lambda c: -c.num_tokens):
+        try:
+            return _prefix(_read(store, candidate), lost)
+        except (KeyNotFound, BitstreamError) as error:
+            lost.append((candidate.num_tokens, describe_failure(error)))
+    return _prefix(None, lost)
+
+
+def _candidates(tokens: Tokens, lineage: Lineage) -> Iterator[_Candidate]:
+    """Every prefix that might be stored: a snapshot only of all the tokens."""
+    ids, num_tokens = Ids(tokens, lineage), len(tokens)
+    boundaries = range(LINK_TOKENS, num_tokens, LINK_TOKENS) if lineage.complete else ()
+    for length in (*boundaries, num_tokens):
+        yield _Candidate(length, ids.of(length), lineage)
+
+
+def _read(store: Store, candidate: _Candidate) -> Manifest:
+    manifest = read_stored_manifest(
+        store, candidate.context_id, fingerprint=candidate.lineage.fingerprint
+    )
+    if (manifest.num_tokens, manifest.exact) != (candidate.num_tokens, candidate.lineage.exact):
+        raise BitstreamError(
+            f"expected {candidate.num_tokens} tokens, exact {candidate.lineage.exact}; "
+            f"got {manifest.num_tokens}, {manifest.exact}",
+            field=manifest_key(candidate.context_id),
+        )
+    return manifest
+
+
+def _prefix(manifest: Manifest | None, lost: list[tuple[int, str]]) -> Prefix:
+    start = manifest.num_tokens if manifest else 0
+    ranges = []
+    for stop, reason in sorted(lost):
+        ranges.append(LoadedChunk(start, stop, None, reason=reason))
+        start = stop
+    return Prefix(manifest, tuple(ranges))

@@ -1,0 +1,90 @@
+"""Where a cache is cut, at which levels its chunks are stored, and under which keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from cachegen.bitstream.format import MAX_BYTES
+from cachegen.bitstream.identity import LINK_TOKENS
+from cachegen.bitstream.manifest import EXACT_LEVELS, ChunkEntry, object_key
+from cachegen.codec.codec import resolve_level
+from cachegen.codec.levels import LOSSLESS, UNCALIBRATED_DEFAULT
+from cachegen.codec.profile import NO_PROFILE, Profile
+from cachegen.kvcache import KVCache
+from cachegen.stream.lineage import Ids
+
+_CODECS_WITH_PROFILE = ("plain", "paper")
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedObject:
+    """A chunk at a level, before it is stored.
+
+    Attributes:
+        chunk: the token range.
+        level: name of the level.
+        profile_hash: the profile that its bytes depend on; 32 zero bytes when there is none.
+    """
+
+    chunk: ChunkEntry
+    level: str
+    profile_hash: bytes
+
+    @property
+    def key(self) -> str:
+        """Where it will be."""
+        return object_key(
+            self.chunk.chunk_id,
+            start=self.chunk.start,
+            stop=self.chunk.stop,
+            profile_hash=self.profile_hash,
+            level=self.level,
+        )
+
+
+def plan_levels(
+    profile: Profile | None, names: Sequence[str] | None, *, exact: bool
+) -> dict[str, bytes]:
+    """The levels to store, each with the hash of the profile it depends on.
+
+    Raises:
+        ValueError: no level, an unknown one, or one that promises what inexact KV cannot hold.
+    """
+    if names is None:
+        ladder = [level.name for level in profile.levels] if profile else [UNCALIBRATED_DEFAULT]
+        names = [*ladder, LOSSLESS] if exact else ladder
+    if not names:
+        raise ValueError("expected at least one level, got none")
+    for name in names:
+        if not exact and name in EXACT_LEVELS:
+            raise ValueError(f"KV that is not exact cannot be stored as {name!r}")
+    return {name: _profile_hash(profile, name) for name in names}
+
+
+def plan_chunks(kv: KVCache, ids: Ids, *, chunk_tokens: int) -> list[ChunkEntry]:
+    """The chunks of a cache, without their objects; an incomplete cache is one chunk.
+
+    Raises:
+        ValueError: a chunk length that is no multiple of 64, or too large to be loaded again.
+    """
+    if chunk_tokens <= 0 or chunk_tokens % LINK_TOKENS:
+        raise ValueError(
+            f"expected chunk_tokens as a multiple of {LINK_TOKENS}, got {chunk_tokens}"
+        )
+    inner = range(kv.start - kv.start % chunk_tokens + chunk_tokens, kv.stop, chunk_tokens)
+    edges = [kv.start, *(inner if kv.is_complete else ()), kv.stop]
+    for start, stop in pairwise(edges):
+        size_bytes = kv.slice(start - kv.start, stop - kv.start).size_bytes
+        if size_bytes > MAX_BYTES:
+            raise ValueError(
+                f"expected chunks of at most {MAX_BYTES} bytes of cache, got {size_bytes} in "
+                f"{stop - start} tokens; use a smaller chunk_tokens"
+            )
+    return [ChunkEntry(ids.of(stop), start, stop, ()) for start, stop in pairwise(edges)]
+
+
+def _profile_hash(profile: Profile | None, level: str) -> bytes:
+    needs_profile = resolve_level(profile, level).codec in _CODECS_WITH_PROFILE
+    return profile.hash if profile is not None and needs_profile else NO_PROFILE
