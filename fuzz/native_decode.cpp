@@ -144,17 +144,15 @@ void check_recoded(const Input& input, const std::vector<uint8_t>& symbols, cons
 void check_decoding(const Input& input) {
   const Decoded expected = decode(input, kPortable, 1);
   for (const Kernel* kernel : supported_kernels()) {
-    for (size_t threads = 1; threads <= 2; threads++) {
-      const Decoded decoded = decode(input, *kernel, threads);
-      require(decoded.accepted == expected.accepted);
-      require(decoded.result.status == expected.result.status);
-      if (!expected.accepted) continue;
-      if (expected.result.status != Status::ok) {
-        require(decoded.result.substream == expected.result.substream);
-      } else {
-        require(decoded.symbols == expected.symbols);
-        check_recoded(input, decoded.symbols, *kernel);
-      }
+    const Decoded decoded = decode(input, *kernel, 1 + input.rows % 2);
+    require(decoded.accepted == expected.accepted);
+    require(decoded.result.status == expected.result.status);
+    if (!expected.accepted) continue;
+    if (expected.result.status != Status::ok) {
+      require(decoded.result.substream == expected.result.substream);
+    } else {
+      require(decoded.symbols == expected.symbols);
+      check_recoded(input, decoded.symbols, *kernel);
     }
   }
 }
@@ -171,7 +169,7 @@ void check_encoding(const Input& input) {
     return;
   }
   for (const Kernel* kernel : supported_kernels()) {
-    const EncodeResult coded = encode_block(input.block(), symbols.data(), *kernel, 2);
+    const EncodeResult coded = encode_block(input.block(), symbols.data(), *kernel, 1);
     require(coded.codable == expected.codable);
     if (expected.codable) require(coded.substreams == expected.substreams);
   }

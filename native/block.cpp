@@ -49,8 +49,8 @@ Grid make_grid(const Block& block) {
   require(block.lanes == 8 || block.lanes == 16 || block.lanes == 32, "lanes must be 8, 16 or 32");
   require(block.columns % block.lanes == 0, "columns must be a multiple of lanes");
   require(block.rows_per_substream > 0 && block.groups_per_substream > 0, "an empty substream");
-  require(block.columns == 0 || block.rows <= std::numeric_limits<size_t>::max() / 4 / block.columns,
-          "the block is too large");
+  constexpr size_t kMaxSymbols = std::numeric_limits<size_t>::max() / 4;
+  require(block.columns == 0 || block.rows <= kMaxSymbols / block.columns, "a block too large");
   Grid grid;
   grid.groups = block.columns / block.lanes;
   grid.row_parts = parts(block.rows, block.rows_per_substream);

@@ -40,6 +40,27 @@ cachegen::Block make_block(size_t rows, size_t columns, const Input<int32_t, 1>&
           frequencies.data(), frequencies.shape(0)};
 }
 
+struct Joined {
+  std::unique_ptr<uint16_t[]> words;
+  std::unique_ptr<uint32_t[]> sizes;
+  size_t num_words = cachegen::kPaddingWords;
+};
+
+// The substreams one after the other, and the padding.
+Joined join(const std::vector<std::vector<uint16_t>>& substreams) {
+  Joined joined;
+  for (const auto& substream : substreams) joined.num_words += substream.size();
+  joined.words.reset(new uint16_t[joined.num_words]);
+  joined.sizes.reset(new uint32_t[substreams.size()]);
+  uint16_t* word = joined.words.get();
+  for (size_t i = 0; i < substreams.size(); i++) {
+    joined.sizes[i] = uint32_t(substreams[i].size());
+    word = std::copy(substreams[i].begin(), substreams[i].end(), word);
+  }
+  std::fill_n(word, cachegen::kPaddingWords, uint16_t(0));
+  return joined;
+}
+
 // (words, sizes), or None if a symbol has frequency 0.
 nb::object encode(const Input<uint8_t, 2>& symbols, const Input<int32_t, 1>& table_ids,
                   const Input<uint16_t, 2>& frequencies, size_t lanes, size_t rows_per_substream,
@@ -47,29 +68,16 @@ nb::object encode(const Input<uint8_t, 2>& symbols, const Input<int32_t, 1>& tab
   const cachegen::Block block =
       make_block(symbols.shape(0), symbols.shape(1), table_ids, frequencies, lanes,
                  rows_per_substream, groups_per_substream);
-  std::unique_ptr<uint32_t[]> sizes;
-  std::unique_ptr<uint16_t[]> words;
-  size_t num_words = cachegen::kPaddingWords, num_sizes = 0;
+  cachegen::EncodeResult coded;
+  Joined joined;
   {
     const nb::gil_scoped_release release;
-    const cachegen::EncodeResult coded =
-        cachegen::encode_block(block, symbols.data(), cachegen::find_kernel(isa), threads);
-    if (coded.codable) {
-      num_sizes = coded.substreams.size();
-      for (const auto& substream : coded.substreams) num_words += substream.size();
-      sizes.reset(new uint32_t[num_sizes]);
-      words.reset(new uint16_t[num_words]);
-      uint16_t* word = words.get();
-      for (size_t i = 0; i < num_sizes; i++) {
-        const auto& substream = coded.substreams[i];
-        sizes[i] = uint32_t(substream.size());
-        word = std::copy(substream.begin(), substream.end(), word);
-      }
-      std::fill_n(word, cachegen::kPaddingWords, uint16_t(0));
-    }
+    coded = cachegen::encode_block(block, symbols.data(), cachegen::find_kernel(isa), threads);
+    if (coded.codable) joined = join(coded.substreams);
   }
-  if (!words) return nb::none();
-  return nb::make_tuple(to_numpy(std::move(words), num_words), to_numpy(std::move(sizes), num_sizes));
+  if (!coded.codable) return nb::none();
+  return nb::make_tuple(to_numpy(std::move(joined.words), joined.num_words),
+                        to_numpy(std::move(joined.sizes), coded.substreams.size()));
 }
 
 // (status, substream): status is 0 or says what is wrong with that substream.
@@ -92,7 +100,7 @@ nb::tuple decode(const Input<uint16_t, 1>& words, const Input<uint32_t, 1>& size
 
 std::vector<std::string> supported() {
   std::vector<std::string> names;
-  for (const cachegen::Kernel* kernel : cachegen::supported_kernels()) names.push_back(kernel->name);
+  for (const auto* kernel : cachegen::supported_kernels()) names.push_back(kernel->name);
   return names;
 }
 

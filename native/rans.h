@@ -58,7 +58,7 @@ using DecodeFunction = Status (*)(const Shape& shape, const uint32_t* entries,
 struct EncodeStream {
   const uint8_t* symbols;
   const uint32_t* bases;
-  uint16_t* words_end;  // words are written downwards from here; kSlackWords lie below the worst case
+  uint16_t* words_end;  // words grow downwards from here; the worst case and kSlackWords fit
   uint16_t* words;      // result: where they begin
 };
 

@@ -2,7 +2,7 @@
 
     python training/corpus.py --out technical.txt
 
-Downloads with `apt-get download`, unpacks with `dpkg -x`; needs a Debian or Ubuntu system, but no root.
+Downloads with `apt-get download`, unpacks with `dpkg -x`; needs Debian or Ubuntu, but no root.
 """
 
 import argparse

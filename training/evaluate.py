@@ -1,4 +1,4 @@
-"""Measure an exported model: exact match by task family and context length, perplexity on held-out novels.
+"""Measure an exported model: exact match by family and length, perplexity on held-out novels.
 
     python training/evaluate.py [--model DIR] [--data DIR] [--questions 120] [--json]
 
@@ -99,9 +99,7 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS))
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    result = evaluate(
-        args.model, data=args.data, questions=args.questions, lengths=args.lengths
-    )
+    result = evaluate(args.model, data=args.data, questions=args.questions, lengths=args.lengths)
     print(json.dumps(result) if args.json else table(result))
 
 

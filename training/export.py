@@ -8,9 +8,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 
-def export_model(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path
-) -> None:
+def export_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Files are renamed into the folder one by one, each complete."""
     folder.mkdir(parents=True, exist_ok=True)
     copy = type(model)(model.config)
@@ -19,4 +17,5 @@ def export_model(
         copy.to(torch.bfloat16).save_pretrained(name)
         tokenizer.save_pretrained(name)
         for path in Path(name).iterdir():
+            path.chmod(0o644)
             shutil.move(path, folder / path.name)

@@ -1,8 +1,9 @@
-"""Initial weights that spare a short run the slowest discovery: looking at the tokens just before.
+"""Initial weights that spare a short run a slow discovery: looking at the tokens just before.
 
-Some heads of the first layer start as windows on a fixed distance; everything is trained from there. The tokens'
-embeddings get a common component (which moves all logits alike, so it changes no prediction); from it those heads
-make one constant query and key each, whose rotary product peaks at the head's distance.
+Some heads of the first layer start as windows at a fixed distance; everything is trained from
+there. The tokens' embeddings get a common component, which moves all logits alike and so changes no
+prediction; from it those heads make a constant query and key, whose rotary product peaks at the
+head's distance.
 """
 
 import torch
@@ -15,7 +16,7 @@ FAST_PAIRS = 5
 
 
 def prepare(model: nn.Module) -> None:
-    """Zero the outputs of blocks (not of the windows) and aim the heads of the first group of the first layer."""
+    """Blocks add nothing at first, but for the windows: the first group of heads in layer 0."""
     for layer in model.model.layers:
         if layer is not model.model.layers[0]:
             nn.init.zeros_(layer.self_attn.o_proj.weight)
@@ -23,10 +24,11 @@ def prepare(model: nn.Module) -> None:
         nn.init.constant_(layer.self_attn.q_norm.weight, QK_GAIN)
         nn.init.constant_(layer.self_attn.k_norm.weight, QK_GAIN)
     with torch.no_grad():
-        _aim(model)
+        _aim_windows(model)
 
 
-def _aim(model: nn.Module) -> None:
+def _aim_windows(model: nn.Module) -> None:
+    """Head h of the first group attends h + 1 tokens back."""
     config, attention = model.config, model.model.layers[0].self_attn
     dim = config.head_dim
     sign = torch.where(torch.rand(config.hidden_size) < 0.5, -1.0, 1.0)
@@ -42,7 +44,7 @@ def _aim(model: nn.Module) -> None:
 
 
 def _rotated(angles: Tensor, dim: int) -> Tensor:
-    """A unit vector with the fastest rotary pairs at these angles; pair i is dimensions i and i + dim / 2."""
+    """A unit vector, the fastest rotary pairs at these angles; pair i is in i and i + dim / 2."""
     vector = torch.zeros(dim)
     vector[: len(angles)] = angles.cos()
     vector[dim // 2 : dim // 2 + len(angles)] = angles.sin()

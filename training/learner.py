@@ -1,4 +1,4 @@
-"""One training step: gradients over micro-batches, then updates; by workers on CPUs, in place on a GPU."""
+"""One training step: gradients over micro-batches, then updates; by workers or in place."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ ANSWER_WEIGHT = 4.0
 
 
 def losses(model: nn.Module, ids: Tensor, kinds: Tensor) -> Tensor:
-    """The loss to minimise, the mean loss of text, that of answers; ids, kinds are (batch, length + 1)."""
+    """The loss to minimise, that of text, that of answers; ids and kinds: (batch, length + 1)."""
     logits = model(input_ids=ids[:, :-1], use_cache=False).logits.float()
     each = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
     text, answer = ((kinds[:, 1:].flatten() == kind).float() for kind in (TEXT, ANSWER))

@@ -1,7 +1,7 @@
 """Muon: momentum, orthogonalised by a Newton-Schulz iteration, for the matrices inside the layers.
 
-In float32, with matrices of one shape iterated as a batch: torch.optim.Muon iterates in bfloat16, one by one,
-which is slow on CPUs without bfloat16 instructions.
+In float32, with matrices of one shape iterated as a batch: torch.optim.Muon iterates in bfloat16,
+one by one, which is slow on CPUs without bfloat16 instructions.
 """
 
 from collections import defaultdict

@@ -25,9 +25,11 @@ def answer_text(question: Question) -> str:
 
 @torch.inference_mode()
 def correct_answers(model: Model, tokenizer: PreTrainedTokenizerFast, task: Task) -> list[bool]:
-    """For each question, whether greedy continuation gives the answer (all its tokens are the most likely)."""
+    """For each question, whether every token of the answer is the most likely one."""
     device = model.device
-    context = torch.tensor([[tokenizer.bos_token_id, *encode(tokenizer, task.context)]], device=device)
+    context = torch.tensor(
+        [[tokenizer.bos_token_id, *encode(tokenizer, task.context)]], device=device
+    )
     cache = DynamicCache(config=model.config)
     model(input_ids=context, past_key_values=cache, use_cache=True, logits_to_keep=1)
     cache.batch_repeat_interleave(len(task.questions))
@@ -49,6 +51,8 @@ def text_loss(model: Model, tokens: Tokens, *, length: int, num_windows: int) ->
     starts = np.linspace(0, len(tokens) - length - 1, num_windows).astype(int)
     losses = []
     for start in starts:
-        ids = torch.tensor(tokens[start : start + length].astype(np.int64)[None], device=model.device)
+        ids = torch.tensor(
+            tokens[start : start + length].astype(np.int64)[None], device=model.device
+        )
         losses.append(model(input_ids=ids, labels=ids).loss.item())
     return float(np.mean(losses))

@@ -1,4 +1,4 @@
-"""Training sequences: natural text, drills of random tokens, and generated tasks dense with questions.
+"""Training sequences: natural text, drills, and generated tasks dense with questions.
 
 Every token has a kind: 0 is not learnt (arbitrary where it stands), 1 is text, 2 is an answer.
 """
@@ -19,16 +19,20 @@ IGNORE, TEXT, ANSWER = 0, 1, 2
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A part of the curriculum: up to this share of all tokens, sequences of `length`, drawn by these weights."""
+    """A part of the curriculum: up to this share of all tokens, sequences of `length`.
+
+    The kinds of sequence are drawn by their weights; in those of tasks, at most `recall_share` of
+    the tokens state facts, and about as many ask for them.
+    """
 
     until_share: float
     length: int
     text: float
-    drill: float
-    passkey: float
-    records: float
-    lines: float
-    recall_share: float
+    drill: float = 0.0
+    passkey: float = 0.0
+    records: float = 0.0
+    lines: float = 0.0
+    recall_share: float = 0.4
 
 
 class Sampler:
@@ -48,7 +52,7 @@ class Sampler:
         self._arbitrary[self._keys + self._words + self._digits + first_digits] = True
 
     def batch(self, stage: Stage, *, seed: str, num_sequences: int) -> tuple[Tokens, Tokens]:
-        """Tokens and kinds, each (num_sequences, length + 1); the same seed gives the same batch."""
+        """Tokens and kinds, each (num_sequences, length + 1); one seed, one batch."""
         self.rng.seed(seed)
         sequences = [self.sequence(stage) for _ in range(num_sequences)]
         ids, kinds = zip(*sequences, strict=True)
@@ -72,7 +76,7 @@ class Sampler:
         return [(ids, np.full(len(ids), TEXT))]
 
     def _drill(self, stage: Stage) -> list[tuple[Tokens, Tokens]]:
-        """Keys, one token of glue, and values: stated once, then again and again in other orders."""
+        """Keys, a token of glue, values: stated once, then again and again in other orders."""
         rng = self.rng
         glue = rng.randrange(2, self._vocab_size)
         values, num_values = rng.choice([(self._words, 1), (self._digits, 4)])
@@ -136,6 +140,11 @@ class Sampler:
         if inline:
             prompt = f" {prompt.lstrip()}"
         answer = fact.question.answer if prompt.endswith("<") else f" {fact.question.answer}"
-        asked, replied = self._encode(prompt), self._encode(answer + (">" if prompt.endswith("<") else "."))
+        asked, replied = (
+            self._encode(prompt),
+            self._encode(answer + (">" if prompt.endswith("<") else ".")),
+        )
         kinds = np.where(self._arbitrary[asked], IGNORE, TEXT)
-        return np.concatenate([asked, replied]), np.concatenate([kinds, np.full(len(replied), ANSWER)])
+        return np.concatenate([asked, replied]), np.concatenate(
+            [kinds, np.full(len(replied), ANSWER)]
+        )

@@ -1,4 +1,4 @@
-"""The reference model's tokenizer: byte-level BPE, each digit its own token, key and value words whole."""
+"""The reference model's tokenizer: byte-level BPE; digits apart, key and value words whole."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,16 @@ from cachegen.refmodel.words import KEYS, VALUES
 
 BOS, EOS = "<|bos|>", "<|eos|>"
 SPLIT = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-FORM_WORDS = (*"0123456789", "passkey", "Record", "line", "REGISTER", "CONTENT", "USER", "ASSISTANT")
+FORM_WORDS = (
+    *"0123456789",
+    "passkey",
+    "Record",
+    "line",
+    "REGISTER",
+    "CONTENT",
+    "USER",
+    "ASSISTANT",
+)
 WORD_REPEATS = 4000
 
 

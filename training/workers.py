@@ -1,7 +1,7 @@
-"""Worker processes that share a model: gradients of micro-batches and optimiser updates, taken from one queue.
+"""Worker processes that share a model: gradients and updates are jobs, taken from one queue.
 
-Each worker computes on one thread and takes the next job when it is free, so a core that other programs use slows
-the run by its share only, where threads that meet at every operation would all wait for it.
+Each worker computes on one thread and takes the next job when it is free, so a core that other
+programs use slows the run by its share only; threads that meet at every operation would all wait.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ class Pool:
 
 
 def start_pool(model: nn.Module, num_workers: int, *, gradient: Gradient, update: Update) -> Pool:
-    """Fork the workers: `gradient` computes what backward fills, `update` changes shared parameters."""
+    """Fork the workers: `gradient` gives a loss to go back from, `update` changes parameters."""
     context = mp.get_context("fork")
     model.share_memory()
     gradients = [

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from cachegen.bitstream.chunk import decode, describe, encode
+from cachegen.bitstream.format import pack, unpack
 from cachegen.errors import BitstreamError, ProfileMismatch
 
 OTHER = bytes([9] * 32)
@@ -51,6 +52,10 @@ def test_a_profile_takes_the_statistics_out_of_the_chunk(samples):
 def test_any_buffer(sample, wrap):
     found = decode(wrap(sample.data), profile=sample.profile)
     assert_same_cache(found, decode(sample.data, profile=sample.profile))
+
+
+def test_there_is_one_way_to_write_a_chunk(sample):
+    assert pack(unpack(sample.data)) == sample.data
 
 
 def test_result_does_not_alias_the_input(samples):

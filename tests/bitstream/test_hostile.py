@@ -47,7 +47,7 @@ def test_trailing_bytes(sample, reseal):
     for tail in (b"\0", bytes(8), bytes(64)):
         with pytest.raises(BitstreamError, match="chunk_size at byte 16"):
             decode(sample.data + tail, profile=sample.profile)
-        with pytest.raises(BitstreamError, match="arrays: header and arrays take"):
+        with pytest.raises(BitstreamError, match=r"arrays at byte \d+: header and arrays take"):
             decode(reseal(sample.data + tail), profile=sample.profile)
 
 
@@ -79,7 +79,7 @@ FIXED_FIELDS = [
     (32, "Q", (2**48 + 1,), "start at byte 32"),
     (32, "Q", (2**64 - 1,), "start at byte 32"),
     (40, "I", (2**24 + 1,), "num_tokens at byte 40"),
-    (40, "I", (2**24,), "exceed the limit"),
+    (156, "I", (2**24,), r"geometry\[0\].tokens_held at byte 156"),
     (40, "I", (0,), "tokens_held"),
     (44, "H", (0,), "num_runs at byte 44"),
     (44, "H", (65535,), "geometry"),
@@ -88,9 +88,9 @@ FIXED_FIELDS = [
     (144, "I", (0,), r"geometry\[0\].layers at byte 144"),
     (144, "I", (4097,), r"geometry\[0\].layers at byte 144"),
     (148, "I", (2**32 - 1,), "values per token"),
-    (148, "I", (2**20,), "exceed the limit"),
+    (148, "I", (2**20,), "geometry at byte 144: .* exceed the limit"),
     (156, "I", (2**32 - 1,), r"geometry\[0\].tokens_held at byte 156"),
-    (160, "HH", (65535, 65535), "exceed the limit"),
+    (160, "HH", (65535, 65535), "geometry at byte 144: .* exceed the limit"),
     (160, "HH", (0, 0), "values per token"),
     (164, "I", (1,), r"geometry\[0\].padding at byte 164"),
 ]
@@ -191,13 +191,22 @@ def test_forged_block_shapes(samples, reseal, kind, index, value):
 
 def test_a_bomb_allocates_nothing(samples, reseal):
     """A tiny chunk that claims the largest planes is turned away before anything is made."""
-    forged = reseal(patched(samples["plain"].data, 144, "IIIIHH", 4000, 4096, 0, 13, 1, 0))
+    forged = reseal(patched(samples["plain"].data, 144, "IIIIHH", 4000, 4096, 0, 0, 1, 0))
     tracemalloc.start()
-    with pytest.raises(BitstreamError, match="exceed the limit"):
+    with pytest.raises(BitstreamError, match=r"geometry at byte 144: .* exceed the limit"):
         decode(forged, max_bytes=LIMIT)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1 << 20
+
+
+def test_forged_numbers_of_tokens(sample, reseal):
+    held = [156 + 24 * index for index in range(struct.unpack_from("<H", sample.data, 44)[0])]
+    forged = patched(sample.data, 40, "I", 2**24)
+    for offset in held:
+        forged = patched(forged, offset, "I", 2**24)
+    with pytest.raises(BitstreamError, match=r"geometry at byte 144: .* exceed the limit"):
+        decode(reseal(forged), profile=sample.profile, max_bytes=LIMIT)
 
 
 @pytest.mark.parametrize("data", [b"", b"C", b"CGKV", bytes(143), bytes(144), b"\x80\x04K*."])

@@ -71,6 +71,15 @@ def test_strided_input(kernel_set, make_block):
     assert (strided.decode(kernel_set, coded) == block.symbols).all()
 
 
+def test_read_only_input(kernel_set, make_block):
+    block = make_block(20, 4)
+    coded = block.encode(kernel_set)
+    for array in (block.symbols, block.table_ids, block.frequencies, coded.words, coded.sizes):
+        array.setflags(write=False)
+    assert block.encode(kernel_set).words.tobytes() == coded.words.tobytes()
+    assert (block.decode(kernel_set, coded) == block.symbols).all()
+
+
 def test_an_empty_block_is_padding(kernel_set, make_block):
     for rows, groups in ((0, 3), (3, 0), (0, 0)):
         coded = make_block(rows, groups).encode(kernel_set)

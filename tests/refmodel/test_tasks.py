@@ -1,6 +1,7 @@
 import pytest
 
 from cachegen.refmodel import FAMILIES, exact_match, generate, load_text, text_names
+from cachegen.refmodel.tasks import ORDINALS
 from cachegen.refmodel.words import KEYS, VALUES
 
 FILLER = load_text("heldout-chesterton")
@@ -41,7 +42,7 @@ def test_topics_are_asked_in_their_order() -> None:
     }
     assert len(places) == 8
     in_order = sorted(places, key=lambda ordinal: places[ordinal])
-    assert in_order == "first second third fourth fifth sixth seventh eighth".split()
+    assert in_order == list(ORDINALS)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

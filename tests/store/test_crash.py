@@ -19,7 +19,7 @@ import pytest
 from cachegen.store import Store, open_store, read
 
 WRITER = Path(__file__).with_name("writer.py")
-ROUNDS = 40
+ROUNDS = 32
 
 
 class Writers:
@@ -37,9 +37,9 @@ class Writers:
         return self.process.stdout.readline().strip()
 
 
-@pytest.fixture
-def writers(tmp_path: Path) -> Iterator[Writers]:
-    command = [sys.executable, str(WRITER), str(tmp_path)]
+@pytest.fixture(scope="module")
+def writers() -> Iterator[Writers]:
+    command = [sys.executable, str(WRITER)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -66,7 +66,7 @@ def interrupted_keys(directory: Path) -> set[str]:
 def test_readers_of_killed_writers_see_whole_objects(tmp_path: Path, writers: Writers) -> None:
     store, moments, seen = open_store(tmp_path), random.Random(2024), set()
     for seed in range(ROUNDS):
-        pid = int(writers.ask(f"write {seed}"))
+        pid = int(writers.ask(f"write {seed} {tmp_path}"))
         kill_at_s = time.monotonic() + moments.uniform(0.002, 0.02)
         while time.monotonic() < kill_at_s:
             check_objects(store, seen, until_s=kill_at_s)
@@ -84,7 +84,7 @@ def check_recovery(store: Store, interrupted: set[str]) -> None:
     contents = runpy.run_path(str(WRITER))["make_contents"]()
     assert list(store.list()) == []
     for key in interrupted:
-        data = contents[int(key.split("/")[1]) % len(contents)]
+        data = contents[int(key.split("/")[1])]
         assert store.lookup([key]) == [None]
         assert store.put(key, data)
         assert store.put(key, b"other") is False
@@ -94,6 +94,6 @@ def check_recovery(store: Store, interrupted: set[str]) -> None:
 def test_one_of_many_processes_creates(tmp_path: Path, writers: Writers) -> None:
     store = open_store(tmp_path)
     for number in range(15):
-        assert writers.ask(f"race contested/{number}") == "1"
+        assert writers.ask(f"race contested/{number} {tmp_path}") == "1"
         content = read(store, f"contested/{number}")
         assert content == content[:1] * 300_000

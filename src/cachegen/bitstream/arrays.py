@@ -169,7 +169,9 @@ def read_arrays(data: memoryview, entries: Iterable[ArrayEntry], offset: int) ->
     stop = offset + sum(entry.padded_bytes for entry in entries)
     if stop != len(data):
         raise BitstreamError(
-            f"header and arrays take {stop} bytes, the chunk has {len(data)}", field="arrays"
+            f"header and arrays take {stop} bytes, the chunk has {len(data)}",
+            field="arrays",
+            offset=offset,
         )
     placed = []
     for entry in entries:

@@ -16,7 +16,7 @@ from cachegen.bitstream.arrays import (
     sort_key,
 )
 from cachegen.bitstream.blocks import block_to_arrays, read_block
-from cachegen.bitstream.header import Header, header_to_bytes, read_header
+from cachegen.bitstream.header import GEOMETRY_OFFSET, Header, header_to_bytes, read_header
 from cachegen.bitstream.runs import geometry_of, layers_of
 from cachegen.codec.encoded import Block, EncodedChunk
 from cachegen.errors import BitstreamError
@@ -70,11 +70,12 @@ def unpack(data: Buffer, *, max_bytes: int = MAX_BYTES) -> EncodedChunk:
     """
     view = _aligned(memoryview(data).cast("B"))
     header, size = read_header(view)
-    if header.limit_bytes > max_bytes:
+    if header.planes_bytes > max_bytes:
         raise BitstreamError(
-            f"planes of {header.limit_bytes} bytes exceed the limit of {max_bytes}; "
+            f"planes of {header.planes_bytes} bytes exceed the limit of {max_bytes}; "
             "raise `max_bytes` if you trust the source",
             field="geometry",
+            offset=GEOMETRY_OFFSET,
         )
     placed = read_arrays(view, header.arrays, size)
     return EncodedChunk(

@@ -27,6 +27,7 @@ _DTYPES = (
     torch.float8_e5m2,
 )
 _FIXED = struct.Struct("<4sHBBIIQQQIHH32s32s32s")
+GEOMETRY_OFFSET = _FIXED.size
 _MAX_SIZE = 2**20
 _MAX_ARRAYS = 4096
 _MAX_POSITION = 2**48
@@ -68,9 +69,10 @@ class Header:
         return sum(layer.values_per_token for layer in self.layers)
 
     @property
-    def limit_bytes(self) -> int:
-        """What the planes take at most: as if every layer held every token, and at least one."""
-        return self.values_per_token * max(self.num_tokens, 1) * self.dtype.itemsize
+    def planes_bytes(self) -> int:
+        """What the planes take; a layer that holds no token counts as if it held one."""
+        values = sum(layer.values_per_token * max(layer.tokens_held, 1) for layer in self.layers)
+        return values * self.dtype.itemsize
 
 
 def header_to_bytes(header: Header) -> bytes:

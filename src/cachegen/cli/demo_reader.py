@@ -41,8 +41,9 @@ class Reader:
 
     def load(self, level: str) -> LoadedContext:
         """The document's cache at a level, from the store."""
-        tokens = [*self.job.tokens, self.job.continuation[0]]
-        return load_context(self.model, tokens, store=self.store, profile=self.profile, level=level)
+        return load_context(
+            self.model, self.job.tokens, store=self.store, profile=self.profile, level=level
+        )
 
     @torch.inference_mode()
     def prefill(self) -> None:

@@ -135,18 +135,12 @@ def _encode(
     if level.codec == "lossless":
         blocks, arrays = lossless.encode(kv, threads=threads)
         return replace(chunk, blocks=blocks, arrays=arrays)
-    model = profile.model(level.name) if profile else _own_model(kv, level, rope)
+    model = profile.model(level.name) if profile else plain.fit(kv, rope, level.step)
     codec = paper if level.codec == "paper" else plain
     blocks, arrays = codec.encode(kv, model, threads=threads)
     if profile is None:
         return replace(chunk, blocks=blocks, arrays=arrays | model_to_arrays(model))
     return replace(chunk, blocks=blocks, arrays=arrays, profile_hash=profile.hash)
-
-
-def _own_model(kv: KVCache, level: EncodingLevel, rope: RopeMap) -> CodingModel:
-    if level.codec == "paper":
-        return paper.fit([kv], kv.geometry, level.step, margin=0)
-    return plain.fit(kv, rope, level.step)
 
 
 def _model_of(chunk: EncodedChunk, profile: Profile | None) -> CodingModel:

@@ -119,6 +119,6 @@ def turn(rows: torch.Tensor, by: Rotation, *, inverse: bool) -> None:
     else:
         first, second = turned[..., :pairs], turned[..., pairs:]
     sign = 1 if inverse else -1
-    new_first = (first * cos).add_(second * sin, alpha=sign)
-    second.mul_(cos).sub_(first * sin, alpha=sign)
+    new_first = (first * cos).addcmul_(second, sin, value=sign)
+    second.mul_(cos).addcmul_(first, sin, value=-sign)
     first.copy_(new_first)

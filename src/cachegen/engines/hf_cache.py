@@ -61,8 +61,9 @@ def capture(
     cache = _unbounded_cache(model)
     if past is not None:
         _fill(cache, past.to(model.device))
+    few_logits = {"logits_to_keep": 1} if accepts(model, "logits_to_keep") else {}
     for piece in torch.split(ids, prefill_tokens, dim=1):
-        model(input_ids=piece, past_key_values=cache, use_cache=True, **_last_logits_only(model))
+        model(input_ids=piece, past_key_values=cache, use_cache=True, **few_logits)
     whole = from_cache(cache)
     return whole.slice(whole.num_tokens - ids.numel(), whole.num_tokens)
 
@@ -98,8 +99,8 @@ def from_cache(cache: Cache) -> KVCache:
         raise ValueError(f"expected a batch of 1, got {layers[0].keys.shape[0]}")
     device = layers[0].keys.device
     return KVCache(
-        tuple(layer.keys[0].to(device) for layer in layers),
-        tuple(layer.values[0].to(device) for layer in layers),
+        tuple(layer.keys[0].detach().to(device) for layer in layers),
+        tuple(layer.values[0].detach().to(device) for layer in layers),
         max(layer.get_seq_length() for layer in layers),
     )
 
@@ -166,6 +167,7 @@ def _fill_layer(
         layer.cumulative_length = num_tokens
 
 
-def _last_logits_only(model: PreTrainedModel) -> dict[str, int]:
-    offered = "logits_to_keep" in inspect.signature(model.forward).parameters
-    return {"logits_to_keep": 1} if offered else {}
+def accepts(model: PreTrainedModel, argument: str) -> bool:
+    """Whether a forward pass takes this argument; adapters are looked through."""
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return argument in inspect.signature(plain.forward).parameters

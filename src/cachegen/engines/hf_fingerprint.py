@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
 from safetensors import safe_open
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 _SAMPLES = 64
 _SAMPLE_BYTES = 4096
@@ -55,12 +56,22 @@ def _identity(model: PreTrainedModel) -> dict[str, Any]:
 def _settings(model: PreTrainedModel) -> dict[str, Any]:
     """What differs from the class's defaults, so that new defaulted settings change nothing."""
     config = model.config.get_text_config(decoder=True)
-    defaults = type(config)().to_dict()
+    kind: Any = type(config)
+    defaults = _defaults(kind)
     return {
         key: value
         for key, value in config.to_dict().items()
         if key == "model_type" or (key not in _IRRELEVANT and value != defaults.get(key))
     }
+
+
+@cache
+def _defaults(kind: type[PreTrainedConfig]) -> dict[str, Any]:
+    """A configuration class's defaults; none where it cannot be made without arguments."""
+    try:
+        return dict(kind().to_dict())
+    except (TypeError, ValueError):
+        return {}
 
 
 def _adapters(model: PreTrainedModel) -> dict[str, Any]:

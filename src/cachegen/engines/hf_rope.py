@@ -6,14 +6,13 @@ position, in every layer: the rotation that makes them equal again is the right 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 
 import torch
 from transformers import PreTrainedModel
 
 from cachegen.codec.rope import Rope, RopeMap, rotate
-from cachegen.engines.hf_cache import new_cache, token_layers
+from cachegen.engines.hf_cache import accepts, new_cache, token_layers
 
 _LENGTH_DEPENDENT = ("dynamic", "longrope")
 _NEAR_POSITIONS = 8
@@ -29,12 +28,10 @@ def rope_map(model: PreTrainedModel) -> RopeMap:
     Planes that no rotation explains stay as they are, and so does everything in models whose
     frequencies depend on the length of the text (`dynamic`, `longrope`).
     """
-    positions = _positions(model)
-    planes = list(_probe(model, positions))
-    if _length_dependent(model) or not _takes_positions(model):
-        return RopeMap.none(len(planes))
-    candidates = tuple(_candidates(model))
-    found = [_explain(plane, candidates, positions) for plane in planes]
+    if _length_dependent(model) or not accepts(model, "position_ids"):
+        return RopeMap.none(2 * len(list(token_layers(new_cache(model)))))
+    positions, candidates = _positions(model), tuple(_candidates(model))
+    found = [_explain(plane, candidates, positions) for plane in _probe(model, positions)]
     ropes = tuple(dict.fromkeys(rope for rope in found if rope is not None))
     return RopeMap(ropes, tuple(None if rope is None else ropes.index(rope) for rope in found))
 
@@ -43,10 +40,6 @@ def _length_dependent(model: PreTrainedModel) -> bool:
     parameters = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
     nested = [entry for entry in parameters.values() if isinstance(entry, dict)]
     return any(entry.get("rope_type") in _LENGTH_DEPENDENT for entry in nested or [parameters])
-
-
-def _takes_positions(model: PreTrainedModel) -> bool:
-    return "position_ids" in inspect.signature(model.forward).parameters
 
 
 def _positions(model: PreTrainedModel) -> torch.Tensor:
@@ -61,10 +54,8 @@ def _probe(model: PreTrainedModel, positions: torch.Tensor) -> Iterator[torch.Te
     """Per plane float32 (positions, heads, dim): one token, alone in its sequence, everywhere."""
     ids = torch.full((len(positions), 1), _PROBE_TOKEN, device=model.device)
     cache = new_cache(model)
-    placed = (
-        {"position_ids": positions[:, None].to(model.device)} if _takes_positions(model) else {}
-    )
-    model(input_ids=ids, past_key_values=cache, use_cache=True, **placed)
+    places = positions[:, None].to(model.device)
+    model(input_ids=ids, position_ids=places, past_key_values=cache, use_cache=True)
     for layer in token_layers(cache):
         yield layer.keys[:, :, 0].float().cpu()
         yield layer.values[:, :, 0].float().cpu()

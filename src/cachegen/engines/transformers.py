@@ -154,9 +154,7 @@ def _prefilled(
     model: PreTrainedModel, ids: tuple[int, ...], *, store: Store, fingerprint: bytes, salt: bytes
 ) -> KVCache:
     """The cache of a context; what is stored of it losslessly is not computed again."""
-    past = _exact_prefix(
-        ids, store=store, fingerprint=fingerprint, salt=salt, device=model.device
-    )
+    past = _exact_prefix(ids, store=store, fingerprint=fingerprint, salt=salt, device=model.device)
     if past is None:
         return capture(model, ids)
     if past.num_tokens == len(ids):

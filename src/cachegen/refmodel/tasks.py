@@ -1,7 +1,8 @@
-"""Generated long-context tasks: a text with facts in it, questions about them, exactly checkable answers.
+"""Generated long-context tasks: texts with facts in them, questions, exactly checkable answers.
 
-Knows no model: tokens are counted by the caller's function, filler text is the caller's too. The same seed gives
-the same task. A question's prompt is text to append to the context; its greedy continuation must be the answer.
+Knows no model: the caller's function counts tokens, and the filler text is the caller's too. The
+same seed gives the same task. A question's prompt is text to append to the context; its greedy
+continuation must be the answer.
 """
 
 import random
@@ -68,7 +69,7 @@ def generate(
     filler: str,
     num_questions: int = 24,
 ) -> Task:
-    """A context of about `num_tokens` tokens (never more) with up to `num_questions` questions about it."""
+    """A context of at most about `num_tokens` tokens, and up to `num_questions` questions."""
     if family not in FAMILIES:
         raise ValueError(f"family must be one of {FAMILIES}, got {family!r}")
     rng = random.Random(f"{family}/{num_tokens}/{seed}")

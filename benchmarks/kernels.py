@@ -1,0 +1,232 @@
+"""Speed and size of the entropy coder beside zstd -3 and constriction, behind a parity gate.
+
+    .venv/bin/python benchmarks/kernels.py [--quick] [--json]
+
+Every speed is a median of interleaved runs on one core, in millions of symbols per second. zstd
+codes the same symbols, one byte each, in the order in which they lie in memory (row by row; the
+figures named `zstd_columns` are for column by column); constriction codes a sample of them with
+the same tables.
+The top level of the JSON object is the data set where decoding beats zstd by less. Every run
+appends its rows to benchmarks/results/kernels.csv; CACHEGEN_KERNELS chooses another kernel set.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import constriction
+import numpy as np
+import zstandard
+from kernel_data import DataSet, coefficients, laplacian
+from record import append
+
+from cachegen import kernels, refmodel
+from cachegen.kernels import cpu, reference
+
+CONSTRICTION_SYMBOLS = 50_000
+GATE_ROWS = 40
+TEXTS = ("heldout-anstey", "heldout-chesterton", "heldout-craik")
+
+Results = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer runs, under 50 seconds")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    parser.add_argument("--model", type=Path, default=refmodel.weights_path())
+    parser.add_argument("--profile", type=Path, default=refmodel.profile_path())
+    options = parser.parse_args()
+    runs = 15 if options.quick else 51
+    data = [laplacian()]
+    missing = [
+        path for path in (options.model / "config.json", options.profile) if not path.exists()
+    ]
+    if missing:
+        print(f"{missing[0]} does not exist: no coefficients are measured", file=sys.stderr)
+    else:
+        data.append(coefficients(options.model, options.profile, excerpts()))
+    for one in data:
+        check_parity(one)
+    results = {one.name: measure(one, runs) for one in data}
+    append_rows(results, options.quick)
+    report(results, as_json=options.json)
+
+
+def excerpts() -> list[str]:
+    """Four stretches of every held-out text, each longer than a context."""
+    texts = [refmodel.load_text(name) for name in TEXTS]
+    starts = range(5_000, 85_000, 20_000)
+    return [text[start : start + 20_000] for text in texts for start in starts]
+
+
+def check_parity(data: DataSet) -> None:
+    """Exit unless all kernel sets code the data's first rows alike, and decode them."""
+    data = data.first_rows(GATE_ROWS)
+    expected = encode(data, reference.encode)
+    for isa in cpu.supported_isas():
+        coded = encode(data, cpu.encode, isa=isa)
+        decoded = decode(data, coded, cpu.decode, isa=isa)
+        same_bytes = coded.words.tobytes() == expected.words.tobytes()
+        if not same_bytes or not np.array_equal(decoded, data.symbols):
+            sys.exit(f"{isa} does not match the reference on {data.name}; nothing was measured")
+
+
+def encode(data: DataSet, function: Callable[..., Any], **extra: Any) -> kernels.CodedBlock:
+    return function(data.symbols, data.table_ids, data.frequencies, **data.grid(), **extra)
+
+
+def decode(
+    data: DataSet, coded: kernels.CodedBlock, function: Callable[..., Any], **extra: Any
+) -> np.ndarray:
+    return function(
+        coded.words,
+        coded.sizes,
+        data.table_ids,
+        data.frequencies,
+        num_rows=len(data.symbols),
+        **data.grid(),
+        **extra,
+    )
+
+
+def measure(data: DataSet, runs: int) -> Results:
+    """All figures of one data set."""
+    coded = encode(data, kernels.encode)
+    by_row = zstandard.ZstdCompressor(level=3).compress(data.symbols.tobytes())
+    by_column = zstandard.ZstdCompressor(level=3).compress(data.symbols.T.tobytes())
+    num_sample, decode_sample = constriction_decoder(data)
+    with_cores(1)
+    seconds = interleaved_medians(
+        runs,
+        {
+            "decode": lambda: decode(data, coded, kernels.decode),
+            "zstd": lambda: zstandard.ZstdDecompressor().decompress(by_row),
+            "zstd_columns": lambda: zstandard.ZstdDecompressor().decompress(by_column),
+            "encode": lambda: encode(data, kernels.encode),
+            "constriction": decode_sample,
+        },
+    )
+    num_bytes = coded.words.nbytes + coded.sizes.nbytes
+    num_symbols = data.symbols.size
+    return {
+        "kernel": kernels.active_set(),
+        "decode_msymbols_s": num_symbols / seconds["decode"] / 1e6,
+        "encode_msymbols_s": num_symbols / seconds["encode"] / 1e6,
+        "zstd_decode_msymbols_s": num_symbols / seconds["zstd"] / 1e6,
+        "zstd_bytes_over_ours": len(by_row) / num_bytes,
+        "constriction_decode_msymbols_s": num_sample / seconds["constriction"] / 1e6,
+        "bytes_over_entropy": num_bytes / data.entropy_bytes,
+        "speedup_2_threads": speedup_of_two_threads(data, coded, runs),
+        "zstd_columns_decode_msymbols_s": num_symbols / seconds["zstd_columns"] / 1e6,
+        "zstd_columns_bytes_over_ours": len(by_column) / num_bytes,
+        "decode_over_zstd": seconds["zstd"] / seconds["decode"],
+        "encode_over_decode": seconds["decode"] / seconds["encode"],
+        "rows": data.symbols.shape[0],
+        "columns": data.symbols.shape[1],
+        "tables": len(np.unique(data.table_ids)),
+        "bits_per_symbol": 8 * num_bytes / num_symbols,
+    }
+
+
+def speedup_of_two_threads(data: DataSet, coded: kernels.CodedBlock, runs: int) -> float | None:
+    """How much faster two threads decode than one; None where there is only one core."""
+    if with_cores(2) < 2:
+        return None
+    seconds = interleaved_medians(
+        runs,
+        {
+            "one": lambda: decode(data, coded, kernels.decode, threads=1),
+            "two": lambda: decode(data, coded, kernels.decode, threads=2),
+        },
+    )
+    return seconds["one"] / seconds["two"]
+
+
+def with_cores(wanted: int) -> int:
+    """Bind this thread, and those it will start, to so many cores; how many there are."""
+    cores = sorted(ALL_CORES)[:wanted]
+    os.sched_setaffinity(0, cores)
+    return len(cores)
+
+
+ALL_CORES = os.sched_getaffinity(0)
+
+
+def interleaved_medians(runs: int, functions: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Median seconds of each function, called in turn after one call to warm up."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for function in functions.values():
+        function()
+    for _ in range(runs):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: float(np.median(values)) for name, values in seconds.items()}
+
+
+def constriction_decoder(data: DataSet) -> tuple[int, Callable[[], None]]:
+    """How many of the first symbols it decodes, and a function that does it, table by table."""
+    rows = data.symbols[: max(1, CONSTRICTION_SYMBOLS // data.symbols.shape[1])]
+    coder = constriction.stream.stack.AnsCoder()
+    steps = []
+    for table in np.unique(data.table_ids):
+        symbols = rows[:, data.table_ids == table].reshape(-1).astype(np.int32)
+        probabilities = data.frequencies[table].astype(np.float32) / 4096
+        model = constriction.stream.model.Categorical(probabilities, perfect=False)
+        coder.encode_reverse(symbols, model)
+        steps.append((model, symbols.size))
+    compressed = coder.get_compressed()
+
+    def decode_all() -> None:
+        decoder = constriction.stream.stack.AnsCoder(compressed)
+        for model, count in reversed(steps):
+            decoder.decode(model, count)
+
+    return rows.size, decode_all
+
+
+def append_rows(results: dict[str, Results], quick: bool) -> None:
+    """Add a row per data set to the CSV file."""
+    versions = {name: version(name) for name in ("numpy", "zstandard", "constriction")}
+    rows = [
+        {"python": platform.python_version(), **versions, "quick": quick, "data": name}
+        | rounded(one)
+        for name, one in results.items()
+    ]
+    append("kernels", rows)
+
+
+def rounded(results: Results) -> Results:
+    return {
+        name: float(f"{value:.4g}") if isinstance(value, float) else value
+        for name, value in results.items()
+    }
+
+
+def report(results: dict[str, Results], *, as_json: bool) -> None:
+    """Print what was measured."""
+    worse = min(results, key=lambda name: results[name]["decode_over_zstd"])
+    if as_json:
+        absent = {name: None for name in ("laplacian", "coefficients") if name not in results}
+        data = {name: rounded(one) for name, one in results.items()} | absent
+        print(json.dumps(rounded(results[worse]) | {"worse": worse, "data": data}))
+        return
+    for name, one in results.items():
+        print(f"{name}:")
+        for key, value in rounded(one).items():
+            print(f"  {key:32}{value}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""`calibrate`, `save` and `load` on the shipped model."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cachegen import refmodel
+from cachegen.cli import app
+from cachegen.codec.profile import read_profile
+
+MODEL = str(refmodel.weights_path())
+
+
+def run_json(*arguments: str) -> dict[str, object]:
+    result = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return dict(json.loads(result.stdout))
+
+
+@pytest.fixture
+def text_file(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(refmodel.load_text("heldout-craik")[:2000])
+    return path
+
+
+def test_a_saved_text_is_loaded_and_continued_alike(text_file: Path, tmp_path: Path) -> None:
+    common = ["--model", MODEL, "--text", str(text_file), "--store", str(tmp_path / "store")]
+    saved = run_json("save", *common)
+    assert saved["chunks"] == 1
+    assert set(saved["bytes"]) >= {"lowest", "high", "lossless"}  # type: ignore[call-overload]
+    lossless = run_json("load", *common, "--prompt", " He said", "--level", "lossless")
+    default = run_json("load", *common, "--prompt", " He said")
+    assert default["levels"] == [read_profile(refmodel.profile_path()).default_level]
+    assert int(str(lossless["tokens_loaded"])) >= int(str(saved["tokens"])) - 64
+    assert lossless["text"]
+    other = run_json("load", *common, "--salt", "another tenant")
+    assert other["tokens_loaded"] == 0
+    assert other["bytes"] == 0
+
+
+def test_calibrate_writes_a_profile_of_the_model(text_file: Path, tmp_path: Path) -> None:
+    text_file.write_text(refmodel.load_text("heldout-craik")[:12_000])
+    output = tmp_path / "profile.safetensors"
+    options = ["--context-tokens", "128", "--num-samples", "4", "--num-windows", "2"]
+    found = run_json(
+        "calibrate", "--model", MODEL, "--text", str(text_file), "-o", str(output), *options
+    )
+    profile = read_profile(output)
+    assert found["hash"] == profile.hash.hex()
+    assert profile.fingerprint == read_profile(refmodel.profile_path()).fingerprint
+    kls = [level.quality.kl for level in profile.levels if level.quality]
+    assert kls == sorted(kls, reverse=True)
+    assert len(kls) == 5
+    explained = run_json("inspect", str(output))
+    assert explained["kind"] == "profile"
+    assert explained["default_level"] == profile.default_level
+
+
+def test_a_folder_without_a_model_is_refused(text_file: Path, tmp_path: Path) -> None:
+    command = ["save", "--model", str(tmp_path), "--text", str(text_file), "--store", "memory:"]
+    result = CliRunner().invoke(app, command)
+    assert "expected a folder with a transformers model" in str(result.exception)

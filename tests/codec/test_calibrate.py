@@ -1,0 +1,159 @@
+import pytest
+import torch
+
+from cachegen.codec.calibrate import PROMISED_KL, TARGET_KL, calibrate, default_level
+from cachegen.codec.codec import decode_chunk, encode_chunk
+from cachegen.codec.levels import LADDER, EncodingLevel, Quality
+from cachegen.codec.rope import RopeMap
+
+FINGERPRINT = bytes(range(32))
+
+
+@pytest.fixture
+def run(make_cache, distortion, rope_of):
+    """Calibrate on three caches of a geometry, judged on a fourth."""
+
+    def calibrated(shapes="mqa", dtype=torch.float32, **options):
+        samples = [make_cache(shapes, 100, dtype, seed=seed) for seed in (1, 2)]
+        arguments = {
+            "evaluate": distortion(make_cache(shapes, 60, dtype, seed=3)),
+            "fingerprint": FINGERPRINT,
+            "rope": rope_of(samples[0]),
+        }
+        return calibrate(lambda: samples, **(arguments | options))
+
+    return calibrated
+
+
+@pytest.mark.parametrize("shapes", ("mqa", "mixed", "windowed", "latent"))
+def test_levels_meet_their_targets(run, shapes):
+    profile = run(shapes)
+    assert [level.name for level in profile.levels] == list(LADDER)
+    steps = [level.step for level in profile.levels]
+    assert steps == sorted(set(steps), reverse=True)
+    for level, target in zip(profile.levels, TARGET_KL, strict=True):
+        assert 0.8 * target <= level.quality.kl <= target
+    assert profile.default_level == "high"
+    assert profile.codec == "plain"
+    assert profile.fingerprint == FINGERPRINT
+
+
+def test_the_quality_recorded_is_that_of_coding(run, make_cache, distortion):
+    profile = run()
+    for level in profile.levels:
+
+        def roundtrip(kv, name=level.name):
+            return decode_chunk(encode_chunk(kv, profile=profile, level=name), profile=profile)
+
+        evaluate = distortion(make_cache("mqa", 60, seed=3))
+        assert evaluate(roundtrip) == level.quality
+
+
+def test_better_levels_are_larger(run, make_cache):
+    profile = run("gqa")
+    kv = make_cache("gqa", 200, seed=8)
+    sizes = [
+        sum(len(block.words) for block in encode_chunk(kv, profile=profile, level=name).blocks)
+        for name in LADDER
+    ]
+    assert sizes == sorted(set(sizes))
+
+
+@pytest.mark.parametrize("preset", ("plain", "paper"))
+def test_the_same_samples_make_the_same_bytes(run, preset):
+    one, other = (run("gqa", torch.bfloat16, preset=preset) for _ in range(2))
+    assert one.file_bytes == other.file_bytes
+
+
+def test_preset_paper(run):
+    profile = run("gqa", preset="paper")
+    assert profile.codec == "paper"
+    assert profile.means is None
+    assert profile.rope == RopeMap.none(6)
+    assert profile.scales.tolist() == [0.5, 0.5, 1, 1, 1.5, 1.5]
+    kls = [level.quality.kl for level in profile.levels]
+    assert kls == sorted(set(kls), reverse=True)
+    assert kls[0] <= TARGET_KL[0]
+
+
+def test_quality_that_cannot_be_reached_ends_with_the_best_found(run):
+    trials = []
+
+    def floor(roundtrip):
+        trials.append(roundtrip)
+        return Quality(0.02 + 1e-9 * len(trials), 0.0, 1.0, 10)
+
+    profile = run(evaluate=floor)
+    assert len(trials) < 60
+    reached = [
+        level.quality.kl < 0.03 <= target
+        for level, target in zip(profile.levels, TARGET_KL, strict=True)
+    ]
+    assert reached == [True, True, False, False, False]
+    assert profile.default_level == "highest"
+    steps = [level.step for level in profile.levels]
+    assert steps == sorted(steps, reverse=True)
+
+
+def test_quality_that_never_suffers_ends(run):
+    profile = run(evaluate=lambda roundtrip: Quality(0.0, 0.0, 1.0, 10))
+    assert profile.default_level == "lowest"
+    assert len({level.step for level in profile.levels}) == 1
+
+
+def test_targets_of_ones_own(run):
+    targets = (0.3, 0.2, 0.1, 0.05, 0.02)
+    profile = run(target_kl=targets)
+    for level, target in zip(profile.levels, targets, strict=True):
+        assert 0.8 * target <= level.quality.kl <= target
+    assert profile.default_level == "highest"
+
+
+def test_notes_and_progress(run):
+    messages = []
+    profile = run(notes={"text": "noise"}, progress=messages.append)
+    assert profile.notes == {"text": "noise"}
+    assert messages[0] == "statistics" and messages[-1] == "tables"
+    assert sum(message.startswith("level ") for message in messages) == 5
+
+
+def test_the_default_is_the_smallest_level_that_keeps_the_promise():
+    def ladder(*kls):
+        return tuple(
+            EncodingLevel(name, "plain", 1.0, Quality(kl, 0.0, 1.0, 1))
+            for name, kl in zip(LADDER, kls, strict=True)
+        )
+
+    assert default_level(ladder(1, 1, PROMISED_KL, 0.001, 0)) == "medium"
+    assert default_level(ladder(1, 1, 1, 1, 1)) == "highest"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    (
+        ({"preset": "best"}, "preset plain or paper"),
+        ({"target_kl": (0.1, 0.01)}, "5 falling targets"),
+        ({"target_kl": (0.1, 0.2, 0.03, 0.02, 0.01)}, "5 falling targets"),
+        ({"target_kl": (0.1, 0.04, 0.03, 0.02, 0.0)}, "5 falling targets"),
+        ({"fingerprint": b"short"}, "32 bytes"),
+        ({"rope": RopeMap.none(2)}, "rotations of 4 planes"),
+        ({"evaluate": lambda roundtrip: Quality(float("nan"), 0.0, 1.0, 1)}, "finite KL"),
+    ),
+)
+def test_bad_arguments(run, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(**options)
+
+
+def test_bad_samples(make_cache, distortion):
+    kv = make_cache("mqa", 20)
+    kv.keys[0][0, 9, 0] = float("nan")
+    options = {
+        "evaluate": distortion(make_cache("mqa", 20)),
+        "fingerprint": FINGERPRINT,
+        "rope": RopeMap.none(4),
+    }
+    with pytest.raises(ValueError, match="NaN"):
+        calibrate(lambda: [kv], **options)
+    with pytest.raises(ValueError, match="at least one sample"):
+        calibrate(list, **options)

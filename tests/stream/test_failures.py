@@ -1,0 +1,124 @@
+"""Stores that cannot be reached, or fail midway; engines that recompute the wrong thing."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from cachegen.errors import StoreError, StoreTimeout
+from cachegen.store import Store, open_store
+
+TOKENS = list(range(300))
+
+
+@pytest.fixture
+def unreachable() -> Store:
+    """A server that was there a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    return open_store(f"http://127.0.0.1:{port}/", timeout_s=0.2)
+
+
+def test_an_unreachable_store(toy, unreachable: Store) -> None:
+    with pytest.raises(StoreError):
+        toy.load(TOKENS, unreachable)
+
+
+def test_an_unreachable_store_is_recomputed_around(toy, unreachable: Store) -> None:
+    recompute = toy.recompute(TOKENS)
+    result = toy.load(TOKENS, unreachable, recompute=recompute, level="high")
+    assert recompute.ranges == [(0, 300)]
+    (chunk,) = result.chunks
+    assert (chunk.start, chunk.stop, chunk.level, chunk.size_bytes) == (0, 300, "text", 0)
+    assert "StoreError" in chunk.reason
+    assert (result.num_tokens, result.exact) == (300, True)
+    toy.check(result, TOKENS, exact=True)
+
+
+@pytest.mark.parametrize("error", [StoreError, StoreTimeout])
+@pytest.mark.parametrize("what", ["contexts/", "profiles/"])
+def test_a_store_that_fails_before_the_first_chunk(toy, intercept, error, what: str) -> None:
+    memory = open_store("memory:")
+    toy.save(TOKENS, memory, profile=toy.profile)
+
+    def fail(key: str) -> None:
+        if key.startswith(what):
+            raise error("down")
+
+    with pytest.raises(error, match="down"):
+        toy.load(TOKENS, intercept(memory, before_get=fail))
+    result = toy.load(TOKENS, intercept(memory, before_get=fail), recompute=toy.recompute(TOKENS))
+    assert [chunk.level for chunk in result.chunks] == ["text"]
+    toy.check(result, TOKENS, exact=True)
+
+
+@pytest.mark.parametrize("recomputed", [True, False])
+@pytest.mark.parametrize("error", [StoreError, StoreTimeout])
+def test_a_store_that_fails_midway(toy, intercept, error, recomputed: bool) -> None:
+    memory, asked = open_store("memory:"), []
+    manifest = toy.save(TOKENS, memory, levels=["raw", "lossless"])
+    failing = {stored.key for stored in manifest.chunks[1].objects}
+
+    def fail(key: str) -> None:
+        asked.append(key)
+        if key in failing:
+            raise error("down")
+
+    recompute = toy.recompute(TOKENS) if recomputed else None
+    store = intercept(memory, before_get=fail)
+    result = toy.load(TOKENS, store, level="raw", recompute=recompute)
+    assert sum(key in failing for key in asked) == 1, "a failing store is asked for other levels"
+    assert "down" in result.chunks[1].reason
+    toy.check(result, TOKENS, exact=True)
+    if not recomputed:
+        assert result.num_tokens == 128
+        assert [chunk.level for chunk in result.chunks] == ["raw", None]
+    elif error is StoreTimeout:
+        assert recompute.ranges == [(128, 300)]
+        assert [chunk.level for chunk in result.chunks] == ["raw", "text"]
+    else:
+        assert recompute.ranges == [(128, 256)]
+        assert [chunk.level for chunk in result.chunks] == ["raw", "text", "raw"]
+
+
+def test_a_manifest_that_is_deleted_after_the_lookup(toy, intercept) -> None:
+    memory = open_store("memory:")
+    toy.save(TOKENS, memory, levels=["raw"])
+    gone = []
+
+    def delete(key: str) -> None:
+        if key.startswith("contexts/") and not gone:
+            gone.append(key)
+            memory.delete(key)
+
+    result = toy.load(TOKENS, intercept(memory, before_get=delete))
+    assert result.num_tokens == 256
+    assert "KeyNotFound" in result.chunks[-1].reason
+    toy.check(result, TOKENS, exact=True)
+
+
+def test_a_recomputed_cache_must_fit(toy) -> None:
+    store = open_store("memory:")
+    manifest = toy.save(TOKENS, store, levels=["raw"])
+    store.delete(manifest.chunks[1].objects[0].key)
+    truth = toy.kv(TOKENS)
+    for wrong, expected in (
+        (truth.slice(0, 256), "tokens from 128 to 256, got 0 to 256"),
+        (truth.slice(128, 255), "got 128 to 255"),
+        (toy.window(TOKENS, held=150).slice(128, 256), "every layer"),
+    ):
+        with pytest.raises(ValueError, match=expected):
+            toy.load(TOKENS, store, recompute=lambda tokens, *, past, wrong=wrong: wrong)
+
+
+def test_an_engine_s_own_failure_is_the_caller_s(toy) -> None:
+    store = open_store("memory:")
+    manifest = toy.save(TOKENS, store, levels=["raw"])
+    store.delete(manifest.chunks[0].objects[0].key)
+
+    def recompute(tokens, *, past):
+        raise MemoryError("no memory for the model")
+
+    with pytest.raises(MemoryError):
+        toy.load(TOKENS, store, recompute=recompute)
