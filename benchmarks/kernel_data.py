@@ -73,16 +73,13 @@ def coefficients(model_path: Path, profile_path: Path, texts: list[str]) -> Data
     The contexts stand side by side, as if they were more layers of one: a larger block than the
     small reference model makes, of the same height.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
+    from cachegen.cli.models import load_model
     from cachegen.codec.codec import encode_chunk
     from cachegen.codec.profile import read_profile
     from cachegen.engines.hf_cache import capture
     from cachegen.engines.hf_rope import rope_map
 
-    tokenizer = AutoTokenizer.from_pretrained(model_path)
-    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.bfloat16).eval()
+    model, tokenizer = load_model(model_path)
     profile = read_profile(profile_path)
     with patch.object(kernels, "encode", wraps=kernels.encode) as spy:
         for text in texts:

@@ -48,8 +48,9 @@ struct DecodeStream {
 
 enum class Status : int { ok = 0, short_stream = 1, low_state = 2, out_of_words = 3, bad_end = 4 };
 
-// Streams of one shape that a kernel decodes in lockstep, so that their latencies overlap.
-constexpr int kMaxInFlight = 4;
+// Streams of one shape that a kernel decodes in lockstep, so that their latencies overlap. Three
+// hide nearly all of it; a fourth's tables push those of the others out of the L1 cache.
+constexpr int kMaxInFlight = 3;
 
 // Decodes `count` streams (1 to kMaxInFlight); ok only if every one of them is.
 using DecodeFunction = Status (*)(const Shape& shape, const uint32_t* entries,

@@ -15,7 +15,7 @@ constexpr int kVectors = Lanes / 8;
 
 // Sixteen registers hold the states of eight vectors and little else.
 template <int Lanes>
-constexpr int kWidth = Lanes == 32 ? 2 : 4;
+constexpr int kWidth = Lanes == 32 ? 2 : kMaxInFlight;
 
 using Shuffles = std::array<std::array<uint8_t, 16>, 256>;
 

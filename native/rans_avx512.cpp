@@ -12,7 +12,6 @@ constexpr int kVectors = Lanes == 32 ? 2 : 1;
 template <int Lanes>
 constexpr __mmask16 kActive = Lanes == 8 ? 0x00ff : 0xffff;
 
-// Four streams hide nearly all latency and their states fit the registers.
 constexpr int kWidth = kMaxInFlight;
 
 inline __m512i splat(uint32_t value) { return _mm512_set1_epi32(int(value)); }

@@ -25,7 +25,8 @@ from cachegen.errors import (
 )
 from cachegen.kvcache import KVCache
 from cachegen.store import Store, open_store
-from cachegen.stream.loader import LoadResult, load
+from cachegen.stream.loader import load
+from cachegen.stream.result import LoadResult
 from cachegen.stream.saver import save
 
 __all__ = [

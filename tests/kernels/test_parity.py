@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from cachegen.kernels import _native, cpu, reference
 from cachegen.kernels.layout import PADDING_WORDS
 
-# 0, 1, around the 16 lanes of a vector and the 4 streams in flight, and a prime.
+# 0, 1, around the 16 lanes of a vector and the 3 streams in flight, and a prime.
 ROWS = (0, 1, 3, 4, 5, 17)
 GROUPS = (0, 1, 2, 7)
 GRIDS = ((1, 1), (4, 2), (5, 3), (1000, 1000))

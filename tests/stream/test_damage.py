@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cachegen.bitstream.chunk import encode
-from cachegen.bitstream.manifest import Manifest, manifest_key, profile_key
+from cachegen.bitstream.manifest import ChunkEntry, Manifest, manifest_key, object_key, profile_key
 from cachegen.store import Store, read
 
 TOKENS = list(range(300))
@@ -220,3 +220,19 @@ def test_a_sound_chunk_of_another_digest_is_not_used(toy, store: Store) -> None:
     result = toy.load(TOKENS, store)
     assert result.num_tokens == 128
     assert "SHA-256" in result.chunks[-1].reason
+
+
+@pytest.mark.parametrize("lie", ["exact", "num_tokens"])
+def test_a_manifest_that_is_not_the_context_s_is_not_used(toy, store: Store, lie: str) -> None:
+    manifest = toy.save(TOKENS, store, levels=["high"])
+    forged = replace(manifest, exact=False)
+    if lie == "num_tokens":
+        chunk_id, stored = manifest.context_id, manifest.chunks[0].objects[0]
+        key = object_key(chunk_id, start=0, stop=128, level="high")
+        chunk = ChunkEntry(chunk_id, 0, 128, (replace(stored, key=key),))
+        forged = replace(manifest, num_tokens=128, chunks=(chunk,))
+    store.delete(manifest_key(manifest.context_id))
+    store.put(manifest_key(manifest.context_id), forged.to_bytes())
+    result = toy.load(TOKENS, store)
+    assert result.num_tokens == 256
+    assert "expected 300 tokens, exact True" in result.chunks[-1].reason

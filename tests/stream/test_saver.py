@@ -89,8 +89,10 @@ def test_saving_twice_changes_nothing(toy, intercept) -> None:
     memory, tokens = open_store("memory:"), list(range(300))
     first = toy.save(tokens, memory, profile=toy.profile)
     content = {key: read(memory, key) for key in memory.list()}
-    again = toy.save(tokens, memory, profile=toy.profile)
+    put = []
+    again = toy.save(tokens, intercept(memory, before_put=put.append), profile=toy.profile)
     assert again == first
+    assert not any(key.startswith("chunks/") for key in put), "a stored chunk was coded again"
     assert {key: read(memory, key) for key in memory.list()} == content
 
 

@@ -101,7 +101,7 @@ def load(
         "tokens": len(tokens),
         "tokens_loaded": loaded.num_tokens,
         "bytes": loaded.result.size_bytes,
-        "levels": sorted({chunk.level for chunk in loaded.result.chunks}),
+        "levels": sorted({chunk.level or "missing" for chunk in loaded.result.chunks}),
         "load_s": round(loaded.result.total_s, 4),
         "text": tokenizer.decode(output[0, len(tokens) :], skip_special_tokens=True),
     }
