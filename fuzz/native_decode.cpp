@@ -1,6 +1,6 @@
 // Fuzzes the native coder: hostile blocks must never harm it, and all instruction sets must agree.
 //
-//   cmake -S . -B build/fuzz -DCMAKE_CXX_COMPILER=clang++ -DCACHEGEN_PYTHON=OFF -DCACHEGEN_FUZZ=ON
+//   cmake -S . -B build/fuzz -DCMAKE_CXX_COMPILER=clang++-14 -DCACHEGEN_PYTHON=OFF -DCACHEGEN_FUZZ=ON
 //   cmake --build build/fuzz
 //   python fuzz/native_seeds.py build/fuzz/seeds
 //   build/fuzz/native/native_decode build/fuzz/seeds -max_len=16384 -max_total_time=600
