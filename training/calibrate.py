@@ -16,7 +16,7 @@ from cachegen import refmodel
 
 NOVELS = ("heldout-anstey", "heldout-craik")
 FAMILIES = ("passkey", "records", "lines")
-TASKS = 12
+TASKS = 16
 TASK_TOKENS = 1664
 
 
@@ -50,7 +50,7 @@ def main() -> None:
             output = refmodel.profile_path(preset)
             output.parent.mkdir(exist_ok=True)
             command = ["calibrate", "--model", str(refmodel.weights_path()), *options]
-            command += ["-o", str(output), "--preset", preset, "--num-windows", "24"]
+            command += ["-o", str(output), "--preset", preset, "--num-windows", "20"]
             subprocess.run([sys.executable, "-m", "cachegen.cli", *command], check=True)
 
 

@@ -27,7 +27,7 @@ def wilson_interval(right: int, total: int, *, z: float = 1.96) -> tuple[float, 
     share, spread = right / total, z * z / total
     middle = (share + spread / 2) / (1 + spread)
     half = z * math.sqrt(share * (1 - share) / total + spread / total / 4) / (1 + spread)
-    return round(middle - half, 3), round(middle + half, 3)
+    return round(max(0.0, middle - half), 3), round(min(1.0, middle + half), 3)
 
 
 def held_out_text(data: Path | None) -> str:

@@ -48,7 +48,7 @@ CPU = Preset(
 
 GPU = Preset(
     hidden_size=320,
-    intermediate_size=896,
+    intermediate_size=704,
     num_layers=8,
     num_heads=10,
     num_kv_heads=2,

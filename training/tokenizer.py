@@ -2,7 +2,15 @@
 
 from collections.abc import Iterable
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import (
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import PreTrainedTokenizerFast
 
 from cachegen.refmodel.words import KEYS, VALUES
@@ -40,6 +48,9 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> PreTrainedToken
     words = " ".join((*KEYS, *VALUES, *FORM_WORDS))
     forms = f" {words}\n" + "\n".join(FORM_WORDS)
     tokenizer.train_from_iterator([*texts, *[forms] * WORD_REPEATS], trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=BOS,

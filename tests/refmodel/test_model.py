@@ -40,7 +40,7 @@ def make(tokenizer: Any, family: str, num_tokens: int) -> Task:
 
 def answers(model: Any, tokenizer: Any, task: Task) -> list[str]:
     """Greedy continuations of at most six tokens; the context is prefilled once."""
-    context = [tokenizer.bos_token_id, *ids_of(tokenizer, task.context)]
+    context = tokenizer(task.context).input_ids
     prefilled = model(torch.tensor([context]), use_cache=True, logits_to_keep=1).past_key_values
     generated = []
     for question in task.questions:
@@ -59,6 +59,10 @@ def answers(model: Any, tokenizer: Any, task: Task) -> list[str]:
 def test_each_digit_is_a_token(tokenizer: Any) -> None:
     digits = [tokenizer.decode([i]) for i in ids_of(tokenizer, "is 40821")][1:]
     assert [digit.strip() for digit in digits] == list("40821")
+
+
+def test_a_context_begins_with_bos(tokenizer: Any) -> None:
+    assert tokenizer("once").input_ids == [tokenizer.bos_token_id, *ids_of(tokenizer, "once")]
 
 
 def test_keys_and_values_are_one_token(tokenizer: Any) -> None:

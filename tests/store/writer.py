@@ -18,9 +18,9 @@ from cachegen.store import open_store
 
 
 def make_contents() -> list[bytes]:
-    """What writers put, one after the other: 1 byte to 4 MiB."""
+    """What writers put, one after the other: 1 byte to 2 MiB."""
     source = random.Random(7)
-    return [source.randbytes(source.randrange(1, 4 << 20)) for _ in range(12)]
+    return [source.randbytes(source.randrange(1, 2 << 20)) for _ in range(12)]
 
 
 def write_until_killed(directory: str, seed: int, contents: list[tuple[str, bytes]]) -> None:
