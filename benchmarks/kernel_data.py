@@ -16,7 +16,10 @@ ENTROPY_BITS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """Symbols (rows, columns), their tables, and the grid they are coded in."""
+    """Symbols (rows, columns), their tables, and the grid they are coded in.
+
+    The columns belong to contexts that stand side by side; `context_columns` tells how many to each.
+    """
 
     name: str
     symbols: NDArray[np.uint8]
@@ -25,6 +28,7 @@ class DataSet:
     lanes: int
     rows_per_substream: int
     groups_per_substream: int
+    context_columns: tuple[int, ...] = ()
 
     @property
     def entropy_bytes(self) -> float:
@@ -36,6 +40,11 @@ class DataSet:
             used = counts > 0
             bits[table] = -(counts[used] * np.log2(frequencies[used] / 4096)).sum()
         return float(bits.sum()) / 8
+
+    def contexts(self) -> list[NDArray[np.uint8]]:
+        """The symbols of one context after the other, (rows, columns of the context)."""
+        ends = np.cumsum(self.context_columns)[:-1]
+        return [np.ascontiguousarray(one) for one in np.split(self.symbols, ends, axis=1)]
 
     def grid(self) -> dict[str, int]:
         """The keyword arguments that both directions of a kernel take."""
@@ -50,7 +59,7 @@ class DataSet:
         return replace(self, symbols=self.symbols[:num_rows])
 
 
-def laplacian(num_columns: int = 8192) -> DataSet:
+def laplacian(num_columns: int = 16_384) -> DataSet:
     """Rounded Laplacian numbers around 128 with an entropy of 2 bits, all of one table."""
     rng = np.random.default_rng(0)
     values = rng.laplace(128, _scale_of_entropy(ENTROPY_BITS), (NUM_ROWS, num_columns))
@@ -64,6 +73,7 @@ def laplacian(num_columns: int = 8192) -> DataSet:
         lanes=32,
         rows_per_substream=NUM_ROWS,
         groups_per_substream=2,
+        context_columns=(num_columns,),
     )
 
 
@@ -106,6 +116,7 @@ def _side_by_side(name: str, parts: list[DataSet]) -> DataSet:
         symbols=np.concatenate([part.symbols for part in parts], axis=1),
         table_ids=merged.reshape(-1)[np.concatenate(ids)].astype(np.int32),
         frequencies=frequencies,
+        context_columns=tuple(part.symbols.shape[1] for part in parts),
     )
 
 

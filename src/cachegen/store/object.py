@@ -30,12 +30,14 @@ class ObjectStore:
         url: the store's name in messages, free of credentials.
         writable: whether the backend can create-if-absent, list and delete.
         lookup_threads: requests of one lookup under way at a time.
+        reads_pieces: get ranges of 1 MiB, where the backend streams in pieces of a few KiB.
     """
 
     backend: Backend
     url: str
     writable: bool = True
     lookup_threads: int = 1
+    reads_pieces: bool = False
 
     def put(self, key: str, data: Buffer, *, parent: str | None = None) -> bool:
         """See `Store.put`."""
@@ -55,6 +57,8 @@ class ObjectStore:
         check_key(key)
         if range is not None and not 0 <= range[0] < range[1]:
             raise ValueError(f"expected a range with 0 <= start < stop, got {range}")
+        if self.reads_pieces:
+            return self._pieces(key, *self._span(key, range))
         with translated(self.url, f"get {key}"):
             result = self.backend.get(key, options=None if range is None else {"range": range})
             stream = result.stream(min_chunk_size=_READ_BYTES)
@@ -103,6 +107,25 @@ class ObjectStore:
     def _buffers(self, stream: Iterable[bytes], key: str) -> Iterator[Buffer]:
         with translated(self.url, f"get {key}"):
             yield from stream
+
+    def _span(self, key: str, range: tuple[int, int] | None) -> tuple[int, int]:
+        """What there is of a range: (start, stop)."""
+        with translated(self.url, f"get {key}"):
+            size_bytes = int(self.backend.head(key)["size"])
+        start, stop = range or (0, size_bytes)
+        if range is not None and start >= size_bytes:
+            raise StoreError(
+                f"{self.url}: cannot get {key}: expected a range that starts before byte "
+                f"{size_bytes}, got {range}"
+            )
+        return start, min(stop, size_bytes)
+
+    def _pieces(self, key: str, start: int, stop: int) -> Iterator[Buffer]:
+        with translated(self.url, f"get {key}"):
+            while start < stop:
+                end = min(start + _READ_BYTES, stop)
+                yield bytes(self.backend.get_range(key, start=start, end=end))
+                start = end
 
     def _keys(self, prefix: str) -> Iterator[str]:
         with translated(self.url, f"list {prefix or 'all keys'}"):

@@ -74,7 +74,7 @@ def _host(parts: SplitResult) -> str:
 def _open_directory(path: Path) -> Store:
     with translated(str(path), "open the directory"):
         backend = LocalStore(path.absolute(), mkdir=True)
-    return ObjectStore(backend, str(path))
+    return ObjectStore(backend, str(path), reads_pieces=True)
 
 
 def _open_remote(parts: SplitResult, *, timeout_s: float) -> Store:
