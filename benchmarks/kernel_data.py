@@ -18,7 +18,7 @@ ENTROPY_BITS = 2.0
 class DataSet:
     """Symbols (rows, columns), their tables, and the grid they are coded in.
 
-    The columns belong to contexts that stand side by side; `context_columns` tells how many to each.
+    The columns belong to contexts that stand side by side, `context_columns` to each.
     """
 
     name: str
