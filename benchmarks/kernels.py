@@ -34,6 +34,7 @@ from cachegen.kernels import cpu, reference
 
 CONSTRICTION_SYMBOLS = 50_000
 GATE_ROWS = 40
+EXCERPT_CHARACTERS = 16_000
 TEXTS = ("heldout-anstey", "heldout-chesterton", "heldout-craik")
 
 Results = dict[str, Any]
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--model", type=Path, default=refmodel.weights_path())
     parser.add_argument("--profile", type=Path, default=refmodel.profile_path())
+    parser.add_argument("--data", type=Path, help="folder of *.txt; default: the shipped novels")
     options = parser.parse_args()
     runs = 31 if options.quick else 101
     data = [laplacian()]
@@ -56,7 +58,8 @@ def main() -> None:
     if missing:
         print(f"{missing[0]} does not exist: no coefficients are measured", file=sys.stderr)
     else:
-        data.append(coefficients(options.model, options.profile, excerpts()))
+        text = refmodel.read_texts(options.data) if options.data else shipped_text()
+        data.append(coefficients(options.model, options.profile, excerpts(text)))
     for one in data:
         check_parity(one)
     results = {one.name: measure(one, runs) for one in data}
@@ -64,10 +67,14 @@ def main() -> None:
     report(results, as_json=options.json)
 
 
-def excerpts() -> list[str]:
-    """Five stretches of every held-out text, each longer than a context."""
-    texts = [refmodel.load_text(name) for name in TEXTS]
-    return [text[start : start + 16_000] for text in texts for start in range(0, 72_000, 16_000)]
+def shipped_text() -> str:
+    return "\n".join(map(refmodel.load_text, TEXTS))
+
+
+def excerpts(text: str) -> list[str]:
+    """Fifteen stretches of a text, each longer than a context."""
+    starts = range(0, 15 * EXCERPT_CHARACTERS, EXCERPT_CHARACTERS)
+    return [text[start : start + EXCERPT_CHARACTERS] for start in starts]
 
 
 def check_parity(data: DataSet) -> None:

@@ -12,12 +12,16 @@
 
 namespace cachegen {
 
-// Runs jobs 0 to count - 1, started in that order; every thread runs its own by the function that
-// make_job() gives it. A job that returns false stops the start of others. Rethrows the first
-// exception of a job once all threads have ended.
+// Runs jobs 0 to count - 1; every thread runs its own by the function that make_job() gives it. A
+// job that returns false stops the start of others. Rethrows the first exception of a job once all
+// threads have ended. A thread takes runs of neighbouring jobs, since neighbours write to the same
+// cache lines.
 template <typename MakeJob>
 void run_jobs(size_t count, size_t threads, const MakeJob& make_job) {
   constexpr size_t kMaxThreads = 256;
+  constexpr size_t kRunsPerThread = 4;
+  const size_t wanted = std::max<size_t>(1, std::min({threads, count, kMaxThreads}));
+  const size_t run = std::max<size_t>(1, count / (wanted * kRunsPerThread));
   std::atomic<size_t> next{0};
   std::atomic<bool> stopped{false};
   std::exception_ptr error;
@@ -25,8 +29,11 @@ void run_jobs(size_t count, size_t threads, const MakeJob& make_job) {
   const auto work = [&] {
     try {
       auto job = make_job();
-      for (size_t i; !stopped && (i = next++) < count;) {
-        if (!job(i)) stopped = true;
+      for (size_t first; !stopped && (first = next.fetch_add(run)) < count;) {
+        const size_t end = std::min(first + run, count);
+        for (size_t i = first; !stopped && i < end; ++i) {
+          if (!job(i)) stopped = true;
+        }
       }
     } catch (...) {
       const std::lock_guard<std::mutex> guard(error_lock);
@@ -35,7 +42,6 @@ void run_jobs(size_t count, size_t threads, const MakeJob& make_job) {
     }
   };
   std::vector<std::thread> helpers;
-  const size_t wanted = std::min({threads, count, kMaxThreads});
   helpers.reserve(wanted);
   try {
     while (helpers.size() + 1 < wanted) helpers.emplace_back(work);

@@ -59,8 +59,9 @@ def demo(
     ] = None,
     tokens: Annotated[int, typer.Option(help="Length of the document.")] = 1536,
     questions: Annotated[int, typer.Option(help="Questions about it.")] = 24,
-    text: Annotated[
-        Path | None, typer.Option(help="Text the document is made from; default: a shipped novel.")
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of *.txt to make the document from; default: a shipped novel."),
     ] = None,
     store: Annotated[
         Path | None, typer.Option(help="Folder to store in; default: a temporary one.")
@@ -73,7 +74,7 @@ def demo(
         task = progress.add_task("prefill and encode", total=None)
         folder = store or Path(scratch) / "store"
         job, written = _write(
-            model, profile, text, folder, num_tokens=tokens, num_questions=questions, seed=seed
+            model, profile, data, folder, num_tokens=tokens, num_questions=questions, seed=seed
         )
         progress.update(task, description="load in a new process and answer")
         read = _read_in_new_process(job, Path(scratch) / "job.json")
@@ -87,7 +88,7 @@ def demo(
 def _write(
     model: Path | None,
     profile: Path | None,
-    text: Path | None,
+    data: Path | None,
     folder: Path,
     *,
     num_tokens: int,
@@ -107,7 +108,7 @@ def _write(
     profile = profile or refmodel.profile_path()
     network, tokenizer = load_model(model)
     known = read_profile(profile)
-    filler = text.read_text(encoding="utf-8") if text else refmodel.load_text("heldout-chesterton")
+    filler = refmodel.read_texts(data) if data else refmodel.load_text("heldout-chesterton")
     document = refmodel.generate(
         "passkey",
         num_tokens=num_tokens,

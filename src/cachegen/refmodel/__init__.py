@@ -32,6 +32,18 @@ def load_text(name: str) -> str:
     return (Path(str(files(__package__))) / "texts" / f"{name}.txt").read_text(encoding="utf-8")
 
 
+def read_texts(folder: Path) -> str:
+    """All text files (`*.txt`) below a folder of the user's, one after the other.
+
+    Raises:
+        ValueError: there are none.
+    """
+    paths = sorted(folder.rglob("*.txt"))
+    if not paths:
+        raise ValueError(f"expected a folder with *.txt files, got {folder}")
+    return "\n".join(path.read_text(encoding="utf-8") for path in paths)
+
+
 __all__ = [
     "FAMILIES",
     "Question",
@@ -40,6 +52,7 @@ __all__ = [
     "generate",
     "load_text",
     "profile_path",
+    "read_texts",
     "text_names",
     "weights_path",
 ]
