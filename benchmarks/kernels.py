@@ -134,7 +134,7 @@ def measure(data: DataSet, runs: int) -> Results:
         "zstd_bytes_over_ours": sum(map(len, by_row)) / num_bytes,
         "constriction_decode_msymbols_s": num_sample / seconds["constriction"] / 1e6,
         "bytes_over_entropy": num_bytes / data.entropy_bytes,
-        "speedup_2_threads": speedup_of_two_threads(data, coded, runs),
+        "speedup_2_threads": speedup_of_two_threads(data, coded, 4 * runs),
         "two_cores_over_one": two_cores_over_one() if with_cores(2) == 2 else None,
         "zstd_columns_decode_msymbols_s": num_symbols / seconds["zstd_columns"] / 1e6,
         "zstd_columns_bytes_over_ours": sum(map(len, by_column)) / num_bytes,
