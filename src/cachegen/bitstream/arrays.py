@@ -17,7 +17,6 @@ from cachegen.errors import BitstreamError
 
 Array = NDArray[Any]
 
-ENTRY_SIZE = 24
 ALIGNMENT = 8
 
 _ENTRY = struct.Struct("<BBBBII4xQ")

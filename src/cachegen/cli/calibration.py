@@ -50,11 +50,10 @@ def calibrate(
             progress=lambda message: progress.update(task, description=message),
         )
     output.write_bytes(profile.file_bytes)
-    report(profile_path=output, as_json=as_json)
+    _show(output, as_json=as_json)
 
 
-def report(*, profile_path: Path, as_json: bool) -> None:
-    """Print what is in a profile that was just written."""
+def _show(profile_path: Path, *, as_json: bool) -> None:
     from cachegen.cli.explain import explain_profile
 
     fields = explain_profile(profile_path.read_bytes())

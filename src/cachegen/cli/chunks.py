@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from cachegen.cli.output import print_fields, print_json
+from cachegen.cli.output import print_fields, print_json, report
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
 ProfileFile = Annotated[
@@ -35,7 +35,7 @@ def encode(
     data = encode_kv(kv, profile=known, level=level)
     elapsed_s = time.perf_counter() - began
     output.write_bytes(data)
-    _report(
+    report(
         {
             "tokens": kv.num_tokens,
             "bytes": len(data),
@@ -65,7 +65,7 @@ def decode(
     kv = decode_kv(data, profile=known)
     elapsed_s = time.perf_counter() - began
     write_kv(kv, output)
-    _report(
+    report(
         {"tokens": kv.num_tokens, "cache_bytes": kv.size_bytes, "decode_s": round(elapsed_s, 5)},
         as_json=as_json,
     )
@@ -89,10 +89,3 @@ def inspect(
         print(f"\n{name}:")
         for row in rows:
             print("  " + "  ".join(f"{key} {value}" for key, value in row.items()))
-
-
-def _report(fields: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print_json(fields)
-    else:
-        print_fields(fields)

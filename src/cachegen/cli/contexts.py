@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cachegen.cli.models import load_model, read_tokens
-from cachegen.cli.output import print_fields, print_json, progress_bar
+from cachegen.cli.output import progress_bar, report
 
 ModelFolder = Annotated[Path, typer.Option("--model", help="Folder of a transformers model.")]
 TextFile = Annotated[Path, typer.Option("--text", help="Text file: the context.")]
@@ -61,7 +61,7 @@ def save(
         "bytes": sizes,
         "seconds": round(time.perf_counter() - began, 3),
     }
-    _print(fields, as_json=as_json)
+    report(fields, as_json=as_json)
 
 
 def load(
@@ -105,17 +105,10 @@ def load(
         "load_s": round(loaded.result.total_s, 4),
         "text": tokenizer.decode(output[0, len(tokens) :], skip_special_tokens=True),
     }
-    _print(fields, as_json=as_json)
+    report(fields, as_json=as_json)
 
 
 def _profile(path: Path | None) -> Any:
     from cachegen.codec.profile import read_profile
 
     return None if path is None else read_profile(path)
-
-
-def _print(fields: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print_json(fields)
-    else:
-        print_fields(fields)

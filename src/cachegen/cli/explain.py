@@ -36,9 +36,9 @@ def explain_chunk(data: bytes) -> dict[str, Any]:
     Raises:
         BitstreamError: it is none, or it is damaged.
     """
-    from cachegen.bitstream.format import unpack
+    from cachegen.bitstream.chunk import describe
 
-    chunk = unpack(data)
+    chunk = describe(data).chunk
     values = sum(
         plane.width * chunk.tokens_held[index // 2]
         for index, plane in enumerate(chunk.geometry.planes)

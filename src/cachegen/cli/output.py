@@ -18,6 +18,14 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
 
+def report(fields: dict[str, Any], *, as_json: bool) -> None:
+    """Fields as one JSON object or as lines."""
+    if as_json:
+        print_json(fields)
+    else:
+        print_fields(fields)
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on standard output; columns after the first are numbers."""
     table = Table(title=title, title_justify="left")

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-LANES = 32
 LANE_COUNTS = (8, 16, 32)
 ALPHABET = 256
 PROBABILITY_BITS = 12
