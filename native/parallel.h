@@ -15,13 +15,11 @@ namespace cachegen {
 // Runs jobs 0 to count - 1; every thread runs its own by the function that make_job() gives it. A
 // job that returns false stops the start of others. Rethrows the first exception of a job once all
 // threads have ended. A thread takes runs of neighbouring jobs, since neighbours write to the same
-// cache lines.
+// cache lines; the runs shrink towards the end, so that all threads end together.
 template <typename MakeJob>
 void run_jobs(size_t count, size_t threads, const MakeJob& make_job) {
   constexpr size_t kMaxThreads = 256;
-  constexpr size_t kRunsPerThread = 4;
   const size_t wanted = std::max<size_t>(1, std::min({threads, count, kMaxThreads}));
-  const size_t run = std::max<size_t>(1, count / (wanted * kRunsPerThread));
   std::atomic<size_t> next{0};
   std::atomic<bool> stopped{false};
   std::exception_ptr error;
@@ -29,11 +27,14 @@ void run_jobs(size_t count, size_t threads, const MakeJob& make_job) {
   const auto work = [&] {
     try {
       auto job = make_job();
-      for (size_t first; !stopped && (first = next.fetch_add(run)) < count;) {
-        const size_t end = std::min(first + run, count);
-        for (size_t i = first; !stopped && i < end; ++i) {
-          if (!job(i)) stopped = true;
+      size_t first = next;
+      while (!stopped && first < count) {
+        const size_t end = first + std::max<size_t>(1, (count - first) / (2 * wanted));
+        if (!next.compare_exchange_weak(first, end)) continue;
+        for (; !stopped && first < end; ++first) {
+          if (!job(first)) stopped = true;
         }
+        first = next;
       }
     } catch (...) {
       const std::lock_guard<std::mutex> guard(error_lock);

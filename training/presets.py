@@ -33,16 +33,22 @@ CPU = Preset(
     head_dim=32,
     micro_batch_tokens=512,
     micro_batches=4,
-    num_tokens=7_000_000,
+    num_tokens=10_000_000,
     muon_lr=0.005,
     adam_lr=0.002,
     autocast=False,
     stages=(
-        Stage(0.10, 256, text=0.20, drill=0.50, passkey=0.15, records=0.15, recall_share=0.4),
-        Stage(0.20, 256, text=0.20, drill=0.15, passkey=0.40, records=0.25, recall_share=0.4),
-        Stage(0.42, 512, text=0.40, passkey=0.25, records=0.15, lines=0.20, recall_share=0.4),
-        Stage(0.75, 1024, text=0.45, passkey=0.25, records=0.15, lines=0.15, recall_share=0.35),
-        Stage(1.00, 1536, text=0.45, passkey=0.25, records=0.15, lines=0.15, recall_share=0.3),
+        Stage(0.07, 256, text=0.20, drill=0.50, passkey=0.15, records=0.15),
+        Stage(0.14, 256, text=0.20, drill=0.15, passkey=0.40, records=0.25),
+        Stage(0.30, 512, text=0.40, passkey=0.25, records=0.15, lines=0.20),
+        Stage(0.52, 1024, text=0.45, passkey=0.25, records=0.15, lines=0.15, recall_share=0.35),
+        Stage(0.70, 1536, text=0.45, passkey=0.25, records=0.15, lines=0.15, recall_share=0.3),
+        Stage(
+            0.90, 2048, text=0.5, passkey=0.2, records=0.1, lines=0.1, topics=0.1, recall_share=0.3
+        ),
+        Stage(
+            1.00, 4096, text=0.5, passkey=0.2, records=0.1, lines=0.1, topics=0.1, recall_share=0.3
+        ),
     ),
 )
 
@@ -61,9 +67,9 @@ GPU = Preset(
     autocast=True,
     stages=(
         Stage(0.10, 512, text=0.30, drill=0.30, passkey=0.15, records=0.15, lines=0.1),
-        Stage(0.40, 1024, text=0.45, passkey=0.20, records=0.15, lines=0.20),
-        Stage(0.80, 2048, text=0.45, passkey=0.20, records=0.15, lines=0.20, recall_share=0.3),
-        Stage(1.00, 8192, text=0.45, passkey=0.20, records=0.15, lines=0.20, recall_share=0.2),
+        Stage(0.40, 1024, text=0.4, passkey=0.2, records=0.1, lines=0.2, topics=0.1),
+        Stage(0.80, 2048, text=0.4, passkey=0.2, records=0.1, lines=0.2, topics=0.1),
+        Stage(1.00, 8192, text=0.4, passkey=0.2, records=0.1, lines=0.2, topics=0.1),
     ),
 )
 

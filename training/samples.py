@@ -11,7 +11,14 @@ import numpy as np
 from corpus_tokens import Corpus, Tokens
 from transformers import PreTrainedTokenizerFast
 
-from cachegen.refmodel.tasks import Fact, line_facts, passkey_facts, record_facts
+from cachegen.refmodel.tasks import (
+    TOPICS_HEADER,
+    Fact,
+    line_facts,
+    passkey_facts,
+    record_facts,
+    topic_facts,
+)
 from cachegen.refmodel.words import KEYS, VALUES
 
 IGNORE, TEXT, ANSWER = 0, 1, 2
@@ -32,6 +39,7 @@ class Stage:
     passkey: float = 0.0
     records: float = 0.0
     lines: float = 0.0
+    topics: float = 0.0
     recall_share: float = 0.4
 
 
@@ -60,8 +68,8 @@ class Sampler:
 
     def sequence(self, stage: Stage) -> tuple[Tokens, Tokens]:
         makers: list[Callable[[Stage], list[tuple[Tokens, Tokens]]]]
-        makers = [self._text, self._drill, self._passkey, self._records, self._lines]
-        weights = [stage.text, stage.drill, stage.passkey, stage.records, stage.lines]
+        makers = [self._text, self._drill, self._passkey, self._records, self._lines, self._topics]
+        weights = [stage.text, stage.drill, stage.passkey, stage.records, stage.lines, stage.topics]
         pieces = self.rng.choices(makers, weights)[0](stage)
         ids = np.concatenate([[self._bos], *(ids for ids, _ in pieces)])
         kinds = np.concatenate([[IGNORE], *(kinds for _, kinds in pieces)])
@@ -99,6 +107,17 @@ class Sampler:
     def _lines(self, stage: Stage) -> list[tuple[Tokens, Tokens]]:
         return self._hidden(stage, lambda n: line_facts(self.rng, num_facts=n), mean_tokens=17)
 
+    def _topics(self, stage: Stage) -> list[tuple[Tokens, Tokens]]:
+        """Conversations with filler for talk, then questions about their order."""
+        rng = self.rng
+        facts = topic_facts(rng, num_facts=rng.randint(2, max(2, min(8, stage.length // 128))))
+        share = stage.length * (1 - stage.recall_share) / len(facts)
+        pieces = [self._partly_learnt(TOPICS_HEADER)]
+        for fact in facts:
+            pieces.append(self._partly_learnt(f"\n{fact.statement}\nASSISTANT:"))
+            pieces += self._filler(share)
+        return pieces + self._questions(stage, pieces, facts)
+
     def _hidden(
         self, stage: Stage, make_facts: Callable[[int], list[Fact]], *, mean_tokens: int
     ) -> list[tuple[Tokens, Tokens]]:
@@ -116,11 +135,20 @@ class Sampler:
             pieces += self._filler(2 * room * rng.random() / len(slots))
             if slot is not None:
                 stated.append(slot)
-                pieces.append(self._statement(slot))
+                pieces.append(self._partly_learnt(f" {slot.statement}"))
             elif stated:
                 pieces.append(self._asked(rng.choice(stated), inline=True))
-        while sum(len(ids) for ids, _ in pieces) <= stage.length:
-            pieces += [self._asked(fact, inline=False) for fact in rng.sample(facts, len(facts))]
+        return pieces + self._questions(stage, pieces, facts)
+
+    def _questions(
+        self, stage: Stage, before: list[tuple[Tokens, Tokens]], facts: list[Fact]
+    ) -> list[tuple[Tokens, Tokens]]:
+        """Questions about the facts, in ever new orders, to the end of the sequence."""
+        missing = stage.length - sum(len(ids) for ids, _ in before)
+        pieces: list[tuple[Tokens, Tokens]] = []
+        while missing >= 0:
+            pieces += [self._asked(f, inline=False) for f in self.rng.sample(facts, len(facts))]
+            missing -= sum(len(ids) for ids, _ in pieces[-len(facts) :])
         return pieces
 
     def _filler(self, num_tokens: float) -> list[tuple[Tokens, Tokens]]:
@@ -131,8 +159,9 @@ class Sampler:
         ids = self._corpus.train[ends[first] : ends[last]]
         return [(ids, np.full(len(ids), TEXT))]
 
-    def _statement(self, fact: Fact) -> tuple[Tokens, Tokens]:
-        ids = self._encode(f" {fact.statement}")
+    def _partly_learnt(self, text: str) -> tuple[Tokens, Tokens]:
+        """Text whose keys and values are arbitrary, and so not learnt."""
+        ids = self._encode(text)
         return ids, np.where(self._arbitrary[ids], IGNORE, TEXT)
 
     def _asked(self, fact: Fact, *, inline: bool) -> tuple[Tokens, Tokens]:
@@ -140,11 +169,8 @@ class Sampler:
         if inline:
             prompt = f" {prompt.lstrip()}"
         answer = fact.question.answer if prompt.endswith("<") else f" {fact.question.answer}"
-        asked, replied = (
-            self._encode(prompt),
-            self._encode(answer + (">" if prompt.endswith("<") else ".")),
-        )
-        kinds = np.where(self._arbitrary[asked], IGNORE, TEXT)
-        return np.concatenate([asked, replied]), np.concatenate(
-            [kinds, np.full(len(replied), ANSWER)]
-        )
+        ends = ">" if prompt.endswith("<") else "."
+        asked, kinds = self._partly_learnt(prompt)
+        replied = self._encode(answer + ends)
+        answered = np.full(len(replied), ANSWER)
+        return np.concatenate([asked, replied]), np.concatenate([kinds, answered])

@@ -31,7 +31,7 @@ VOCAB_SIZE = 2048
 WARM_UP_STEPS = 30
 DECAY_SHARE = 0.2
 CHECKPOINT_S = 240.0
-PROBES = [(family, n) for n in (512, 1024, 1536) for family in ("passkey", "records", "lines")]
+PROBES = [(family, n) for n in (512, 1536, 4096) for family in ("passkey", "records", "topics")]
 
 
 @dataclass(slots=True)
