@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer runs, under 50 seconds")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--model", type=Path, default=refmodel.weights_path())
-    parser.add_argument("--profile", type=Path, default=refmodel.profile_path())
+    parser.add_argument("--profile", type=Path, default=refmodel.profile_path("plain"))
     parser.add_argument("--data", type=Path, help="folder of *.txt; default: the shipped novels")
     options = parser.parse_args()
     runs = 31 if options.quick else 101

@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 
 import atheris
+import numpy as np
 import torch
 from reseal import reseal
 
@@ -24,16 +25,17 @@ with atheris.instrument_imports(include=["cachegen"]):
     from cachegen.errors import CacheGenError
 
 MAX_BYTES = 1 << 20
-PROFILE = read_profile(
-    Path(__file__).parents[1] / "tests" / "golden" / "plain-profile-float32.profile"
-)
+GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
+PROFILES = {profile.hash: profile for profile in map(read_profile, GOLDEN.glob("*.profile"))}
 
 
 def fuzz_chunk(data: bytes) -> None:
     chunk = unpack(data, max_bytes=MAX_BYTES)
     if pack(chunk) != data:
         raise AssertionError("accepted a chunk that would be written in another way")
-    kv = decode(data, profile=PROFILE, max_bytes=MAX_BYTES, threads=1)
+    tokens = np.arange(chunk.num_tokens)  # those of the golden files
+    profile = PROFILES.get(chunk.profile_hash)
+    kv = decode(data, profile=profile, tokens=tokens, max_bytes=MAX_BYTES, threads=1)
     if kv.size_bytes > MAX_BYTES:
         raise AssertionError(f"decoded {kv.size_bytes} bytes")
 

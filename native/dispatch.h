@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "rans.h"
+#include "synthesis_kernel.h"
 
 namespace cachegen {
 
@@ -13,5 +14,8 @@ std::vector<const Kernel*> supported_kernels();
 
 // The kernel of that name; throws std::invalid_argument if there is none or it does not run here.
 const Kernel& find_kernel(const std::string& name);
+
+// Likewise the synthesis kernel of that name.
+const SynthesisKernel& find_synthesis_kernel(const std::string& name);
 
 }  // namespace cachegen

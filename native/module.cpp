@@ -2,7 +2,9 @@
 // must not depend on the Python side; what a damaged block means is said there.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
@@ -11,6 +13,7 @@
 
 #include "block.h"
 #include "dispatch.h"
+#include "synthesis.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -98,6 +101,70 @@ nb::tuple decode(const Input<uint16_t, 1>& words, const Input<uint32_t, 1>& size
   return nb::make_tuple(int(result.status), result.substream);
 }
 
+using AnyOutput = nb::ndarray<nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+// Heads, dimensions, offset, index of a rotation.
+using PlaneFields = std::tuple<size_t, size_t, size_t, std::optional<size_t>>;
+// Cosines, sines, interleaved.
+using TurnFields = std::tuple<Input<float, 2>, Input<float, 2>, bool>;
+
+cachegen::Dtype find_dtype(const std::string& name, const AnyOutput& out) {
+  const bool is_float = name == "float32";
+  if (out.dtype() != (is_float ? nb::dtype<float>() : nb::dtype<uint16_t>())) {
+    throw std::invalid_argument("out has the wrong element type");
+  }
+  if (is_float) return cachegen::Dtype::float32;
+  if (name == "bfloat16") return cachegen::Dtype::bfloat16;
+  if (name == "float16") return cachegen::Dtype::float16;
+  throw std::invalid_argument("no dtype named '" + name + "'");
+}
+
+std::vector<cachegen::Plane> make_planes(const std::vector<PlaneFields>& fields) {
+  std::vector<cachegen::Plane> planes;
+  for (const auto& [heads, dim, offset, turn] : fields) {
+    planes.push_back({heads, dim, offset, turn});
+  }
+  return planes;
+}
+
+std::vector<cachegen::Turn> make_turns(const std::vector<TurnFields>& fields) {
+  std::vector<cachegen::Turn> turns;
+  for (const auto& [cos, sin, interleaved] : fields) {
+    if (cos.shape(0) != sin.shape(0) || cos.shape(1) != sin.shape(1)) {
+      throw std::invalid_argument("cos and sin have different shapes");
+    }
+    turns.push_back({cos.data(), sin.data(), cos.shape(0), cos.shape(1), interleaved});
+  }
+  return turns;
+}
+
+void synthesise(const Input<int16_t, 2>& coefficients, const Input<int16_t, 2>& basis,
+                const Input<float, 1>& scales, const Input<float, 1>& means, const AnyOutput& out,
+                const std::vector<PlaneFields>& planes, const std::vector<TurnFields>& rotations,
+                size_t num_tokens, size_t first_token, const std::string& dtype, size_t threads,
+                const std::string& isa) {
+  const size_t columns = basis.shape(1);
+  if (basis.shape(0) != coefficients.shape(1) || scales.shape(0) != columns ||
+      means.shape(0) != columns) {
+    throw std::invalid_argument("coefficients, basis, scales and means do not fit together");
+  }
+  const cachegen::Synthesis synthesis = {.rows = coefficients.shape(0),
+                                         .depth = coefficients.shape(1),
+                                         .columns = columns,
+                                         .coefficients = coefficients.data(),
+                                         .basis = basis.data(),
+                                         .scales = scales.data(),
+                                         .means = means.data(),
+                                         .planes = make_planes(planes),
+                                         .turns = make_turns(rotations),
+                                         .num_tokens = num_tokens,
+                                         .first_token = first_token,
+                                         .dtype = find_dtype(dtype, out),
+                                         .out = out.data(),
+                                         .out_size = out.shape(0)};
+  const nb::gil_scoped_release release;
+  cachegen::synthesise(synthesis, cachegen::find_synthesis_kernel(isa), threads);
+}
+
 std::vector<std::string> supported() {
   std::vector<std::string> names;
   for (const auto* kernel : cachegen::supported_kernels()) names.push_back(kernel->name);
@@ -107,11 +174,14 @@ std::vector<std::string> supported() {
 }  // namespace
 
 NB_MODULE(_native, module) {
-  module.doc() = "The native rANS kernels; cachegen.kernels.cpu is their interface.";
+  module.doc() = "The native kernels; cachegen.kernels.cpu is their interface.";
   module.def("encode", &encode, "symbols"_a, "table_ids"_a, "frequencies"_a, nb::kw_only(),
              "lanes"_a, "rows_per_substream"_a, "groups_per_substream"_a, "threads"_a, "isa"_a);
   module.def("decode", &decode, "words"_a, "sizes"_a, "table_ids"_a, "frequencies"_a, "symbols"_a,
              nb::kw_only(), "lanes"_a, "rows_per_substream"_a, "groups_per_substream"_a,
              "threads"_a, "isa"_a);
+  module.def("synthesise", &synthesise, "coefficients"_a, "basis"_a, "scales"_a, "means"_a,
+             "out"_a.noconvert(), nb::kw_only(), "planes"_a, "rotations"_a, "num_tokens"_a,
+             "first_token"_a, "dtype"_a, "threads"_a, "isa"_a);
   module.def("supported", &supported, "Instruction sets that run here, fastest first.");
 }

@@ -21,8 +21,8 @@ LAYERS = {
     ROOT: 8,
     "cli": 9,
 }
-# The reference model is data and its questions: it serves the library and knows nothing of it.
-ALLOWED = {"refmodel": {"refmodel", "errors"}}
+# The reference model is data and its questions, put to it through an engine: it knows no codec.
+ALLOWED = {"refmodel": {"refmodel", "engines", "errors"}}
 
 
 def layer_of(module: str) -> str:
@@ -115,7 +115,7 @@ def test_downward_imports_are_fine(source):
     assert violations(source, "cachegen.codec.plain") == []
 
 
-def test_the_reference_model_knows_only_errors():
+def test_the_reference_model_knows_no_codec():
     for source in ("from cachegen.kvcache import KVCache", "from cachegen.codec import plain"):
         assert len(violations(source, "cachegen.refmodel.tasks")) == 1
     assert violations("from cachegen.errors import CacheGenError", "cachegen.refmodel.tasks") == []

@@ -33,7 +33,11 @@ def wilson_interval(right: int, total: int, *, z: float = 1.96) -> tuple[float, 
 def held_out_text(data: Path | None) -> str:
     if data is not None:
         return read_novels(data / "corpus/eltec-eng.valid.txt.xz")
-    return "\n".join(load_text(name) for name in text_names() if name.startswith("heldout-"))
+    return "\n".join(
+        load_text(name)
+        for name in text_names()
+        if name.startswith("heldout-") and name != "heldout-python"
+    )
 
 
 def measure(

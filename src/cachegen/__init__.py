@@ -21,6 +21,7 @@ from cachegen.errors import (
     ProfileMismatch,
     StoreError,
     StoreTimeout,
+    TokensMismatch,
     UnsupportedCache,
 )
 from cachegen.kvcache import KVCache
@@ -45,6 +46,7 @@ __all__ = [
     "Store",
     "StoreError",
     "StoreTimeout",
+    "TokensMismatch",
     "UnsupportedCache",
     "calibrate",
     "decode",

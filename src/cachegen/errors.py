@@ -3,6 +3,7 @@
     CacheGenError
     |-- BitstreamError     bytes that are damaged, hostile or of an unsupported version
     |-- ProfileMismatch    bytes made for another model or with another profile
+    |-- TokensMismatch     bytes made for other tokens
     |-- UnsupportedCache   a cache this library cannot represent (recurrent state, for one)
     `-- StoreError         a store failed
         |-- KeyNotFound    there is nothing under this key
@@ -28,6 +29,10 @@ class BitstreamError(CacheGenError):
 
 class ProfileMismatch(CacheGenError):
     """Bytes that belong to another model or need another profile."""
+
+
+class TokensMismatch(CacheGenError):
+    """The chunk was coded for other tokens."""
 
 
 class UnsupportedCache(CacheGenError):

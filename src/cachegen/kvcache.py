@@ -166,6 +166,8 @@ class KVCache:
 
     def to(self, device: torch.device | str) -> KVCache:
         """The same cache on another device; itself where it already is there."""
+        if self.device == torch.device(device):
+            return self
         keys = tuple(key.to(device) for key in self.keys)
         values = tuple(value.to(device) for value in self.values)
         return replace(self, keys=keys, values=values)

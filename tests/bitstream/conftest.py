@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cachegen.bitstream.chunk import encode
 from cachegen.bitstream.format import pack
 from cachegen.codec import paper, plain
 from cachegen.codec.codec import encode_chunk
@@ -22,16 +23,27 @@ from cachegen.kvcache import KVCache
 ROPE = RopeMap((Rope((1.0, 0.1)),), (0, None, 0, None))
 FINGERPRINT = bytes(range(32))
 CHUNK_ID = bytes(range(100, 132))
-KINDS = ("raw", "packed", "lossless", "plain", "plain-profile", "paper", "paper-profile")
+KINDS = (
+    "raw",
+    "packed",
+    "lossless",
+    "plain",
+    "plain-profile",
+    "paper",
+    "paper-profile",
+    "transform",
+)
+TOKENS = (3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A chunk, the cache it was made from, and the profile it needs."""
+    """A chunk, the cache it was made from, and the profile and tokens it needs."""
 
     data: bytes
     kv: KVCache
     profile: Profile | None
+    tokens: tuple[int, ...] | None = None
 
 
 def small_cache(heads: tuple[int, ...]) -> KVCache:
@@ -43,8 +55,12 @@ def small_cache(heads: tuple[int, ...]) -> KVCache:
     return replace(KVCache.from_layers(layers), start=3)
 
 
-def make_sample(kind: str) -> Sample:
+def make_sample(kind: str, make_transform_profile: Callable[..., Profile]) -> Sample:
     kv = small_cache((1,) if kind == "paper" else (2, 1))
+    if kind == "transform":
+        profile = make_transform_profile(kv, rope=ROPE, steps={"high": 0.05}, bound=0.5)
+        ids = {"fingerprint": FINGERPRINT, "chunk_id": CHUNK_ID}
+        return Sample(encode(kv, tokens=TOKENS, profile=profile, **ids), kv, profile, TOKENS)
     codec, _, with_profile = kind.partition("-")
     model = _model(kv, codec)
     if with_profile:
@@ -86,15 +102,15 @@ def _profile(kv: KVCache, codec: str, model: CodingModel) -> Profile:
 
 
 @pytest.fixture(scope="session", params=KINDS)
-def sample(request: pytest.FixtureRequest) -> Sample:
+def sample(request: pytest.FixtureRequest, samples: dict[str, Sample]) -> Sample:
     """A small chunk of each codec in turn."""
-    return make_sample(request.param)
+    return samples[request.param]
 
 
 @pytest.fixture(scope="session")
-def samples() -> dict[str, Sample]:
+def samples(make_transform_profile: Callable[..., Profile]) -> dict[str, Sample]:
     """All of them."""
-    return {kind: make_sample(kind) for kind in KINDS}
+    return {kind: make_sample(kind, make_transform_profile) for kind in KINDS}
 
 
 @pytest.fixture(scope="session")

@@ -41,17 +41,18 @@ def test_lossy_levels_come_close(samples, level):
 
 def test_a_profile_takes_the_statistics_out_of_the_chunk(samples):
     sample = samples["plain-profile"]
-    data = encode(sample.kv, profile=sample.profile)
+    data = encode(sample.kv, profile=sample.profile, tokens=sample.tokens)
     assert len(data) < len(samples["plain"].data)
     assert_same_cache(
-        decode(data, profile=sample.profile), decode(sample.data, profile=sample.profile)
+        decode(data, profile=sample.profile, tokens=sample.tokens),
+        decode(sample.data, profile=sample.profile, tokens=sample.tokens),
     )
 
 
 @pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview])
 def test_any_buffer(sample, wrap):
-    found = decode(wrap(sample.data), profile=sample.profile)
-    assert_same_cache(found, decode(sample.data, profile=sample.profile))
+    found = decode(wrap(sample.data), profile=sample.profile, tokens=sample.tokens)
+    assert_same_cache(found, decode(sample.data, profile=sample.profile, tokens=sample.tokens))
 
 
 def test_there_is_one_way_to_write_a_chunk(sample):

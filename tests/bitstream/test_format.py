@@ -30,6 +30,11 @@ ARRAY_TYPES = {
     "rope_shapes": ("uint32",),
     "rope_of_plane": ("uint8",),
 }
+FIXED_ARRAYS = {
+    "tokens_digest": np.arange(32, dtype=np.uint8),
+    "rung": np.array([3], dtype=np.uint8),
+    "distortion": np.array([0.001, 0.003], dtype=np.float32),
+}
 TWO_DIMENSIONAL = ("supports", "rope_shapes")
 
 
@@ -106,6 +111,17 @@ def test_every_array_type(name, dtype, length):
     assert len(data) % 8 == 0
 
 
+@pytest.mark.parametrize("name", FIXED_ARRAYS)
+def test_arrays_of_one_length(name):
+    array = FIXED_ARRAYS[name]
+    assert_round_trip(make_chunk(arrays={name: array}))
+    for wrong in (array[:0], array[:-1], np.repeat(array, 2)):
+        with pytest.raises(ValueError, match=f"expected {len(array)} entries of {name}"):
+            pack(make_chunk(arrays={name: wrong}))
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        pack(make_chunk(arrays={name: array.astype(np.int16)}))
+
+
 @pytest.mark.parametrize(
     "layers",
     [
@@ -129,7 +145,7 @@ def test_every_dtype(dtype):
     assert_round_trip(make_chunk(geometry=geometry))
 
 
-@pytest.mark.parametrize("codec", ["raw", "packed", "lossless", "plain", "paper"])
+@pytest.mark.parametrize("codec", ["raw", "packed", "lossless", "plain", "paper", "transform"])
 def test_every_codec_and_identity(codec):
     digests = [hashlib.sha256(name).digest() for name in (b"a", b"b", b"c")]
     names = ("profile_hash", "fingerprint", "chunk_id")

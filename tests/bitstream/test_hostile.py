@@ -33,22 +33,22 @@ def table_of(data: bytes) -> int:
 def test_truncation_at_every_byte(sample):
     for size in range(len(sample.data)):
         with pytest.raises(BitstreamError) as caught:
-            decode(sample.data[:size], profile=sample.profile)
+            decode(sample.data[:size], profile=sample.profile, tokens=sample.tokens)
         assert caught.value.field
 
 
 def test_every_flipped_byte_is_found(sample):
     for index in range(len(sample.data)):
         with pytest.raises(BitstreamError):
-            decode(flipped(sample.data, index), profile=sample.profile)
+            decode(flipped(sample.data, index), profile=sample.profile, tokens=sample.tokens)
 
 
 def test_trailing_bytes(sample, reseal):
     for tail in (b"\0", bytes(8), bytes(64)):
         with pytest.raises(BitstreamError, match="chunk_size at byte 16"):
-            decode(sample.data + tail, profile=sample.profile)
+            decode(sample.data + tail, profile=sample.profile, tokens=sample.tokens)
         with pytest.raises(BitstreamError, match=r"arrays at byte \d+: header and arrays take"):
-            decode(reseal(sample.data + tail), profile=sample.profile)
+            decode(reseal(sample.data + tail), profile=sample.profile, tokens=sample.tokens)
 
 
 def test_resealing_leaves_a_sound_chunk_alone(sample, reseal):
@@ -59,7 +59,12 @@ def test_flipped_bytes_under_right_checksums_raise_nothing_else(sample, reseal):
     outcomes = set()
     for index in range(len(sample.data)):
         try:
-            decode(reseal(flipped(sample.data, index)), profile=sample.profile, max_bytes=LIMIT)
+            decode(
+                reseal(flipped(sample.data, index)),
+                profile=sample.profile,
+                tokens=sample.tokens,
+                max_bytes=LIMIT,
+            )
         except CacheGenError as error:
             outcomes.add(type(error))
     assert BitstreamError in outcomes
@@ -67,8 +72,9 @@ def test_flipped_bytes_under_right_checksums_raise_nothing_else(sample, reseal):
 
 FIXED_FIELDS = [
     (0, "4B", (0, 0, 0, 0), "magic at byte 0"),
-    (4, "H", (1,), "version at byte 4"),
-    (6, "B", (5,), "codec at byte 6"),
+    (4, "H", (0,), "version at byte 4: .*save the context again"),
+    (4, "H", (2,), "version at byte 4: .*newer cachegen"),
+    (6, "B", (6,), "codec at byte 6"),
     (7, "B", (5,), "dtype at byte 7"),
     (8, "I", (143,), "header_size at byte 8"),
     (8, "I", (2**20 + 8,), "header_size at byte 8"),
@@ -100,13 +106,15 @@ FIXED_FIELDS = [
 def test_forged_header_fields(sample, reseal, offset, form, values, message):
     forged = reseal(patched(sample.data, offset, form, *values))
     with pytest.raises(BitstreamError, match=message):
-        decode(forged, profile=sample.profile, max_bytes=LIMIT)
+        decode(forged, profile=sample.profile, tokens=sample.tokens, max_bytes=LIMIT)
 
 
 def test_forged_chunk_size(sample):
     for size in (0, len(sample.data) - 1, len(sample.data) + 1, 2**64 - 1):
         with pytest.raises(BitstreamError, match="chunk_size at byte 16"):
-            decode(patched(sample.data, 16, "Q", size), profile=sample.profile)
+            decode(
+                patched(sample.data, 16, "Q", size), profile=sample.profile, tokens=sample.tokens
+            )
 
 
 @pytest.mark.parametrize(
@@ -124,14 +132,14 @@ def test_forged_table_entries(sample, reseal, place, form, values, field):
     table = table_of(sample.data)
     forged = reseal(patched(sample.data, table + place, form, *values))
     with pytest.raises(BitstreamError, match=rf"arrays\[0\].{field} at byte {table + place}"):
-        decode(forged, profile=sample.profile)
+        decode(forged, profile=sample.profile, tokens=sample.tokens)
 
 
 @pytest.mark.parametrize("dims", [(2**32 - 1, 1), (0, 1), (2**31, 2**31), (2**32 - 1, 2**32 - 1)])
 def test_forged_array_sizes(sample, reseal, dims):
     forged = reseal(patched(sample.data, table_of(sample.data) + 4, "II", *dims))
     with pytest.raises(BitstreamError, match="arrays"):
-        decode(forged, profile=sample.profile)
+        decode(forged, profile=sample.profile, tokens=sample.tokens)
 
 
 def test_an_entry_out_of_order(samples, reseal):
@@ -180,13 +188,13 @@ BLOCK_SHAPES = [
 
 
 @pytest.mark.parametrize(("index", "value"), BLOCK_SHAPES)
-@pytest.mark.parametrize("kind", ["lossless", "plain", "paper-profile"])
+@pytest.mark.parametrize("kind", ["lossless", "plain", "paper-profile", "transform"])
 def test_forged_block_shapes(samples, reseal, kind, index, value):
     sample = samples[kind]
     header_size = struct.unpack_from("<I", sample.data, 8)[0]
     forged = reseal(patched(sample.data, header_size + 4 * index, "I", value))
     with pytest.raises(BitstreamError, match=r"blocks\[0\]|shape"):
-        decode(forged, profile=sample.profile)
+        decode(forged, profile=sample.profile, tokens=sample.tokens)
 
 
 def test_a_bomb_allocates_nothing(samples, reseal):
@@ -206,7 +214,7 @@ def test_forged_numbers_of_tokens(sample, reseal):
     for offset in held:
         forged = patched(forged, offset, "I", 2**24)
     with pytest.raises(BitstreamError, match=r"geometry at byte 144: .* exceed the limit"):
-        decode(reseal(forged), profile=sample.profile, max_bytes=LIMIT)
+        decode(reseal(forged), profile=sample.profile, tokens=sample.tokens, max_bytes=LIMIT)
 
 
 @pytest.mark.parametrize("data", [b"", b"C", b"CGKV", bytes(143), bytes(144), b"\x80\x04K*."])

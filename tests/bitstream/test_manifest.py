@@ -81,7 +81,7 @@ def test_equal_manifests_have_equal_bytes():
 def test_keys():
     digest = bytes([0xAB] * 32)
     assert object_key(digest, start=64, stop=128, profile_hash=PROFILE, level="low") == (
-        f"chunks/{'ab' * 32}/64-128/{'07' * 32}/v0/low"
+        f"chunks/{'ab' * 32}/64-128/{'07' * 32}/v1/low"
     )
     assert object_key(digest, start=0, stop=64, level="raw").split("/")[3] == "none"
     assert manifest_key(digest) == f"contexts/{'ab' * 32}"
@@ -104,9 +104,11 @@ def change(document, path, value):
 
 CHUNK, OBJECT = ("chunks", 1), ("chunks", 1, "objects", 0)
 BAD_VALUES = [
-    (("version",), 1, "manifest.version"),
-    (("version",), "0", "manifest.version"),
-    (("version",), False, "manifest.version"),
+    (("version",), 0, "manifest.version: .*save the context again"),
+    (("version",), 2, "manifest.version: .*newer cachegen"),
+    (("version",), -1, "manifest.version"),
+    (("version",), "1", "manifest.version"),
+    (("version",), True, "manifest.version"),
     (("version",), ..., "manifest: expected the keys"),
     (("extra",), 1, "manifest: expected the keys"),
     (("exact",), 1, "manifest.exact"),

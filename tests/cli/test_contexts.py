@@ -44,7 +44,8 @@ def test_a_saved_text_is_loaded_and_continued_alike(text_file: Path, tmp_path: P
 def test_calibrate_writes_a_profile_of_the_model(text_file: Path, tmp_path: Path) -> None:
     text_file.write_text(refmodel.load_text("heldout-craik")[:12_000])
     output = tmp_path / "profile.safetensors"
-    options = ["--context-tokens", "128", "--num-samples", "4", "--num-windows", "2"]
+    options = ["--preset", "plain", "--context-tokens", "128", "--num-samples", "4"]
+    options += ["--num-windows", "2"]
     found = run_json(
         "calibrate", "--model", MODEL, "--text", str(text_file), "-o", str(output), *options
     )

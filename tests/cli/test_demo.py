@@ -28,4 +28,6 @@ def test_the_demo_answers_as_well_from_the_default_level_as_without_coding() -> 
     assert levels["lossless"]["answers_equal"] == 1
     assert levels["lowest"]["kl"] > levels["high"]["kl"] > levels["packed"]["kl"] > 0
     assert levels["raw"]["bytes"] >= result["fp16_bytes"]
+    assert 16 <= levels["raw"]["bits_per_value"] < 16.1
+    assert 8 < levels["packed"]["bits_per_value"] < 9
     assert all(level["load_s"] > 0 and level["encode_s"] > 0 for level in result["levels"])

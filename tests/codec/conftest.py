@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from cachegen.codec.calibrate import calibrate
+from cachegen.codec.calibrate import Evaluate, RoundTrip, calibrate
 from cachegen.codec.encoded import EncodedChunk
 from cachegen.codec.levels import Quality
 from cachegen.codec.profile import Profile
 from cachegen.codec.rope import Rope, RopeMap
+from cachegen.codec.sample import Sample
 from cachegen.kvcache import KVCache
 
 # Per layer ((key heads, key dim), (value heads, value dim)).
@@ -27,6 +28,7 @@ LAYERS = {
     "windowed": (((2, 8), (2, 8)),) * 4,
 }
 WINDOW = 7
+VOCABULARY = 20
 
 
 def make_cache(
@@ -94,27 +96,49 @@ def frozen(chunk: EncodedChunk) -> EncodedChunk:
     return replace(chunk, blocks=blocks, arrays=arrays)
 
 
-def distortion(held_out: KVCache) -> Callable[[Callable[[KVCache], KVCache]], Quality]:
+def distortion(held_out: KVCache) -> Evaluate:
     """An `evaluate` without a model: squared error over variance plays the part of KL."""
 
-    def evaluate(roundtrip: Callable[[KVCache], KVCache]) -> Quality:
-        pairs = list(zip(held_out.planes(), roundtrip(held_out).planes(), strict=True))
+    def evaluate(roundtrip: RoundTrip) -> dict[str, Quality]:
+        coded = roundtrip(held_out, tokens_of(held_out))
+        pairs = list(zip(held_out.planes(), coded.planes(), strict=True))
         error = sum(float((a.float() - b.float()).square().sum()) for a, b in pairs)
         variance = sum(float((a.float() - a.float().mean()).square().sum()) for a, _ in pairs)
-        return Quality(error / variance, error, 1.0, held_out.num_tokens)
+        return {"noise": Quality(error / variance, 0.0, 1.0, held_out.num_tokens)}
 
     return evaluate
 
 
+def tokens_of(kv: KVCache) -> list[int]:
+    """Ids for a cache that comes from no text."""
+    return [(7 * position + 3) % VOCABULARY for position in range(kv.start, kv.stop)]
+
+
+def sample_of(kv: KVCache, *, seed: int = 0) -> Sample:
+    """A cache to learn from, its gradients noise of another spread in every channel."""
+    generator = torch.Generator().manual_seed(seed)
+    slopes = [
+        torch.randn(plane.shape, generator=generator) * (1 + torch.arange(plane.shape[2]))
+        for plane in kv.planes()
+    ]
+    gradient = replace(kv, keys=tuple(slopes[::2]), values=tuple(slopes[1::2]))
+    return Sample(np.array(tokens_of(kv)), kv, gradient, continuation_tokens=10)
+
+
 def make_profile(shapes: str, dtype: torch.dtype, preset: str, **options: Any) -> Profile:
-    samples = [make_cache(shapes, 150, dtype, seed=seed) for seed in (1, 2)]
+    num_tokens = 1500 if preset == "transform" else 150
+    samples = [
+        sample_of(make_cache(shapes, num_tokens, dtype, seed=seed), seed=seed) for seed in (1, 2)
+    ]
+    features = np.random.default_rng(0).normal(size=(VOCABULARY, 2)).astype(np.float32)
+    arguments = {"token_features": features, **options}
     return calibrate(
         lambda: samples,
         evaluate=distortion(make_cache(shapes, 90, dtype, seed=3)),
         fingerprint=bytes(range(32)),
-        rope=rope_of(samples[0]),
+        rope=rope_of(samples[0].kv),
         preset=preset,
-        **options,
+        **arguments,
     )
 
 
@@ -139,8 +163,18 @@ def _frozen() -> Callable[[EncodedChunk], EncodedChunk]:
 
 
 @pytest.fixture(name="distortion", scope="session")
-def _distortion() -> Callable[[KVCache], Callable[[Callable[[KVCache], KVCache]], Quality]]:
+def _distortion() -> Callable[[KVCache], Evaluate]:
     return distortion
+
+
+@pytest.fixture(name="tokens_of", scope="session")
+def _tokens_of() -> Callable[[KVCache], list[int]]:
+    return tokens_of
+
+
+@pytest.fixture(name="sample_of", scope="session")
+def _sample_of() -> Callable[..., Sample]:
+    return sample_of
 
 
 @pytest.fixture(scope="session")

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -10,15 +12,17 @@ FINGERPRINT = bytes(range(32))
 
 
 @pytest.fixture
-def run(make_cache, distortion, rope_of):
-    """Calibrate on three caches of a geometry, judged on a fourth."""
+def run(make_cache, distortion, rope_of, sample_of):
+    """Calibrate on two caches of a geometry, judged on a third."""
 
     def calibrated(shapes="mqa", dtype=torch.float32, **options):
-        samples = [make_cache(shapes, 100, dtype, seed=seed) for seed in (1, 2)]
+        num_tokens = 1500 if options.get("preset") == "transform" else 100
+        samples = [sample_of(make_cache(shapes, num_tokens, dtype, seed=seed)) for seed in (1, 2)]
         arguments = {
             "evaluate": distortion(make_cache(shapes, 60, dtype, seed=3)),
             "fingerprint": FINGERPRINT,
-            "rope": rope_of(samples[0]),
+            "rope": rope_of(samples[0].kv),
+            "preset": "plain",
         }
         return calibrate(lambda: samples, **(arguments | options))
 
@@ -38,15 +42,18 @@ def test_levels_meet_their_targets(run, shapes):
     assert profile.fingerprint == FINGERPRINT
 
 
-def test_the_quality_recorded_is_that_of_coding(run, make_cache, distortion):
-    profile = run()
+@pytest.mark.parametrize("preset", ("plain", "paper", "transform"))
+def test_the_quality_recorded_is_that_of_coding(run, make_cache, distortion, preset):
+    profile = run(preset=preset)
     for level in profile.levels:
 
-        def roundtrip(kv, name=level.name):
-            return decode_chunk(encode_chunk(kv, profile=profile, level=name), profile=profile)
+        def roundtrip(kv, tokens, name=level.name):
+            chunk = encode_chunk(kv, tokens=tokens, profile=profile, level=name)
+            assert chunk.codec == preset
+            return decode_chunk(chunk, tokens=tokens, profile=profile)
 
         evaluate = distortion(make_cache("mqa", 60, seed=3))
-        assert evaluate(roundtrip) == level.quality
+        assert evaluate(roundtrip) == level.domains
 
 
 def test_better_levels_are_larger(run, make_cache):
@@ -59,7 +66,7 @@ def test_better_levels_are_larger(run, make_cache):
     assert sizes == sorted(set(sizes))
 
 
-@pytest.mark.parametrize("preset", ("plain", "paper"))
+@pytest.mark.parametrize("preset", ("plain", "paper", "transform"))
 def test_the_same_samples_make_the_same_bytes(run, preset):
     one, other = (run("gqa", torch.bfloat16, preset=preset) for _ in range(2))
     assert one.file_bytes == other.file_bytes
@@ -81,7 +88,7 @@ def test_quality_that_cannot_be_reached_ends_with_the_best_found(run):
 
     def floor(roundtrip):
         trials.append(roundtrip)
-        return Quality(0.02 + 1e-9 * len(trials), 0.0, 1.0, 10)
+        return {"text": Quality(0.02 + 1e-9 * len(trials), 0.0, 1.0, 10)}
 
     profile = run(evaluate=floor)
     assert len(trials) < 60
@@ -96,7 +103,7 @@ def test_quality_that_cannot_be_reached_ends_with_the_best_found(run):
 
 
 def test_quality_that_never_suffers_ends(run):
-    profile = run(evaluate=lambda roundtrip: Quality(0.0, 0.0, 1.0, 10))
+    profile = run(evaluate=lambda roundtrip: {"text": Quality(0.0, 0.0, 1.0, 10)})
     assert profile.default_level == "lowest"
     assert len({level.step for level in profile.levels}) == 1
 
@@ -129,15 +136,33 @@ def test_the_default_is_the_smallest_level_that_keeps_the_promise():
 
 
 @pytest.mark.parametrize(
+    ("quality", "kept"),
+    (
+        (Quality(0.001, 0.004, 1.0, 1), True),
+        (Quality(0.001, 0.006, 1.0, 1), False),
+        (Quality(0.001, 0.0, 1.0, 1, exact_match=0.95, exact_match_uncompressed=0.955), True),
+        (Quality(0.001, 0.0, 1.0, 1, exact_match=0.93, exact_match_uncompressed=0.955), False),
+        (Quality(0.001, 0.0, 1.0, 1, exact_match=0.1, exact_match_uncompressed=0.5), True),
+    ),
+)
+def test_the_promise_covers_perplexity_and_answers(quality, kept):
+    levels = (
+        EncodingLevel("low", "plain", 1.0, quality),
+        EncodingLevel("high", "plain", 0.5, Quality(0.0, 0.0, 1.0, 1)),
+    )
+    assert default_level(levels) == ("low" if kept else "high")
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     (
-        ({"preset": "best"}, "preset plain or paper"),
+        ({"preset": "best"}, "preset of transform, plain, paper"),
         ({"target_kl": (0.1, 0.01)}, "5 falling targets"),
         ({"target_kl": (0.1, 0.2, 0.03, 0.02, 0.01)}, "5 falling targets"),
         ({"target_kl": (0.1, 0.04, 0.03, 0.02, 0.0)}, "5 falling targets"),
         ({"fingerprint": b"short"}, "32 bytes"),
         ({"rope": RopeMap.none(2)}, "rotations of 4 planes"),
-        ({"evaluate": lambda roundtrip: Quality(float("nan"), 0.0, 1.0, 1)}, "finite KL"),
+        ({"evaluate": lambda roundtrip: {"text": Quality(math.nan, 0.0, 1.0, 1)}}, "finite KL"),
     ),
 )
 def test_bad_arguments(run, options, message):
@@ -145,15 +170,17 @@ def test_bad_arguments(run, options, message):
         run(**options)
 
 
-def test_bad_samples(make_cache, distortion):
+@pytest.mark.parametrize("preset", ("plain", "transform"))
+def test_bad_samples(make_cache, distortion, sample_of, preset):
     kv = make_cache("mqa", 20)
     kv.keys[0][0, 9, 0] = float("nan")
     options = {
+        "preset": preset,
         "evaluate": distortion(make_cache("mqa", 20)),
         "fingerprint": FINGERPRINT,
         "rope": RopeMap.none(4),
     }
     with pytest.raises(ValueError, match="NaN"):
-        calibrate(lambda: [kv], **options)
+        calibrate(lambda: [sample_of(kv)], **options)
     with pytest.raises(ValueError, match="at least one sample"):
         calibrate(list, **options)

@@ -58,7 +58,7 @@ def test_missing_short_and_mistyped_arrays_are_refused(chunk, name):
         ("steps", 1, np.nan, "steps: expected positive"),
         ("steps", 1, np.inf, "steps: expected positive"),
         ("table_ids", 3, 255, "table_ids: table 255"),
-        ("rope_frequencies", 1, np.nan, "rope_frequencies: expected finite"),
+        ("rope_frequencies", 1, np.nan, "rope_frequencies: expected at most"),
         ("rope_shapes", (0, 1), 2, "rope_shapes: unknown pairing"),
         ("rope_shapes", (0, 0), 2**32 - 1, "rope_frequencies: expected"),
         ("rope_of_plane", 0, 2, "rope_shapes"),

@@ -10,6 +10,7 @@ from cachegen.codec import plain
 from cachegen.codec.codec import decode_chunk, encode_chunk
 from cachegen.codec.model import model_from_arrays
 from cachegen.codec.rope import Rope, RopeMap, rotate
+from cachegen.codec.rows import SINKS
 from cachegen.codec.symbols import DEAD_ZONE
 from cachegen.errors import BitstreamError
 from cachegen.kvcache import KVCache
@@ -38,7 +39,7 @@ def test_error_is_within_the_step_and_its_dead_zone(make_cache, rope_of, level, 
     chunk = encode_chunk(kv, level=level, rope=rope)
     pairs = zip(unrotated(kv, rope), unrotated(decode_chunk(chunk), rope), strict=True)
     for (original, decoded), step in zip(pairs, chunk.arrays["steps"], strict=True):
-        error = (original - decoded)[plain.SINKS :].abs()
+        error = (original - decoded)[SINKS:].abs()
         assert error.max() <= (1 - DEAD_ZONE) * step * 1.0001 + 1e-5
         assert error.max() > 0.4 * step
 
@@ -61,7 +62,7 @@ def test_values_inside_the_dead_zone_become_their_mean(make_cache):
 def test_sinks_are_much_finer_than_the_rest(make_cache, rope_of, start):
     kv = make_cache("gqa", 50, start=start)
     decoded = decode_chunk(encode_chunk(kv, level="lowest", rope=rope_of(kv)))
-    num_sinks = plain.SINKS - start
+    num_sinks = SINKS - start
     for plane, found in zip(kv.planes(), decoded.planes(), strict=True):
         error = (plane - found).square().mean(dim=(0, 2)).sqrt()
         assert error[:num_sinks].max() < 0.1 * error[num_sinks:].min()

@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
+from tokenizers import Regex, Tokenizer
+from tokenizers.decoders import Fuse
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 VOCABULARY = 128
 WINDOW = 16
@@ -167,3 +177,13 @@ def tiny() -> MakeModel:
 def tokens() -> torch.Tensor:
     """A random text of 100 tokens, longer than several windows."""
     return torch.randint(3, VOCABULARY, (100,), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def ascii_tokenizer() -> PreTrainedTokenizerFast:
+    """A token for each ASCII character, its code; 1 before every text."""
+    backend = Tokenizer(WordLevel({chr(code): code for code in range(VOCABULARY)}, unk_token="?"))
+    backend.pre_tokenizer = Split(Regex(r"[\s\S]"), "isolated")
+    backend.decoder = Fuse()
+    backend.post_processor = TemplateProcessing(single="\x01 $A", special_tokens=[("\x01", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=backend)

@@ -1,4 +1,7 @@
-"""Samples and measurements for calibration."""
+"""Measurements for calibration."""
+
+import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -6,12 +9,20 @@ from torch.nn.functional import log_softmax
 
 from cachegen.codec.levels import Quality
 from cachegen.engines.hf_cache import capture, to_cache
-from cachegen.engines.hf_quality import Window, cut_windows, evaluator, samples, spread
+from cachegen.engines.hf_quality import (
+    Window,
+    answer_window,
+    cut_windows,
+    evaluator,
+    spread,
+)
+from cachegen.engines.hf_tasks import Task
 from cachegen.kvcache import KVCache
 
 
 def noisy(scale):
-    def roundtrip(kv):
+    def roundtrip(kv, tokens):
+        assert len(tokens) == kv.num_tokens
         generator = torch.Generator().manual_seed(kv.num_tokens)
 
         def add(plane):
@@ -29,53 +40,98 @@ def texts():
     return [torch.randint(3, 128, (n,), generator=generator) for n in (400, 90, 700)]
 
 
+def exact(kv, tokens):
+    return kv
+
+
 @pytest.mark.parametrize("name", ["llama", "gemma3"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def test_an_exact_round_trip_costs_nothing(tiny, texts, name, dtype):
     windows = cut_windows(texts, num_tokens=64, continuation_tokens=24, count=5)
-    evaluate = evaluator(tiny(name, dtype=dtype), windows, batch_windows=3)
-    assert evaluate(lambda kv: kv) == Quality(kl=0.0, rel_ppl=0.0, top1=1.0, num_tokens=120)
+    evaluate = evaluator(tiny(name, dtype=dtype), {"text": windows}, batch_windows=3)
+    assert evaluate(exact) == {"text": Quality(kl=0.0, rel_ppl=0.0, top1=1.0, num_tokens=120)}
 
 
 def test_more_noise_costs_more(tiny, texts):
     windows = cut_windows(texts, num_tokens=64, continuation_tokens=24, count=5)
-    evaluate = evaluator(tiny("llama"), windows)
-    found = [evaluate(noisy(scale)) for scale in (0.01, 0.05, 0.25)]
+    evaluate = evaluator(tiny("llama"), {"text": windows})
+    found = [evaluate(noisy(scale))["text"] for scale in (0.01, 0.05, 0.25)]
     assert 0 < found[0].kl < found[1].kl / 4 < found[2].kl / 16
     assert found[0].top1 > 0.9 > found[2].top1
     assert abs(found[0].rel_ppl) < 0.05
 
 
+def measured_one_by_one(model, window, roundtrip):
+    """Float64 (3, tokens): KL, what the log-likelihood lost, where top-1 agrees."""
+    kv = capture(model, window.context)
+    inputs = torch.tensor([window.continuation[:-1]])
+    with torch.no_grad():
+        p, q = (
+            log_softmax(model(inputs, past_key_values=to_cache(c, model)).logits[0].double(), 1)
+            for c in (kv, roundtrip(kv, window.context))
+        )
+    targets = torch.tensor(window.continuation[1:])[:, None]
+    lost = (p - q).gather(1, targets)[:, 0]
+    return torch.stack(((p.exp() * (p - q)).sum(1), lost, (p.argmax(1) == q.argmax(1)).double()))
+
+
 def test_measured_as_defined(tiny, texts):
-    """Batches give what one window at a time gives, computed here step by step."""
+    """Batches give what one window at a time gives; lengths and domains may differ."""
     model = tiny("llama")
-    windows = cut_windows(texts, num_tokens=64, continuation_tokens=24, count=4)
-    kl, nll, same = [], [], []
-    for window in windows:
-        kv = capture(model, window.context)
-        inputs = torch.tensor([window.continuation[:-1]])
-        with torch.no_grad():
-            p, q = (
-                log_softmax(model(inputs, past_key_values=to_cache(c, model)).logits[0].double(), 1)
-                for c in (kv, noisy(0.1)(kv))
-            )
-        kl.append((p.exp() * (p - q)).sum(1))
-        targets = torch.tensor(window.continuation[1:])[:, None]
-        nll.append((p - q).gather(1, targets)[:, 0])
-        same.append(p.argmax(1) == q.argmax(1))
-    found = evaluator(model, windows, batch_windows=3)(noisy(0.1))
-    assert found.kl == pytest.approx(float(torch.cat(kl).mean()), rel=1e-3)
-    assert found.rel_ppl == pytest.approx(float(torch.cat(nll).mean().exp()) - 1, rel=1e-3)
-    assert found.top1 == pytest.approx(float(torch.cat(same).double().mean()), abs=0.011)
-    assert found.num_tokens == 96
+    answers = tuple(place % 3 == 0 for place in range(24))
+    long = cut_windows(texts, num_tokens=64, continuation_tokens=24, count=4)
+    short = cut_windows(texts, num_tokens=50, continuation_tokens=30, count=3)
+    marked = [Window(w.context, w.continuation, answers) for w in long[:2]]
+    domains = {"mixed": [*long, *short], "asked": [*marked, short[0]]}
+    found = evaluator(model, domains, batch_windows=3)(noisy(0.1))
+    for name, windows in domains.items():
+        rows = [measured_one_by_one(model, window, noisy(0.1)) for window in windows]
+        kl, lost, agree = torch.cat(rows, dim=1).mean(dim=1).tolist()
+        assert found[name].kl == pytest.approx(kl, rel=1e-3)
+        assert found[name].rel_ppl == pytest.approx(math.expm1(lost), rel=1e-3)
+        assert found[name].top1 == pytest.approx(agree, abs=0.011)
+        assert found[name].num_tokens == sum(row.shape[1] for row in rows)
+    of_answers = torch.cat([row[0, torch.tensor(answers)] for row in rows[:2]])
+    assert found["asked"].answer_kl == pytest.approx(float(of_answers.mean()), rel=1e-3)
+    assert found["mixed"].answer_kl is None
 
 
-def test_windows_must_be_of_the_same_lengths(tiny):
+def test_answers_are_counted(tiny, ascii_tokenizer):
+    """Of a random model's own greedy answers all are right, until the cache is another one."""
     model = tiny("llama")
-    with pytest.raises(ValueError, match="at least one window"):
-        evaluator(model, [])
-    with pytest.raises(ValueError, match="same lengths"):
-        evaluator(model, [Window((3, 4), (5, 6)), Window((3, 4, 5), (5, 6))])
+    context = tuple(range(33, 93))
+    prompts = tuple((65 + i, 66, 67) for i in range(6))
+    answers = tuple(greedy(model, context, prompt, ascii_tokenizer) for prompt in prompts)
+    task = Task("asked", context, prompts, answers)
+    windows = {"asked": [answer_window(task, ascii_tokenizer)], "text": [Window((3, 4), (5, 6))]}
+    evaluate = evaluator(model, windows, [task], tokenizer=ascii_tokenizer)
+    found = evaluate(exact)
+    assert found["asked"].exact_match == found["asked"].exact_match_uncompressed == 1.0
+    assert found["asked"].num_answers == 6 and found["asked"].answer_kl == 0.0
+    assert found["text"].exact_match is None and found["text"].num_answers == 0
+    broken = evaluate(noisy(3.0))["asked"]
+    assert broken.exact_match < 0.5 and broken.exact_match_uncompressed == 1.0
+
+
+def greedy(model, context, prompt, tokenizer):
+    with torch.no_grad():
+        ids = [*context, *prompt]
+        for _ in range(20):
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+    text = tokenizer.decode(ids[-20:]).strip()
+    return next(text[:n] for n in range(1, 20) if not text[n : n + 1].isalnum())
+
+
+def test_what_evaluator_refuses(tiny, ascii_tokenizer):
+    model, window = tiny("llama"), Window((3, 4), (5, 6))
+    task = Task("asked", (40, 41), ((42,),), ("a",))
+    for windows, tasks in (({}, ()), ({"text": []}, ()), ({"text": [window]}, [task])):
+        with pytest.raises(ValueError, match="at least one window for every domain"):
+            evaluator(model, windows, tasks, tokenizer=ascii_tokenizer)
+    with pytest.raises(ValueError, match="tokenizer"):
+        evaluator(model, {"asked": [window]}, [task])
+    with pytest.raises(ValueError, match="each of 2 predicted tokens, got 3"):
+        Window((3,), (4, 5, 6), (True, False, True))
 
 
 def test_pieces_are_spread_evenly_and_do_not_overlap(texts):
@@ -94,9 +150,27 @@ def test_windows_predict_what_follows_their_context(texts):
     assert len(window.continuation) == 25
 
 
-def test_samples_are_computed_one_at_a_time(tiny, texts):
-    stream = samples(tiny("llama"), texts, num_tokens=80, count=3)
-    kv = next(stream)
-    expected = capture(tiny("llama"), texts[0][:80])
-    assert all(torch.equal(a, b) for a, b in zip(kv.planes(), expected.planes(), strict=True))
-    assert len(list(stream)) == 2
+def test_windows_may_share_contexts_but_no_continuations(texts):
+    windows = cut_windows(
+        texts[2:], num_tokens=64, continuation_tokens=24, count=24, prefix=(1, 2), overlap=True
+    )
+    text = texts[2].tolist()
+    assert all(len(window.context) == 64 and window.context[:2] == (1, 2) for window in windows)
+    starts = [next(s for s in range(700) if text[s : s + 62] == [*w.context[2:]]) for w in windows]
+    followed = [tuple(text[start + 62 : start + 87]) for start in starts]
+    assert followed == [window.continuation for window in windows]
+    assert min(after - before for before, after in pairwise(starts)) >= 25
+    with pytest.raises(ValueError, match="enough for"):
+        cut_windows(texts[2:], num_tokens=64, continuation_tokens=24, count=24)
+
+
+def test_a_window_of_questions_and_answers(ascii_tokenizer):
+    task = Task("asked", (33, 34), ((65, 66), (67,)), ("cd", "e"))
+    window = answer_window(task, ascii_tokenizer)
+    assert window.context == task.context
+    assert ascii_tokenizer.decode(window.continuation) == "AB cd.C e."
+    predicted = zip(window.continuation[1:], window.answers, strict=True)
+    marked = [token for token, is_answer in predicted if is_answer]
+    assert ascii_tokenizer.decode(marked) == " cd e"
+    short = answer_window(task, ascii_tokenizer, continuation_tokens=4)
+    assert short == Window(window.context, window.continuation[:5], window.answers[:4])

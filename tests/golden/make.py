@@ -20,6 +20,7 @@ from cachegen import kernels
 from cachegen.bitstream.chunk import decode
 from cachegen.bitstream.format import pack
 from cachegen.bitstream.manifest import ChunkEntry, Manifest, StoredObject, object_key
+from cachegen.codec.basis import LayerGroup, Transform
 from cachegen.codec.encoded import Block, EncodedChunk
 from cachegen.codec.levels import EncodingLevel, Quality
 from cachegen.codec.model import narrow_ids
@@ -31,6 +32,7 @@ from cachegen.kvcache import Geometry, KVCache, PlaneShape
 HERE = Path(__file__).parent
 NUM_TOKENS, WINDOW, START = 23, 7, 2
 SINKS = 2
+TOKENS = range(NUM_TOKENS)
 PLANES = (PlaneShape(2, 4), PlaneShape(2, 4), PlaneShape(1, 6), PlaneShape(1, 3))
 WIDTHS = (16, 9)
 ROPE = RopeMap((Rope((1.0, 0.25)), Rope((1.0, 0.5), interleaved=True)), (0, None, 1, None))
@@ -215,6 +217,76 @@ def paper(dtype: torch.dtype) -> Golden:
     return blocks_of("paper", dtype, symbols, halves, frequencies, none, arrays)
 
 
+def transform(dtype: torch.dtype) -> Golden:
+    """Both layers hold every token; coded at the second of two rungs."""
+    frequencies = np.stack([table(3), table(9)])
+    active = ((3, 2), (7, 5))
+    ids = [integers(f"transform ids {sum(a)}", (sum(a),), 0, 2) for a in active]
+    profile = transform_profile(dtype, frequencies, ids, active)
+    rows = NUM_TOKENS - SINKS
+    symbols = [peaked(f"transform {count}", (rows, count), 3) for count in active[1]]
+    symbols[0][3, 4], symbols[0][20, 1], symbols[1][5, 2] = 0, 0, 0
+    escapes = np.array([-500, 300], dtype=np.int16), np.array([100], dtype=np.int8)
+    block_ids = np.split(ids[1], active[1][:1])
+    blocks = tuple(
+        code(whole, chosen, frequencies, lanes=8, grid=(8, 1), escapes=escape)
+        for whole, chosen, escape in zip(symbols, block_ids, escapes, strict=True)
+    )
+    digest = hashlib.sha256(np.array(TOKENS, dtype="<u4").tobytes()).digest()
+    arrays = {
+        "scales": integers("sinks of all", (6 * SINKS,), 0x3C00, 0x3D00).astype(np.uint16),
+        "codes": integers("their codes", (sum(WIDTHS) * SINKS,), -127, 128).astype(np.int8),
+        "tokens_digest": np.frombuffer(digest, dtype=np.uint8),
+        "rung": np.array([1], dtype=np.uint8),
+        "distortion": np.array([0.0625, 0.25], dtype=np.float32),
+    }
+    chunk = chunk_of("transform", dtype, blocks=blocks, arrays=arrays)
+    chunk = replace(chunk, tokens_held=(NUM_TOKENS,) * 2, profile_hash=profile.hash)
+    return Golden(chunk, tuple(symbols), tuple(block_ids), frequencies, profile)
+
+
+def transform_profile(
+    dtype: torch.dtype,
+    frequencies: np.ndarray,
+    ids: list[np.ndarray],
+    active: tuple[tuple[int, ...], ...],
+) -> Profile:
+    """A layer is a group; the last three token ids are beyond the vocabulary."""
+    features = integers("features", (NUM_TOKENS - 3, 3), -127, 128).astype(np.int8)
+    groups = tuple(
+        LayerGroup(
+            planes=planes,
+            means=(integers(f"means {width}", (width,), -16, 17) / 8).astype(np.float32),
+            prediction=sixty_fourths(f"prediction {width}", (3, width)) / np.float16(64),
+            synthesis=sixty_fourths(f"synthesis {width}", (8, width)),
+            analysis=sixty_fourths(f"analysis {width}", (width, 8)),
+            variances=np.ones(8, dtype=np.float32),
+        )
+        for planes, width in zip(((0, 1), (2, 3)), WIDTHS, strict=True)
+    )
+    return Profile(
+        codec="transform",
+        fingerprint=bytes(range(32)),
+        geometry=Geometry(PLANES, dtype),
+        levels=(
+            EncodingLevel("golden-transform", "transform", 0.5, bound=0.25),
+            EncodingLevel("fine", "transform", 0.125, bound=0.0625),
+        ),
+        default_level="fine",
+        rope=ROPE,
+        frequencies=frequencies,
+        table_ids=tuple(ids),
+        transform=Transform(
+            groups, (features[:, :2], features[:, 2:]), num_sinks=4, unit=0.5, strangeness=0.125
+        ),
+        num_active=active,
+    )
+
+
+def sixty_fourths(name: str, shape: tuple[int, int]) -> np.ndarray:
+    return (integers(name, shape, -64, 65) / 64).astype(np.float16)
+
+
 def tables_of(frequencies: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
     supports, packed_frequencies = pack_tables(frequencies)
     return {
@@ -299,6 +371,7 @@ MAKERS: dict[str, Callable[[], Golden]] = {
     "plain-float32": lambda: plain(torch.float32),
     "plain-profile-float32": lambda: plain_with_profile(torch.float32),
     "paper-float32": lambda: paper(torch.float32),
+    "transform-float32": lambda: transform(torch.float32),
 }
 
 
@@ -314,7 +387,7 @@ def main() -> None:
         golden = make()
         data = pack(golden.chunk)
         (HERE / f"{name}.cgkv").write_bytes(data)
-        kv = decode(data, profile=golden.profile)
+        kv = decode(data, profile=golden.profile, tokens=TOKENS)
         save_file(planes_of(kv), HERE / f"{name}.safetensors")
         if golden.profile is not None:
             (HERE / f"{name}.profile").write_bytes(golden.profile.file_bytes)

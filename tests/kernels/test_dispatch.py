@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from cachegen import kernels
-from cachegen.kernels import cpu
+from cachegen.kernels import cpu, reference, synthesis
 
 
 def test_the_fastest_set_is_the_default(monkeypatch, isas):
@@ -18,6 +18,19 @@ def test_the_fastest_set_is_the_default(monkeypatch, isas):
 
 def test_portable_is_always_there(isas):
     assert isas[-1] == "portable"
+
+
+def test_every_function_follows_the_choice(monkeypatch, isas):
+    for isa in isas:
+        monkeypatch.setenv("CACHEGEN_KERNELS", f"cpu-{isa}")
+        chosen = kernels._active()
+        for function in (chosen.encode, chosen.decode, chosen.synthesise):
+            assert function.keywords == {"isa": isa}
+    monkeypatch.setenv("CACHEGEN_KERNELS", "reference")
+    chosen = kernels._active()
+    assert chosen.encode is reference.encode
+    assert chosen.decode is reference.decode
+    assert chosen.synthesise is synthesis.synthesise
 
 
 @pytest.mark.parametrize("choice", ("", "gpu", "cpu-avx1024", "Reference"))

@@ -31,6 +31,7 @@ class _Kind:
     types: tuple[str, ...]
     ndim: int = 1
     in_block: bool = False
+    length: int | None = None
 
 
 _KINDS = {
@@ -52,6 +53,9 @@ _KINDS = {
     "rope_frequencies": _Kind(25, ("float32",)),
     "rope_shapes": _Kind(26, ("uint32",), ndim=2),
     "rope_of_plane": _Kind(27, ("uint8",)),
+    "tokens_digest": _Kind(28, ("uint8",), length=32),
+    "rung": _Kind(29, ("uint8",), length=1),
+    "distortion": _Kind(30, ("float32",), length=2),
 }
 _NAMES = {kind.number: name for name, kind in _KINDS.items()}
 
@@ -194,6 +198,8 @@ def _read_entry(reader: Reader, field: str) -> ArrayEntry:
     columns = reader.unsigned(4, f"{field}.dims")
     if ndim == 1 and columns != 1:
         reader.fail(f"expected 1 as second dimension, got {columns}", f"{field}.dims")
+    if kind.length not in (None, rows):
+        reader.fail(f"expected {kind.length} entries of {name}, got {rows}", f"{field}.dims")
     reader.zeros(4, f"{field}.padding")
     xxh3 = reader.unsigned(8, f"{field}.xxh3")
     shape = (rows, columns)[:ndim]

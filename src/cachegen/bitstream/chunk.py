@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,14 +9,13 @@ import torch
 from cachegen.bitstream.arrays import ArrayEntry
 from cachegen.bitstream.format import MAX_BYTES, UNLIMITED, Buffer, pack, unpack
 from cachegen.bitstream.header import read_header
-from cachegen.codec.codec import decode_chunk, encode_chunk
+from cachegen.bitstream.identity import Tokens, tokens_from_bytes, tokens_to_bytes
+from cachegen.codec.codec import UNKNOWN, check_model, decode_chunk, encode_chunk
 from cachegen.codec.encoded import EncodedChunk
 from cachegen.codec.profile import Profile
 from cachegen.codec.rope import RopeMap
 from cachegen.errors import BitstreamError, ProfileMismatch
 from cachegen.kvcache import KVCache
-
-UNKNOWN = bytes(32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +38,7 @@ class ChunkInfo:
 def encode(
     kv: KVCache,
     *,
+    tokens: Tokens | None = None,
     profile: Profile | None = None,
     level: str | None = None,
     rope: RopeMap | None = None,
@@ -50,7 +49,8 @@ def encode(
     """The bytes of a KV cache at a level.
 
     Args:
-        kv: the tokens of the chunk.
+        kv: keys and values of the chunk.
+        tokens: the chunk's own tokens; profiles of the transform codec predict from them.
         profile: statistics of the model; without one the chunk carries its own and is larger.
         level: name of the level; the default one when None.
         rope: without a profile, how keys are rotated; unknown when None.
@@ -59,10 +59,14 @@ def encode(
         threads: worker threads.
 
     Raises:
-        ValueError: an unknown level, or a cache that the format cannot hold.
-        ProfileMismatch: a profile of another geometry.
+        ValueError: an unknown level, a cache that the format cannot hold, tokens that are not
+            the cache's, or none where the profile needs them.
+        ProfileMismatch: a profile of another model or geometry.
     """
-    chunk = encode_chunk(kv, profile=profile, level=level, rope=rope, threads=threads)
+    ids = _token_ids(tokens)
+    if profile is not None:
+        check_model(profile, fingerprint)
+    chunk = encode_chunk(kv, tokens=ids, profile=profile, level=level, rope=rope, threads=threads)
     return pack(replace(chunk, fingerprint=fingerprint, chunk_id=chunk_id))
 
 
@@ -70,7 +74,7 @@ def decode(
     data: Buffer,
     *,
     profile: Profile | None = None,
-    tokens: Sequence[int] | None = None,
+    tokens: Tokens | None = None,
     fingerprint: bytes | None = None,
     device: torch.device | str = "cpu",
     max_bytes: int = MAX_BYTES,
@@ -81,7 +85,8 @@ def decode(
     Args:
         data: one whole chunk.
         profile: the one it was coded with; chunks that carry their own statistics need none.
-        tokens: the tokens it should cover; their number is checked.
+        tokens: the chunk's own tokens; their number is checked, and chunks of the transform
+            codec need them.
         fingerprint: the model it should belong to; checked where the chunk names one.
         device: where the planes are to live.
         max_bytes: refuse chunks whose planes would take more than this.
@@ -90,14 +95,17 @@ def decode(
     Raises:
         BitstreamError: anything but an undamaged chunk of this version.
         ProfileMismatch: a chunk of another model, or coded with another profile.
+        TokensMismatch: a chunk that was coded for other tokens.
+        ValueError: a chunk that cannot be decoded without its tokens.
     """
     chunk = unpack(data, max_bytes=max_bytes)
     _check_model(chunk, fingerprint)
-    if tokens is not None and len(tokens) != chunk.num_tokens:
+    ids = _token_ids(tokens)
+    if ids is not None and len(ids) != chunk.num_tokens:
         raise BitstreamError(
-            f"expected a chunk of {len(tokens)} tokens, got {chunk.num_tokens}", field="num_tokens"
+            f"expected a chunk of {len(ids)} tokens, got {chunk.num_tokens}", field="num_tokens"
         )
-    return decode_chunk(chunk, profile=profile, threads=threads).to(device)
+    return decode_chunk(chunk, profile=profile, tokens=ids, threads=threads).to(device)
 
 
 def describe(data: Buffer) -> ChunkInfo:
@@ -109,6 +117,13 @@ def describe(data: Buffer) -> ChunkInfo:
     chunk = unpack(data, max_bytes=UNLIMITED)
     header, header_bytes = read_header(memoryview(data).cast("B"))
     return ChunkInfo(chunk, header.arrays, header_bytes, memoryview(data).nbytes)
+
+
+def _token_ids(tokens: Tokens | None) -> list[int] | None:
+    if tokens is None:
+        return None
+    ids: list[int] = tokens_from_bytes(tokens_to_bytes(tokens)).tolist()
+    return ids
 
 
 def _check_model(chunk: EncodedChunk, fingerprint: bytes | None) -> None:

@@ -14,8 +14,8 @@ from cachegen.bitstream.reader import Reader
 from cachegen.bitstream.runs import RUN_SIZE, LayerShape, read_runs, runs_to_bytes
 
 MAGIC = b"CGKV"
-VERSION = 0
-CODECS = ("raw", "packed", "lossless", "plain", "paper")
+VERSION = 1
+CODECS = ("raw", "packed", "lossless", "plain", "paper", "transform")
 MAX_TOKENS = 2**24
 LEVEL_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 
@@ -149,6 +149,15 @@ def read_header(data: memoryview) -> tuple[Header, int]:
     return header, size
 
 
+def wrong_version(version: int) -> str:
+    """What to do about bytes of a version that is not read."""
+    if version < VERSION:
+        advice = "a draft's bytes are not read any more, save the context again"
+    else:
+        advice = "it was written by a newer cachegen, install that"
+    return f"expected version {VERSION}, got {version}: {advice}"
+
+
 def _index(choice: str | torch.dtype, choices: tuple[str | torch.dtype, ...]) -> int:
     if choice not in choices:
         raise ValueError(f"expected one of {choices}, got {choice!r}")
@@ -159,7 +168,7 @@ def _read_envelope(reader: Reader, data: memoryview) -> tuple[str, torch.dtype, 
     """Codec, dtype, header size and number of arrays, once the header's checksum holds."""
     if reader.take(4, "magic") != MAGIC:
         reader.fail(f"expected {MAGIC!r}: this is no chunk", "magic")
-    reader.unsigned(2, "version", low=VERSION, high=VERSION)
+    _check_version(reader)
     codec = reader.choice("codec", CODECS)
     dtype = reader.choice("dtype", _DTYPES)
     size = reader.unsigned(4, "header_size", low=_FIXED.size, high=min(_MAX_SIZE, len(data)))
@@ -170,6 +179,12 @@ def _read_envelope(reader: Reader, data: memoryview) -> tuple[str, torch.dtype, 
     if reader.unsigned(8, "header_xxh3") != _checksum(data[:size]):
         reader.fail("the checksum differs: the header is damaged", "header_xxh3")
     return codec, dtype, size, num_arrays
+
+
+def _check_version(reader: Reader) -> None:
+    version = reader.unsigned(2, "version")
+    if version != VERSION:
+        reader.fail(wrong_version(version), "version")
 
 
 def _read_level(reader: Reader, size: int) -> str:

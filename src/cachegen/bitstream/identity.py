@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from cachegen.errors import BitstreamError
 
 LINK_TOKENS = 64
+TOKEN_BYTES = 4
 
-_TAG = b"cachegen identity 0"
-_TOKEN_BYTES = 4
-_LINK_BYTES = LINK_TOKENS * _TOKEN_BYTES
+_TAG = b"cachegen identity 1"
+_LINK_BYTES = LINK_TOKENS * TOKEN_BYTES
 
 Tokens = Sequence[int] | NDArray[Any]
 
@@ -88,9 +88,9 @@ def tokens_from_bytes(data: bytes | bytearray | memoryview) -> NDArray[np.uint32
         BitstreamError: bytes that are no whole number of tokens.
     """
     view = memoryview(data).cast("B").toreadonly()
-    if len(view) % _TOKEN_BYTES:
+    if len(view) % TOKEN_BYTES:
         raise BitstreamError(
-            f"expected a multiple of {_TOKEN_BYTES} bytes, got {len(view)}", field="tokens"
+            f"expected a multiple of {TOKEN_BYTES} bytes, got {len(view)}", field="tokens"
         )
     return np.frombuffer(view, dtype=np.uint32)
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 
-from cachegen.bitstream.header import LEVEL_NAME, VERSION
+from cachegen.bitstream.header import LEVEL_NAME, VERSION, wrong_version
 from cachegen.bitstream.identity import LINK_TOKENS
 from cachegen.bitstream.strict_json import Fields, read_canonical, to_canonical
 from cachegen.errors import BitstreamError
@@ -14,7 +14,7 @@ from cachegen.errors import BitstreamError
 MAX_SIZE_BYTES = 16 << 20
 EXACT_LEVELS = ("lossless", "raw")
 
-_MANIFEST_VERSION = 0
+_LARGEST_VERSION = 2**16 - 1
 _MAX_TOKENS = 2**48
 _MAX_OBJECT_BYTES = 2**48
 _NO_PROFILE = bytes(32)
@@ -110,7 +110,9 @@ def read_manifest(data: bytes | bytearray | memoryview) -> Manifest:
     document = read_canonical(bytes(data), field="manifest")
     keys = ("version", "context_id", "fingerprint", "num_tokens", "exact", "chunks")
     fields = Fields(document, "manifest", keys)
-    fields.integer("version", low=_MANIFEST_VERSION, high=_MANIFEST_VERSION)
+    version = fields.integer("version", low=0, high=_LARGEST_VERSION)
+    if version != VERSION:
+        fields.fail("version", wrong_version(version))
     exact = fields.flag("exact")
     manifest = Manifest(
         context_id=fields.digest("context_id"),
@@ -148,7 +150,7 @@ def profile_key(profile_hash: bytes) -> str:
 
 def _manifest_to_json(manifest: Manifest) -> dict[str, object]:
     return {
-        "version": _MANIFEST_VERSION,
+        "version": VERSION,
         "context_id": manifest.context_id.hex(),
         "fingerprint": manifest.fingerprint.hex(),
         "num_tokens": manifest.num_tokens,

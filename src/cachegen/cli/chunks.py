@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +14,12 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
 ProfileFile = Annotated[
     Path | None, typer.Option("--profile", help="Profile of the model; none: self-contained.")
 ]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--tokens", help="Token ids: a JSON list, one id a line, or a KV file that holds them."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -21,18 +27,20 @@ def encode(
     kv_file: Annotated[Path, typer.Argument(help="Safetensors file: layers.N.keys and .values.")],
     output: Output,
     profile: ProfileFile = None,
+    tokens: TokenFile = None,
     level: Annotated[str | None, typer.Option(help="Level name; default: the profile's.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Encode a KV cache into one chunk."""
+    """Encode a KV cache into one chunk; its tokens are taken from its file unless given."""
     from cachegen.bitstream.chunk import encode as encode_kv
-    from cachegen.cli.kvfile import read_kv
+    from cachegen.cli.kvfile import read_kv, read_kv_tokens, read_token_file
     from cachegen.codec.profile import read_profile
 
     kv = read_kv(kv_file)
+    ids = read_token_file(tokens) if tokens else read_kv_tokens(kv_file)
     known = read_profile(profile) if profile else None
     began = time.perf_counter()
-    data = encode_kv(kv, profile=known, level=level)
+    data = encode_kv(kv, tokens=ids, profile=known, level=level)
     elapsed_s = time.perf_counter() - began
     output.write_bytes(data)
     report(
@@ -52,19 +60,21 @@ def decode(
     chunk_file: Annotated[Path, typer.Argument(help="A chunk made by `encode`.")],
     output: Output,
     profile: ProfileFile = None,
+    tokens: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Decode a chunk into a KV cache (safetensors)."""
     from cachegen.bitstream.chunk import decode as decode_kv
-    from cachegen.cli.kvfile import write_kv
+    from cachegen.cli.kvfile import read_token_file, write_kv
     from cachegen.codec.profile import read_profile
 
     data = chunk_file.read_bytes()
     known = read_profile(profile) if profile else None
+    ids = read_token_file(tokens) if tokens else None
     began = time.perf_counter()
-    kv = decode_kv(data, profile=known)
+    kv = decode_kv(data, profile=known, tokens=ids)
     elapsed_s = time.perf_counter() - began
-    write_kv(kv, output)
+    write_kv(kv, output, tokens=ids)
     report(
         {"tokens": kv.num_tokens, "cache_bytes": kv.size_bytes, "decode_s": round(elapsed_s, 5)},
         as_json=as_json,
@@ -88,4 +98,11 @@ def inspect(
     for name, rows in tables.items():
         print(f"\n{name}:")
         for row in rows:
-            print("  " + "  ".join(f"{key} {value}" for key, value in row.items()))
+            domains = row.pop("domains", {})
+            print(f"  {_line(row)}")
+            for domain, found in domains.items():
+                print(f"    {domain}: {_line(found)}")
+
+
+def _line(fields: dict[str, Any]) -> str:
+    return "  ".join(f"{key} {value}" for key, value in fields.items())

@@ -40,7 +40,11 @@ def save(
     tokens = read_tokens(text, tokenizer)
     began = time.perf_counter()
     with progress_bar(quiet=as_json) as progress:
-        progress.add_task(f"prefill and encode {len(tokens)} tokens", total=None)
+        task = progress.add_task(f"prefill {len(tokens)} tokens", total=None)
+
+        def show(done: int, total: int) -> None:
+            progress.update(task, description="encode", completed=done, total=total)
+
         manifest = save_context(
             network,
             tokens,
@@ -49,6 +53,7 @@ def save(
             levels=level or None,
             chunk_tokens=chunk_tokens,
             salt=salt.encode(),
+            progress=show,
         )
     sizes: dict[str, int] = {}
     for chunk in manifest.chunks:

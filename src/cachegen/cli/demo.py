@@ -130,7 +130,7 @@ def _write(
         chunk_tokens=CHUNK_TOKENS,
         fingerprint=fingerprint(network),
     )
-    written = {name: {"bytes": 0, "encode_s": _encode_s(kv, known, name)} for name in levels}
+    written = {name: {"bytes": 0, "encode_s": _encode_s(kv, ids, known, name)} for name in levels}
     for chunk in manifest.chunks:
         for stored in chunk.objects:
             written[stored.level]["bytes"] += stored.size_bytes
@@ -147,7 +147,7 @@ def _write(
     return job, written
 
 
-def _encode_s(kv: KVCache, profile: Profile, level: str) -> float:
+def _encode_s(kv: KVCache, tokens: list[int], profile: Profile, level: str) -> float:
     from cachegen.bitstream.chunk import encode
 
     times = []
@@ -155,7 +155,8 @@ def _encode_s(kv: KVCache, profile: Profile, level: str) -> float:
         began = time.perf_counter()
         for first in range(0, kv.num_tokens, CHUNK_TOKENS):
             stop = min(first + CHUNK_TOKENS, kv.num_tokens)
-            encode(kv.slice(first, stop), profile=profile, level=level)
+            part = kv.slice(first, stop)
+            encode(part, tokens=tokens[first:stop], profile=profile, level=level)
         times.append(time.perf_counter() - began)
     return statistics.median(times)
 
@@ -180,6 +181,7 @@ def _combine(job: Job, written: dict[str, dict[str, Any]], read: dict[str, Any])
             {
                 "name": name,
                 "bytes": size,
+                "bits_per_value": round(16 * size / fp16_bytes, 4),
                 "ratio_fp16": round(fp16_bytes / size, 2),
                 "ratio_int8": round(int8_bytes / size, 2),
                 "encode_s": round(written[name]["encode_s"], 5),
@@ -209,6 +211,7 @@ def _show(result: dict[str, Any]) -> None:
         [
             level["name"] + (" *" if level["name"] == result["default_level"] else ""),
             f"{level['bytes']:,}",
+            f"{level['bits_per_value']:.2f}",
             f"{level['ratio_fp16']:.1f}x",
             f"{level['ratio_int8']:.1f}x",
             f"{1e3 * level['encode_s']:.1f}",
@@ -219,7 +222,7 @@ def _show(result: dict[str, Any]) -> None:
         ]
         for level in result["levels"]
     ]
-    columns = ["level", "bytes", "vs fp16", "vs int8", "encode ms", "load ms", "KL"]
+    columns = ["level", "bytes", "bits/value", "vs fp16", "vs int8", "encode ms", "load ms", "KL"]
     title = (
         f"{result['context_tokens']} tokens, {result['questions']} questions; "
         f"prefill {1e3 * result['prefill_s']:.0f} ms, "

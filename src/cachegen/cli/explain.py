@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from cachegen.codec.encoded import EncodedChunk
+from cachegen.codec.levels import Quality
 from cachegen.codec.profile import NO_PROFILE, Profile, read_profile
 from cachegen.kvcache import Geometry
 
@@ -23,6 +25,7 @@ def explain_profile(data: bytes) -> dict[str, Any]:
         "model_fingerprint": profile.fingerprint.hex(),
         **_geometry(profile.geometry),
         "rotated_planes": sum(index is not None for index in profile.rope.of_plane),
+        **_transform(profile),
         "tables": len(profile.frequencies),
         "default_level": profile.default_level,
         "levels": _levels(profile),
@@ -68,11 +71,37 @@ def explain_chunk(data: bytes) -> dict[str, Any]:
         "tokens": f"{chunk.start}..{chunk.start + chunk.num_tokens}",
         **_geometry(chunk.geometry),
         "bits_per_value": round(8 * len(data) / max(values, 1), 4),
+        **_promise(chunk),
         "profile": "none needed" if needed == NO_PROFILE else needed.hex(),
         "model_fingerprint": _known(chunk.fingerprint),
         "chunk_id": _known(chunk.chunk_id),
         "arrays": arrays,
     }
+
+
+def _transform(profile: Profile) -> dict[str, Any]:
+    """What a profile of the transform codec has learned."""
+    if profile.transform is None:
+        return {}
+    return {
+        "layer_groups": len(profile.transform.groups),
+        "vocabulary": len(profile.transform.features),
+        "features_of_lags": ", ".join(str(table.shape[1]) for table in profile.transform.features),
+        "sinks": profile.transform.num_sinks,
+    }
+
+
+def _promise(chunk: EncodedChunk) -> dict[str, Any]:
+    """What a chunk of the transform codec says of its tokens and its distortion."""
+    arrays, fields = chunk.arrays, dict[str, Any]()
+    if "tokens_digest" in arrays:
+        fields["tokens_digest"] = arrays["tokens_digest"].tobytes().hex()
+    if "rung" in arrays:
+        fields["rung"] = int(arrays["rung"][0])
+    if "distortion" in arrays:
+        measured, bound = (float(f"{number:.4g}") for number in arrays["distortion"])
+        fields |= {"distortion_nats_per_token": measured, "distortion_bound": bound}
+    return fields
 
 
 def _geometry(geometry: Geometry) -> dict[str, Any]:
@@ -87,17 +116,35 @@ def _geometry(geometry: Geometry) -> dict[str, Any]:
 
 def _levels(profile: Profile) -> list[dict[str, Any]]:
     rows = []
-    for level in profile.levels:
+    for index, level in enumerate(profile.levels):
         row: dict[str, Any] = {"name": level.name, "step": round(level.step, 5)}
+        if profile.num_active:
+            active = ", ".join(map(str, profile.num_active[index]))
+            row |= {"coefficients": active, "bound": round(level.bound, 6)}
         if level.quality is not None:
-            row |= {
-                "kl": round(level.quality.kl, 6),
-                "rel_ppl": round(level.quality.rel_ppl, 6),
-                "top1": round(level.quality.top1, 4),
-                "measured_tokens": level.quality.num_tokens,
-            }
+            row |= _quality(level.quality)
+        if level.domains:
+            row["domains"] = {name: _quality(found) for name, found in level.domains.items()}
         rows.append(row)
     return rows
+
+
+def _quality(quality: Quality) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "kl": round(quality.kl, 6),
+        "rel_ppl": round(quality.rel_ppl, 6),
+        "top1": round(quality.top1, 4),
+        "measured_tokens": quality.num_tokens,
+    }
+    if quality.answer_kl is not None:
+        row["answer_kl"] = round(quality.answer_kl, 6)
+    if quality.exact_match is not None:
+        row |= {
+            "exact_match": quality.exact_match,
+            "exact_match_uncompressed": quality.exact_match_uncompressed,
+            "answers": quality.num_answers,
+        }
+    return row
 
 
 def _known(digest: bytes) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 
-from cachegen.codec import fixed, lossless, matrix, paper, plain
+from cachegen.codec import fixed, lossless, matrix, paper, plain, transform
+from cachegen.codec.analysis import Analysed, analyse, distance, strangeness
 from cachegen.codec.encoded import EncodedChunk
 from cachegen.codec.levels import (
     FIXED_LEVELS,
@@ -15,13 +18,14 @@ from cachegen.codec.levels import (
     EncodingLevel,
     find_level,
 )
-from cachegen.codec.model import CodingModel, model_from_arrays, model_to_arrays
+from cachegen.codec.model import CodingModel, model_from_arrays, model_to_arrays, take
 from cachegen.codec.profile import NO_PROFILE, Profile
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.symbols import Unrepresentable
 from cachegen.errors import BitstreamError, ProfileMismatch
 from cachegen.kvcache import KVCache
 
+UNKNOWN = bytes(32)
 _EIGHT_BIT_DTYPES = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 
@@ -39,6 +43,7 @@ def resolve_level(profile: Profile | None, name: str | None) -> EncodingLevel:
 def encode_chunk(
     kv: KVCache,
     *,
+    tokens: Sequence[int] | None = None,
     profile: Profile | None = None,
     level: str | None = None,
     rope: RopeMap | None = None,
@@ -46,18 +51,20 @@ def encode_chunk(
 ) -> EncodedChunk:
     """Code a cache at a level.
 
-    A lossy level that cannot represent the cache (NaN, infinities, 8-bit floats) gives way to
-    `lossless`; the chunk's `codec` tells.
+    A lossy level that cannot represent the cache (NaN, infinities, 8-bit floats), or not within
+    its bound, gives way to a finer one, to `plain` or to `lossless`; the chunk's `codec` tells.
 
     Args:
-        kv: the tokens of the chunk.
+        kv: the cache of the chunk.
+        tokens: the chunk's own tokens; needed where `profile.needs_tokens`.
         profile: statistics of the model; without one the chunk carries its own.
         level: name; the profile's default when None.
         rope: without a profile, how keys are rotated; unknown when None: they stay rotated.
         threads: worker threads of the entropy coder.
 
     Raises:
-        ValueError: an unknown level.
+        ValueError: an unknown level; tokens that are needed and missing, or another number of
+            them than the cache has.
         ProfileMismatch: a profile of another geometry.
     """
     chosen = resolve_level(profile, level)
@@ -66,23 +73,38 @@ def encode_chunk(
             f"the profile is for {profile.geometry}, the cache is {kv.geometry}; "
             "calibrate a profile for this model"
         )
+    _check_number(tokens, kv.num_tokens)
     kv = kv.to("cpu")
     if kv.dtype in _EIGHT_BIT_DTYPES and chosen.codec != "raw":
         chosen = replace(chosen, codec="lossless")
     try:
+        if chosen.codec == "transform":
+            return _encode_within_bound(kv, _needed(tokens), chosen, profile, threads)
         return _encode(kv, chosen, profile, rope or RopeMap.none(2 * kv.num_layers), threads)
     except Unrepresentable:
         return _encode(kv, replace(chosen, codec="lossless"), None, RopeMap.none(0), threads)
 
 
 def decode_chunk(
-    chunk: EncodedChunk, *, profile: Profile | None = None, threads: int = 2
+    chunk: EncodedChunk,
+    *,
+    profile: Profile | None = None,
+    tokens: Sequence[int] | None = None,
+    threads: int = 2,
 ) -> KVCache:
     """The cache of a chunk.
 
+    Args:
+        chunk: from `encode_chunk`, or from bytes.
+        profile: the one it was coded with; chunks that carry their own statistics need none.
+        tokens: the chunk's own tokens, which `transform` needs.
+        threads: worker threads.
+
     Raises:
+        ValueError: tokens are needed and missing.
         BitstreamError: arrays that do not fit together or do not decode.
         ProfileMismatch: the chunk needs another profile than the one given.
+        TokensMismatch: the chunk was coded for other tokens.
     """
     check_profile(chunk, profile)
     if chunk.codec == "raw":
@@ -91,6 +113,9 @@ def decode_chunk(
         return fixed.decode_packed(chunk)
     if chunk.codec == "lossless":
         return lossless.decode(chunk, threads=threads)
+    if chunk.codec == "transform":
+        rung = _rung_of(chunk, profile)
+        return transform.decode(chunk, _needed(tokens), rung, threads=threads)
     model = _model_of(chunk, profile)
     if chunk.codec == "paper":
         return paper.decode(chunk, model, threads=threads)
@@ -115,12 +140,113 @@ def check_profile(chunk: EncodedChunk, profile: Profile | None) -> None:
         raise ProfileMismatch(
             f"the chunk is {chunk.geometry}, its profile is for {profile.geometry}"
         )
+    check_model(profile, chunk.fingerprint)
 
 
-def _encode(
-    kv: KVCache, level: EncodingLevel, profile: Profile | None, rope: RopeMap, threads: int
+def check_model(profile: Profile, fingerprint: bytes) -> None:
+    """Refuse a profile of another model, where both are known.
+
+    Raises:
+        ProfileMismatch: they differ.
+    """
+    if UNKNOWN not in (profile.fingerprint, fingerprint) and profile.fingerprint != fingerprint:
+        raise ProfileMismatch(
+            f"the profile is for model {profile.fingerprint.hex()}, the cache is of model "
+            f"{fingerprint.hex()}; calibrate a profile for this model"
+        )
+
+
+def _check_number(tokens: Sequence[int] | None, num_tokens: int) -> None:
+    if tokens is not None and len(tokens) != num_tokens:
+        raise ValueError(f"expected the {num_tokens} tokens of the cache, got {len(tokens)}")
+
+
+def _needed(tokens: Sequence[int] | None) -> Sequence[int]:
+    if tokens is None:
+        raise ValueError("this profile predicts from the text: pass the chunk's `tokens`")
+    return tokens
+
+
+def _encode_within_bound(
+    kv: KVCache,
+    tokens: Sequence[int],
+    level: EncodingLevel,
+    profile: Profile | None,
+    threads: int,
 ) -> EncodedChunk:
-    chunk = EncodedChunk(
+    """At the level, or the next finer one, that keeps the level's bound; else without the profile.
+
+    Raises:
+        Unrepresentable: NaN or infinities, or nothing lossy keeps the bound.
+    """
+    assert profile is not None and profile.transform is not None
+    if not kv.is_complete:
+        return _encode_alone(kv, level, profile.rope, threads)
+    analysed = analyse(kv, tokens, profile.transform, profile.rope)
+    distrust = _distrust(analysed, profile)
+    for rung in range(profile.levels.index(level), len(profile.levels)):
+        numbers = profile.rung(rung)
+        quantised = numbers.quantise(analysed)
+        cost = distrust * quantised.distortion
+        if cost <= level.bound:
+            measured = np.array([cost, level.bound], dtype=np.float32)
+            arrays = analysed.sinks | {
+                "tokens_digest": transform.tokens_digest(tokens),
+                "rung": np.array([rung], dtype=np.uint8),
+                "distortion": measured,
+            }
+            blocks = transform.encode_blocks(quantised, numbers, threads=threads)
+            chunk = replace(_blank(kv, level), profile_hash=profile.hash)
+            return replace(chunk, blocks=blocks, arrays=arrays)
+    alone = _encode_alone(kv, level, profile.rope, threads)
+    decoded = analyse(decode_chunk(alone), tokens, profile.transform, profile.rope)
+    if distance(analysed, decoded, profile.transform) > level.bound:
+        raise Unrepresentable
+    return alone
+
+
+def _distrust(analysed: Analysed, profile: Profile) -> float:
+    """By how much a chunk may cost more than the metric says: 1 within what was learned from.
+
+    A metric learned on other text errs; how much, was found to grow with the strangeness.
+    """
+    assert profile.transform is not None
+    found = strangeness(analysed, profile.transform, num_active=profile.num_active[-1])
+    return max(1.0, found / profile.transform.strangeness)
+
+
+def _encode_alone(kv: KVCache, level: EncodingLevel, rope: RopeMap, threads: int) -> EncodedChunk:
+    """By `plain` at its finest, for a cache unlike those the profile knows."""
+    finest = replace(level, codec="plain", step=UNCALIBRATED_LADDER[-1].step)
+    return _encode(kv, finest, None, rope, threads)
+
+
+def _rung_of(chunk: EncodedChunk, profile: Profile | None) -> transform.TransformLevel:
+    if chunk.profile_hash == NO_PROFILE:
+        raise BitstreamError("a chunk of `transform` must name its profile", field="profile_hash")
+    assert profile is not None
+    _check_codec(chunk, profile)
+    rung = int(take(chunk.arrays, "rung", count=1)[0])
+    measured = take(chunk.arrays, "distortion", count=2)
+    names = [level.name for level in profile.levels]
+    if chunk.level not in names:
+        raise BitstreamError(f"its profile has no level {chunk.level!r}", field="level")
+    if not names.index(chunk.level) <= rung < len(names):
+        raise BitstreamError(f"there is no level {rung}, or it is coarser than asked", field="rung")
+    if not 0 <= measured[0] <= measured[1] < np.inf:
+        raise BitstreamError(f"expected 0 <= lost <= bound, got {measured}", field="distortion")
+    return profile.rung(rung)
+
+
+def _check_codec(chunk: EncodedChunk, profile: Profile) -> None:
+    if profile.codec != chunk.codec:
+        raise ProfileMismatch(
+            f"the chunk was coded by {chunk.codec!r}, its profile is for {profile.codec!r}"
+        )
+
+
+def _blank(kv: KVCache, level: EncodingLevel) -> EncodedChunk:
+    return EncodedChunk(
         level=level.name,
         codec=level.codec,
         geometry=kv.geometry,
@@ -128,6 +254,12 @@ def _encode(
         num_tokens=kv.num_tokens,
         tokens_held=matrix.tokens_held(kv),
     )
+
+
+def _encode(
+    kv: KVCache, level: EncodingLevel, profile: Profile | None, rope: RopeMap, threads: int
+) -> EncodedChunk:
+    chunk = _blank(kv, level)
     if level.codec == "raw":
         return replace(chunk, arrays=fixed.encode_raw(kv))
     if level.codec == "packed":
@@ -147,12 +279,7 @@ def _model_of(chunk: EncodedChunk, profile: Profile | None) -> CodingModel:
     if chunk.profile_hash == NO_PROFILE:
         return model_from_arrays(chunk.arrays, chunk.geometry, codec=chunk.codec)
     assert profile is not None
-    if profile.codec != chunk.codec:
-        raise ProfileMismatch(
-            f"the chunk was coded by {chunk.codec!r}, its profile is for {profile.codec!r}"
-        )
-    if chunk.level not in [level.name for level in profile.levels]:
-        raise BitstreamError(f"its profile has no level {chunk.level!r}", field="level")
+    _check_codec(chunk, profile)
     if chunk.level not in [level.name for level in profile.levels]:
         raise BitstreamError(f"the profile has no level {chunk.level!r}", field="level")
     return profile.model(chunk.level)

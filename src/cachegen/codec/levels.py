@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+PROMISED_KL = 0.003
+PROMISED_REL_PPL = 0.005
+PROMISED_ANSWERS = 0.01
 TEXT = "text"
 LADDER = ("lowest", "low", "medium", "high", "highest")
 PACKED = "packed"
@@ -20,12 +24,20 @@ class Quality:
         rel_ppl: relative change of perplexity (0.005 is half a percent worse).
         top1: share of tokens whose most likely successor is unchanged.
         num_tokens: tokens measured.
+        answer_kl: as `kl`, over the tokens of answers only; None where there were none.
+        exact_match: share of greedy answers from coded contexts that are right.
+        exact_match_uncompressed: the same from the original contexts.
+        num_answers: greedy answers compared.
     """
 
     kl: float
     rel_ppl: float
     top1: float
     num_tokens: int
+    answer_kl: float | None = None
+    exact_match: float | None = None
+    exact_match_uncompressed: float | None = None
+    num_answers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +46,21 @@ class EncodingLevel:
 
     Attributes:
         name: as users, files and commands say it.
-        codec: `plain`, `paper`, `packed`, `lossless` or `raw`.
-        step: `plain`: quantisation step in units of a plane's RMS; `paper`: multiplier of its
-            bins; the fixed codecs ignore it.
-        quality: measured by calibration; None where nothing was measured.
+        codec: `transform`, `plain`, `paper`, `packed`, `lossless` or `raw`.
+        step: `transform`: quantisation step in the transform's units; `plain`: in units of a
+            plane's RMS; `paper`: multiplier of its bins; the fixed codecs ignore it.
+        quality: the worst over all domains, as `worst` takes it; None where nothing was measured.
+        domains: measured by calibration, by the kind of text.
+        bound: `transform`: the most that a chunk may cost by the transform's own measure, nats
+            per token; coded finer where it would be more.
     """
 
     name: str
     codec: str
     step: float = 0.0
     quality: Quality | None = None
+    domains: Mapping[str, Quality] = field(default_factory=dict, hash=False)
+    bound: float = 0.0
 
 
 FIXED_LEVELS = (
@@ -56,6 +73,38 @@ UNCALIBRATED_LADDER = tuple(
     for name, step in zip(LADDER, (1.0, 0.6, 0.35, 0.2, 0.1), strict=True)
 )
 UNCALIBRATED_DEFAULT = "high"
+
+
+def worst(domains: Mapping[str, Quality]) -> Quality:
+    """The worst of every measure over all domains; counts are of all of them together.
+
+    Exact match is that of the domain that lost most answers, in both of its shares.
+
+    Raises:
+        ValueError: there are no domains.
+    """
+    found = list(domains.values())
+    if not found:
+        raise ValueError("expected the quality of at least one domain, got none")
+    answer_kls = [quality.answer_kl for quality in found if quality.answer_kl is not None]
+    answered = min(found, key=_answers_kept)
+    return Quality(
+        kl=max(quality.kl for quality in found),
+        rel_ppl=max(quality.rel_ppl for quality in found),
+        top1=min(quality.top1 for quality in found),
+        num_tokens=sum(quality.num_tokens for quality in found),
+        answer_kl=max(answer_kls, default=None),
+        exact_match=answered.exact_match,
+        exact_match_uncompressed=answered.exact_match_uncompressed,
+        num_answers=sum(quality.num_answers for quality in found),
+    )
+
+
+def _answers_kept(quality: Quality) -> float:
+    """Exact match less that of the original contexts; domains without answers come last."""
+    if quality.exact_match is None or quality.exact_match_uncompressed is None:
+        return float("inf")
+    return quality.exact_match - quality.exact_match_uncompressed
 
 
 def find_level(levels: tuple[EncodingLevel, ...], name: str) -> EncodingLevel:

@@ -16,6 +16,7 @@ from cachegen.kvcache import Geometry
 
 MOST_SHARED_TABLES = 256
 _MOST_ROPES = 255
+_FASTEST = 1e6
 _TYPES = {
     "rows": ("uint8",),
     "scales": ("uint16",),
@@ -29,6 +30,20 @@ _TYPES = {
     "rope_frequencies": ("float32",),
     "rope_shapes": ("uint32",),
     "rope_of_plane": ("uint8",),
+    "tokens_digest": ("uint8",),
+    "rung": ("uint8",),
+    "distortion": ("float32",),
+    "features": ("int8",),
+    "num_sinks": ("uint32",),
+    "unit": ("float64",),
+    "strangeness": ("float64",),
+    "variances": ("float32",),
+    "num_active": ("uint32",),
+    "planes": ("uint32",),
+    "group_means": ("float32",),
+    "prediction": ("float16",),
+    "synthesis": ("float16",),
+    "analysis": ("float16",),
 }
 
 
@@ -214,8 +229,10 @@ def rope_from_arrays(arrays: dict[str, np.ndarray], geometry: Geometry) -> RopeM
     of_plane = take(arrays, "rope_of_plane", count=len(geometry.planes)).astype(np.int64)
     if shapes[:, 1].max(initial=0) > 1 or of_plane.max(initial=0) > len(shapes):
         raise BitstreamError("unknown pairing, or a rotation that is missing", field="rope_shapes")
-    if not np.isfinite(frequencies).all():
-        raise BitstreamError("expected finite numbers", field="rope_frequencies")
+    if not (np.abs(frequencies) <= _FASTEST).all():
+        raise BitstreamError("expected at most 1e6 radians a token", field="rope_frequencies")
+    if set(of_plane.tolist()) - {0} != set(range(1, len(shapes) + 1)):
+        raise BitstreamError("a rotation turns no plane", field="rope_of_plane")
     pieces = np.split(frequencies, np.cumsum(shapes[:, 0])[:-1]) if len(shapes) else []
     ropes = tuple(
         Rope(tuple(piece.tolist()), bool(interleaved))

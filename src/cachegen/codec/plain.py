@@ -16,17 +16,17 @@ import torch
 from cachegen.codec import matrix
 from cachegen.codec.blocks import decode_block, encode_block
 from cachegen.codec.encoded import Block, EncodedChunk
-from cachegen.codec.fixed import Shape, pack_planes, unpack_planes
+from cachegen.codec.fixed import pack_planes, unpack_planes
 from cachegen.codec.matrix import Part
 from cachegen.codec.model import CodingModel
-from cachegen.codec.rope import RopeMap, Rotation, check_fits, rotations, turn
+from cachegen.codec.rope import RopeMap, turn
+from cachegen.codec.rows import coded_planes, num_sinks, sink_shapes, turns_of
 from cachegen.codec.statistics import PlaneStatistics, measure
 from cachegen.codec.symbols import clipped_symbols, quantise, to_integers, to_symbols
 from cachegen.codec.tables import cluster, histograms, table_frequencies
 from cachegen.errors import BitstreamError
 from cachegen.kvcache import Geometry, KVCache
 
-SINKS = 4
 _SYMBOLS_PER_TABLE = 32_768
 
 
@@ -56,7 +56,7 @@ def quantise_cache(kv: KVCache, model: CodingModel) -> Quantised:
     integers = tuple(np.concatenate([found[p] for p in part.planes], axis=1) for part in layout)
     planes = list(kv.planes())
     sinks = [
-        planes[p][:, : _num_sinks(kv.start, kv.num_tokens, part)]
+        planes[p][:, : num_sinks(kv.start, kv.num_tokens, part)]
         for part in layout
         for p in part.planes
     ]
@@ -85,11 +85,11 @@ def reconstruct(
         start: absolute position of the first token.
         num_tokens: tokens covered.
     """
-    shapes = _sink_shapes(geometry, layout, start=start, num_tokens=num_tokens)
+    shapes = sink_shapes(geometry, layout, start=start, num_tokens=num_tokens)
     fine = unpack_planes(sinks, shapes)
     owners = [(part, plane) for part in layout for plane in part.planes]
     offsets = matrix.plane_offsets(geometry)
-    turns = _turns(layout, model.rope, start=start, num_tokens=num_tokens)
+    turns = turns_of(layout, model.rope, start=start, num_tokens=num_tokens)
     planes = {}
     for (part, plane), whole, first in zip(owners, integers, fine, strict=True):
         shape = geometry.planes[plane]
@@ -166,7 +166,7 @@ def roundtrip(kv: KVCache, model: CodingModel) -> KVCache:
 
 def statistics(samples: Iterable[KVCache], rope: RopeMap) -> PlaneStatistics:
     """Means of the coefficients and the RMS of every plane around them, sinks left out."""
-    return measure(samples, lambda kv: _coded_planes(kv, rope))
+    return measure(samples, lambda kv: coded_planes(kv, rope))
 
 
 def fit(kv: KVCache, rope: RopeMap, step: float) -> CodingModel:
@@ -201,42 +201,10 @@ def symbol_counts(kv: KVCache, model: CodingModel) -> np.ndarray:
     return counts
 
 
-def _sink_shapes(
-    geometry: Geometry, layout: tuple[Part, ...], *, start: int, num_tokens: int
-) -> list[Shape]:
-    """(heads, sinks, dim) of every plane, in the order of the parts."""
-    return [
-        (geometry.planes[p].heads, _num_sinks(start, num_tokens, part), geometry.planes[p].dim)
-        for part in layout
-        for p in part.planes
-    ]
-
-
-def _num_sinks(start: int, num_tokens: int, part: Part) -> int:
-    complete = part.num_rows == num_tokens
-    return max(0, min(SINKS - start, num_tokens)) if complete else 0
-
-
-def _coded_planes(kv: KVCache, rope: RopeMap) -> Iterator[tuple[int, torch.Tensor]]:
-    """Every plane's float32 rows (tokens without sinks, width), un-rotated."""
-    check_fits(rope, kv.geometry)
-    layout = matrix.parts(kv.geometry, matrix.tokens_held(kv))
-    turns = _turns(layout, rope, start=kv.start, num_tokens=kv.num_tokens)
-    planes = list(kv.planes())
-    for part in layout:
-        skipped = _num_sinks(kv.start, kv.num_tokens, part)
-        for plane in part.planes:
-            rows = matrix.to_rows(planes[plane][:, skipped:])
-            rotation = turns[part.num_rows][plane]
-            if rotation is not None:
-                turn(rows, rotation, inverse=True)
-            yield plane, rows.flatten(1)
-
-
 def _scaled_planes(kv: KVCache, model: CodingModel) -> Iterator[tuple[int, torch.Tensor]]:
     """Every plane's rows around their means, in units of the plane's step."""
     offsets = matrix.plane_offsets(kv.geometry)
-    for plane, rows in _coded_planes(kv, model.rope):
+    for plane, rows in coded_planes(kv, model.rope):
         yield plane, rows.sub_(_means(model, offsets, plane)).div_(float(model.steps[plane]))
 
 
@@ -244,24 +212,11 @@ def _decoded_planes(
     chunk: EncodedChunk, layout: tuple[Part, ...], model: CodingModel, *, threads: int
 ) -> Iterator[torch.Tensor]:
     for part, block in zip(layout, chunk.blocks, strict=True):
-        rows = part.num_rows - _num_sinks(chunk.start, chunk.num_tokens, part)
+        rows = part.num_rows - num_sinks(chunk.start, chunk.num_tokens, part)
         block.expect(rows, len(part.columns))
         ids = model.table_ids[part.columns]
         symbols = decode_block(block, ids, model.frequencies, threads=threads)
         yield from to_integers(symbols, block.escapes, matrix.widths(chunk.geometry, part))
-
-
-def _turns(
-    layout: tuple[Part, ...], rope: RopeMap, *, start: int, num_tokens: int
-) -> dict[int, tuple[Rotation | None, ...]]:
-    """The rotations of the planes at the tokens that are not sinks, by the tokens they hold."""
-    stop = start + num_tokens
-    return {
-        part.num_rows: rotations(
-            rope, stop - part.num_rows + _num_sinks(start, num_tokens, part), stop
-        )
-        for part in layout
-    }
 
 
 def _means(model: CodingModel, offsets: np.ndarray, plane: int) -> torch.Tensor:

@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from cachegen.codec.basis import Transform
 from cachegen.codec.levels import FIXED_LEVELS, TEXT, EncodingLevel, Quality, find_level
 from cachegen.codec.model import (
     MOST_SHARED_TABLES,
@@ -30,18 +31,24 @@ from cachegen.codec.model import (
     rope_from_arrays,
     rope_to_arrays,
     steps_from_arrays,
+    take,
     take_ids,
 )
 from cachegen.codec.rope import RopeMap
+from cachegen.codec.stored_transform import transform_from_arrays, transform_to_arrays
 from cachegen.codec.tables import pack_tables
+from cachegen.codec.transform import TransformLevel, transform_level
 from cachegen.errors import BitstreamError
 from cachegen.kvcache import DTYPES, Geometry, PlaneShape
 
 NO_PROFILE = bytes(32)
-_FORMAT = "cachegen-profile-0"
+_FORMAT = "cachegen-profile-1"
+CODECS = ("transform", "plain", "paper")
 _LEVEL_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _RESERVED = {TEXT, *(level.name for level in FIXED_LEVELS)}
 _MOST_VALUES = 2**24
+_MOST_LEVELS = 256
+_LARGEST_STEP = 1e6
 _READ_ERRORS = (
     SafetensorError,
     ValueError,
@@ -58,16 +65,18 @@ class Profile:
     """Everything that coding the caches of one model needs, measured offline.
 
     Attributes:
-        codec: `plain` or `paper`.
+        codec: `transform`, `plain` or `paper`.
         fingerprint: SHA-256 that identifies the model.
         geometry: planes and dtype of its caches.
         levels: the lossy ladder, smallest first.
         default_level: the smallest level whose measured KL is within the promise.
         rope: rotations taken off before coding.
-        scales: float32 (planes,): what a level's step is a multiple of.
-        means: float32 (coefficients,), or None in preset `paper`.
         frequencies: uint16 (tables, 256): all tables, of all levels.
         table_ids: per level, the table of every coefficient of every block.
+        scales: float32 (planes,): what a level's step is a multiple of; None in `transform`.
+        means: float32 (coefficients,); None in `paper` and `transform`.
+        transform: what preset `transform` has learned; None in the others.
+        num_active: in `transform`, per level the coefficients of each group that are coded.
         notes: what it was calibrated on, for people.
     """
 
@@ -77,16 +86,20 @@ class Profile:
     levels: tuple[EncodingLevel, ...]
     default_level: str
     rope: RopeMap
-    scales: np.ndarray
-    means: np.ndarray | None
     frequencies: np.ndarray
     table_ids: tuple[np.ndarray, ...]
+    scales: np.ndarray | None = None
+    means: np.ndarray | None = None
+    transform: Transform | None = None
+    num_active: tuple[tuple[int, ...], ...] = ()
     notes: dict[str, str] = field(default_factory=dict)
+    _rungs: dict[int, TransformLevel] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def file_bytes(self) -> bytes:
         """The profile as a file: equal profiles have equal bytes."""
-        data: bytes = save(self._tensors(), metadata={"profile": self._metadata()})
+        tensors = {name: np.ascontiguousarray(one) for name, one in self._tensors().items()}
+        data: bytes = save(tensors, metadata={"profile": self._metadata()})
         return data
 
     @cached_property
@@ -102,13 +115,19 @@ class Profile:
         """
         return find_level(self.levels, name)
 
+    @property
+    def needs_tokens(self) -> bool:
+        """Whether coding takes the tokens of a chunk beside its cache."""
+        return self.transform is not None
+
     def model(self, name: str) -> CodingModel:
-        """The numbers that a level is coded with.
+        """The numbers that a level of `plain` or `paper` is coded with.
 
         Raises:
             ValueError: no such level.
         """
         level = self.level(name)
+        assert self.scales is not None
         return CodingModel(
             steps=self.scales * np.float32(level.step),
             table_ids=self.table_ids[self.levels.index(level)],
@@ -117,12 +136,35 @@ class Profile:
             rope=self.rope,
         )
 
+    def rung(self, index: int) -> TransformLevel:
+        """The numbers that a level of `transform` is coded with; made at the first call.
+
+        Args:
+            index: of the level in `levels`.
+        """
+        assert self.transform is not None
+        if index not in self._rungs:
+            self._rungs[index] = transform_level(
+                self.transform,
+                self.rope,
+                step=self.levels[index].step,
+                num_active=self.num_active[index],
+                table_ids=self.table_ids[index],
+                frequencies=self.frequencies,
+            )
+        return self._rungs[index]
+
     def _tensors(self) -> dict[str, np.ndarray]:
         supports, frequencies = pack_tables(self.frequencies)
-        tensors = {"supports": supports, "frequencies": frequencies, "steps": self.scales}
-        tensors |= rope_to_arrays(self.rope)
+        tensors = {"supports": supports, "frequencies": frequencies} | rope_to_arrays(self.rope)
+        if self.scales is not None:
+            tensors["steps"] = self.scales
         if self.means is not None:
             tensors["means"] = self.means
+        if self.transform is not None:
+            tensors |= transform_to_arrays(self.transform)
+        for level, active in zip(self.levels, self.num_active, strict=False):
+            tensors[f"num_active.{level.name}"] = np.array(active, dtype=np.uint32)
         for level, ids in zip(self.levels, self.table_ids, strict=True):
             tensors[f"table_ids.{level.name}"] = narrow_ids(ids)
         return tensors
@@ -162,10 +204,10 @@ def read_profile(source: bytes | Path | str) -> Profile:
 
 @cache
 def shipped_profile(fingerprint: bytes) -> Profile | None:
-    """The `plain` profile that comes with the package for this model, if there is one."""
+    """The profile that comes with the package for this model, if there is one."""
     folder = resources.files("cachegen") / "refmodel" / "profiles"
     for file in folder.iterdir():
-        if file.name.startswith("plain") and file.name.endswith(".safetensors"):
+        if file.name == "transform.safetensors":
             profile = read_profile(file.read_bytes())
             if profile.fingerprint == fingerprint:
                 return profile
@@ -182,16 +224,24 @@ def _raw_metadata(data: bytes) -> dict[str, str]:
 
 def _from_parts(tensors: dict[str, np.ndarray], described: dict[str, Any]) -> Profile:
     if described["format"] != _FORMAT:
-        raise BitstreamError(f"expected {_FORMAT!r}, got {described['format']!r}", field="format")
+        raise BitstreamError(
+            f"expected {_FORMAT!r}, got {described['format']!r}; calibrate again", field="format"
+        )
     geometry = Geometry(
         tuple(_plane(*pair) for pair in described["planes"]), _dtype(described["dtype"])
     )
     codec = described["codec"]
-    if codec not in ("plain", "paper"):
-        raise BitstreamError(f"expected plain or paper, got {codec!r}", field="codec")
+    if codec not in CODECS:
+        raise BitstreamError(f"expected one of {CODECS}, got {codec!r}", field="codec")
     levels = _levels(described["levels"], codec)
-    count = ids_per_level(geometry, codec)
-    frequencies = escape_tables(tensors, most=max(count * len(levels), MOST_SHARED_TABLES))
+    most = ids_per_level(geometry, codec)
+    frequencies = escape_tables(tensors, most=max(most * len(levels), MOST_SHARED_TABLES))
+    transform: Transform | None = None
+    num_active: tuple[tuple[int, ...], ...] = ()
+    if codec == "transform":
+        transform = transform_from_arrays(tensors, geometry)
+        num_active = tuple(_num_active(tensors, level, transform) for level in levels)
+    counts = [sum(active) for active in num_active] or [most] * len(levels)
     profile = Profile(
         codec=codec,
         fingerprint=_digest(described["fingerprint"]),
@@ -199,17 +249,30 @@ def _from_parts(tensors: dict[str, np.ndarray], described: dict[str, Any]) -> Pr
         levels=levels,
         default_level=find_level(levels, described["default_level"]).name,
         rope=rope_from_arrays(tensors, geometry),
-        scales=steps_from_arrays(tensors, geometry),
-        means=means_from_arrays(tensors, geometry) if codec == "plain" else None,
         frequencies=frequencies,
         table_ids=tuple(
             take_ids(tensors, f"table_ids.{level.name}", count=count, num_tables=len(frequencies))
-            for level in levels
+            for level, count in zip(levels, counts, strict=True)
         ),
+        scales=None if transform else steps_from_arrays(tensors, geometry),
+        means=means_from_arrays(tensors, geometry) if codec == "plain" else None,
+        transform=transform,
+        num_active=num_active,
         notes={str(key): str(value) for key, value in dict(described["notes"]).items()},
     )
     _check_steps(profile)
     return profile
+
+
+def _num_active(
+    tensors: dict[str, np.ndarray], level: EncodingLevel, transform: Transform
+) -> tuple[int, ...]:
+    name = f"num_active.{level.name}"
+    counts = tuple(take(tensors, name, count=len(transform.groups)).tolist())
+    for count, group in zip(counts, transform.groups, strict=True):
+        if count > len(group.synthesis):
+            raise BitstreamError(f"{count} of {len(group.synthesis)} coefficients", field=name)
+    return counts
 
 
 def _plane(heads: int, dim: int) -> PlaneShape:
@@ -233,6 +296,8 @@ def _digest(text: str) -> bytes:
 
 def _levels(entries: list[dict[str, Any]], codec: str) -> tuple[EncodingLevel, ...]:
     levels = tuple(_level(entry, codec) for entry in entries)
+    if len(levels) > _MOST_LEVELS:
+        raise BitstreamError(f"expected at most {_MOST_LEVELS}, got {len(levels)}", field="levels")
     names = [level.name for level in levels]
     fine = all(map(_LEVEL_NAME.fullmatch, names)) and len(set(names)) == len(names)
     if not fine or set(names) & _RESERVED:
@@ -241,22 +306,41 @@ def _levels(entries: list[dict[str, Any]], codec: str) -> tuple[EncodingLevel, .
 
 
 def _level(entry: dict[str, Any], codec: str) -> EncodingLevel:
-    quality = _quality(entry["quality"]) if entry["quality"] else None
-    return EncodingLevel(str(entry["name"]), codec, float(entry["step"]), quality)
+    return EncodingLevel(
+        name=str(entry["name"]),
+        codec=codec,
+        step=float(entry["step"]),
+        bound=float(entry["bound"]),
+        quality=_quality(entry["quality"]) if entry["quality"] else None,
+        domains={str(name): _quality(one) for name, one in dict(entry["domains"]).items()},
+    )
 
 
 def _quality(entry: dict[str, Any]) -> Quality:
+    def optional(name: str) -> float | None:
+        return None if entry[name] is None else float(entry[name])
+
     return Quality(
         kl=float(entry["kl"]),
         rel_ppl=float(entry["rel_ppl"]),
         top1=float(entry["top1"]),
         num_tokens=int(entry["num_tokens"]),
+        answer_kl=optional("answer_kl"),
+        exact_match=optional("exact_match"),
+        exact_match_uncompressed=optional("exact_match_uncompressed"),
+        num_answers=int(entry["num_answers"]),
     )
 
 
 def _check_steps(profile: Profile) -> None:
     for level in profile.levels:
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            steps = profile.model(level.name).steps
-        if not (np.isfinite(steps) & (steps > 0)).all():
-            raise BitstreamError(f"level {level.name}: {level.step} is no step", field="levels")
+            steps = np.float32(level.step) * (
+                np.ones(1) if profile.scales is None else profile.scales
+            )
+        fine = (np.isfinite(steps) & (steps > 0)).all() and level.step <= _LARGEST_STEP
+        if not fine or not 0 <= level.bound < np.inf:
+            raise BitstreamError(
+                f"level {level.name}: {level.step} is no step, or {level.bound} no bound",
+                field="levels",
+            )

@@ -1,20 +1,19 @@
-"""What calibration asks of a model: sample caches, and how well continuations survive coding."""
+"""What calibration asks of a model: how well continuations and answers survive coding."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn.functional import kl_div, log_softmax
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cachegen.codec.levels import Quality
 from cachegen.engines.hf_cache import Tokens, capture, new_cache, token_ids, token_layers
+from cachegen.engines.hf_tasks import RoundTrip, Task, answers_right, questions_answered
 from cachegen.kvcache import KVCache
-
-RoundTrip = Callable[[KVCache], KVCache]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,107 +24,161 @@ class Window:
         context: tokens whose cache is coded.
         continuation: the tokens that follow. Each but the last is read on top of the context,
             each but the first is predicted.
+        answers: which of the predicted tokens belong to answers; empty where none do.
     """
 
     context: tuple[int, ...]
     continuation: tuple[int, ...]
+    answers: tuple[bool, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.answers and len(self.answers) != len(self.continuation) - 1:
+            raise ValueError(
+                f"expected one mark for each of {len(self.continuation) - 1} predicted tokens, "
+                f"got {len(self.answers)}"
+            )
 
 
-def spread(texts: Sequence[Tokens], *, num_tokens: int, count: int) -> list[tuple[int, ...]]:
+def spread(
+    texts: Sequence[Tokens], *, num_tokens: int, count: int, stride: int | None = None
+) -> list[tuple[int, ...]]:
     """Pieces of `num_tokens` tokens, spread evenly over texts of any length.
 
+    Pieces start at least `stride` tokens apart; they do not overlap where it is None.
+
     Raises:
-        ValueError: the texts are too short for so many pieces that do not overlap.
+        ValueError: the texts are too short for so many pieces.
     """
     pieces = [
-        ids[start : start + num_tokens]
+        (ids, start)
         for ids in map(token_ids, texts)
-        for start in range(0, len(ids) - num_tokens + 1, num_tokens)
+        for start in range(0, len(ids) - num_tokens + 1, stride or num_tokens)
     ]
     if count < 1 or len(pieces) < count:
         raise ValueError(
             f"expected text for {count} pieces of {num_tokens} tokens, got enough for "
             f"{len(pieces)}; give more text or ask for fewer or shorter pieces"
         )
-    return [pieces[index * len(pieces) // count] for index in range(count)]
-
-
-def samples(
-    model: PreTrainedModel, texts: Sequence[Tokens], *, num_tokens: int, count: int
-) -> Iterator[KVCache]:
-    """Caches of `count` pieces of the texts, computed one at a time."""
-    for piece in spread(texts, num_tokens=num_tokens, count=count):
-        yield capture(model, piece)
+    chosen = (pieces[index * len(pieces) // count] for index in range(count))
+    return [ids[start : start + num_tokens] for ids, start in chosen]
 
 
 def cut_windows(
-    texts: Sequence[Tokens], *, num_tokens: int, continuation_tokens: int = 128, count: int
+    texts: Sequence[Tokens],
+    *,
+    num_tokens: int,
+    continuation_tokens: int = 128,
+    count: int,
+    prefix: Sequence[int] = (),
+    overlap: bool = False,
 ) -> list[Window]:
-    """Windows with contexts of `num_tokens` tokens, spread evenly over the texts."""
-    pieces = spread(texts, num_tokens=num_tokens + continuation_tokens + 1, count=count)
-    return [Window(piece[:num_tokens], piece[num_tokens:]) for piece in pieces]
+    """Windows spread evenly over the texts.
+
+    Args:
+        texts: held-out text.
+        num_tokens: tokens of a context, its prefix included.
+        continuation_tokens: tokens predicted after each context.
+        count: windows.
+        prefix: token ids put before every context.
+        overlap: whether contexts may share text, which needs less of it. Continuations never do.
+    """
+    body, following = num_tokens - len(prefix), continuation_tokens + 1
+    stride = following if overlap else None
+    pieces = spread(texts, num_tokens=body + following, count=count, stride=stride)
+    return [Window((*prefix, *piece[:body]), piece[body:]) for piece in pieces]
+
+
+def answer_window(
+    task: Task, tokenizer: PreTrainedTokenizerBase, *, continuation_tokens: int = 128
+) -> Window:
+    """A window whose continuation is the task's questions with their answers.
+
+    Fewer tokens are predicted where the questions hold no more.
+    """
+    ids, marks = questions_answered(task, tokenizer)
+    following = continuation_tokens + 1
+    return Window(task.context, ids[:following], marks[1:following])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Batch:
-    """Windows that run together.
+    """Windows of one domain that run together.
 
     Attributes:
+        windows: all of the same lengths.
         caches: of their contexts, uncompressed.
-        inputs: (windows, tokens): the continuations but for their last token.
-        targets: (windows, tokens): the continuations but for their first token.
         logits: (windows, tokens, vocabulary) of the uncompressed run.
     """
 
+    windows: tuple[Window, ...]
     caches: tuple[KVCache, ...]
-    inputs: torch.Tensor
-    targets: torch.Tensor
     logits: torch.Tensor
 
 
 def evaluator(
-    model: PreTrainedModel, windows: Sequence[Window], *, batch_windows: int = 8
-) -> Callable[[RoundTrip], Quality]:
-    """Prefill the windows once; the function returned measures one lossy round trip after another.
+    model: PreTrainedModel,
+    windows: Mapping[str, Sequence[Window]],
+    tasks: Sequence[Task] = (),
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    batch_windows: int = 8,
+) -> Callable[[RoundTrip], dict[str, Quality]]:
+    """Prefill the contexts once; the function returned measures one lossy round trip after another.
 
     It codes every context, continues from the result along the given tokens and compares the
-    predictions with those of the uncompressed run.
+    predictions with those of the uncompressed run; then it answers the tasks.
 
     Args:
         model: the model that made, and will continue, the contexts.
-        windows: pieces of held-out text; all contexts and all continuations equally long.
-        batch_windows: windows that are continued together.
+        windows: by domain, pieces of held-out text.
+        tasks: questions of domains that have windows too.
+        tokenizer: what the answers of the tasks are written with.
+        batch_windows: windows of the same lengths that are continued together.
 
     Raises:
-        ValueError: no windows, or windows of different lengths.
+        ValueError: a domain without windows, or tasks without a tokenizer.
     """
-    if len({(len(w.context), len(w.continuation)) for w in windows}) != 1:
-        raise ValueError("expected at least one window, and all of the same lengths")
-    batches = [
-        _prepare(model, windows[first : first + batch_windows])
-        for first in range(0, len(windows), batch_windows)
-    ]
+    asked = {task.domain for task in tasks}
+    if not windows or not all(windows.values()) or not asked <= windows.keys():
+        raise ValueError("expected at least one window for every domain, of tasks too")
+    if tasks and tokenizer is None:
+        raise ValueError("expected the tokenizer that the answers of the tasks are written with")
+    batches = {
+        name: [_prepare(model, batch) for batch in _batches(found, batch_windows)]
+        for name, found in windows.items()
+    }
+    exams = {name: _exam(model, tasks, name, tokenizer) for name in windows if name in asked}
 
-    def evaluate(roundtrip: RoundTrip) -> Quality:
-        found = torch.cat([_differences(model, batch, roundtrip) for batch in batches], dim=1)
-        kl, log_perplexity, agree = found.mean(dim=1).tolist()
-        return Quality(kl, math.expm1(log_perplexity), agree, num_tokens=found.shape[1])
+    def evaluate(roundtrip: RoundTrip) -> dict[str, Quality]:
+        found = {name: _quality(model, batches[name], roundtrip) for name in windows}
+        for name, exam in exams.items():
+            found[name] = _with_answers(found[name], model, exam, roundtrip)
+        return found
 
     return evaluate
 
 
-def _prepare(model: PreTrainedModel, windows: Sequence[Window]) -> _Batch:
+def _batches(windows: Sequence[Window], most: int) -> Iterator[tuple[Window, ...]]:
+    """Windows of the same lengths, at most so many together."""
+    same: dict[tuple[int, int], list[Window]] = {}
+    for window in windows:
+        same.setdefault((len(window.context), len(window.continuation)), []).append(window)
+    for found in same.values():
+        for first in range(0, len(found), most):
+            yield tuple(found[first : first + most])
+
+
+def _prepare(model: PreTrainedModel, windows: tuple[Window, ...]) -> _Batch:
     caches = tuple(capture(model, window.context) for window in windows)
-    tokens = torch.tensor([window.continuation for window in windows], device=model.device)
-    inputs, targets = tokens[:, :-1], tokens[:, 1:]
-    return _Batch(caches, inputs, targets, _continue(model, caches, inputs))
+    return _Batch(windows, caches, _continue(model, caches, windows))
 
 
 @torch.no_grad()
 def _continue(
-    model: PreTrainedModel, caches: Sequence[KVCache], inputs: torch.Tensor
+    model: PreTrainedModel, caches: Sequence[KVCache], windows: Sequence[Window]
 ) -> torch.Tensor:
-    """Logits (windows, tokens, vocabulary) of tokens read on top of the caches."""
+    """Logits (windows, tokens, vocabulary) of the continuations read on top of the caches."""
+    inputs = torch.tensor([window.continuation[:-1] for window in windows], device=model.device)
     cache = new_cache(model)
     for index, layer in enumerate(token_layers(cache)):
         layer.update(
@@ -136,13 +189,70 @@ def _continue(
     return logits
 
 
-@torch.no_grad()
+def _quality(model: PreTrainedModel, batches: Sequence[_Batch], roundtrip: RoundTrip) -> Quality:
+    found = torch.cat([_differences(model, batch, roundtrip) for batch in batches], dim=1)
+    kl, log_perplexity, agree = found[:3].mean(dim=1).tolist()
+    of_answers = found[0][found[3] > 0]
+    return Quality(
+        kl=kl,
+        rel_ppl=math.expm1(log_perplexity),
+        top1=agree,
+        num_tokens=found.shape[1],
+        answer_kl=float(of_answers.mean()) if len(of_answers) else None,
+    )
+
+
 def _differences(model: PreTrainedModel, batch: _Batch, roundtrip: RoundTrip) -> torch.Tensor:
-    """Float64 (3, tokens): KL, change of the log-likelihood's negative, 1 where top-1 agrees."""
-    coded = [roundtrip(kv) for kv in batch.caches]
-    before = log_softmax(batch.logits.double(), dim=-1).flatten(0, 1)
-    after = log_softmax(_continue(model, coded, batch.inputs).double(), dim=-1).flatten(0, 1)
+    """Float64 (4, tokens), window by window, as `_compare` has them."""
+    pairs = zip(batch.caches, batch.windows, strict=True)
+    logits = _continue(model, [roundtrip(kv, w.context) for kv, w in pairs], batch.windows)
+    rows = zip(batch.logits, logits, batch.windows, strict=True)
+    return torch.cat([_compare(*row) for row in rows], dim=1)
+
+
+def _compare(before: torch.Tensor, after: torch.Tensor, window: Window) -> torch.Tensor:
+    """Of logits (tokens, vocabulary) without and with coding: float64 (4, tokens).
+
+    Rows: KL; what the log-likelihood lost; 1 where top-1 agrees; 1 where an answer is predicted.
+    """
+    before, after = (log_softmax(logits.double(), dim=-1) for logits in (before, after))
     kl = kl_div(after, before, reduction="none", log_target=True).sum(dim=-1)
-    targets = batch.targets.flatten()[:, None]
-    nll = (before - after).gather(1, targets)[:, 0]
-    return torch.stack((kl, nll, (after.argmax(-1) == before.argmax(-1)).double()))
+    targets = torch.tensor(window.continuation[1:], device=before.device)[:, None]
+    lost = (before - after).gather(1, targets)[:, 0]
+    agree = after.argmax(-1) == before.argmax(-1)
+    marks = torch.tensor(window.answers or [False] * len(kl), device=before.device)
+    return torch.stack((kl, lost, agree.double(), marks.double()))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Exam:
+    """Tasks of one domain, the caches of their contexts, and the share answered from these."""
+
+    tasks: tuple[Task, ...]
+    caches: tuple[KVCache, ...]
+    tokenizer: PreTrainedTokenizerBase
+    exact_match: float
+
+
+def _exam(
+    model: PreTrainedModel,
+    tasks: Sequence[Task],
+    domain: str,
+    tokenizer: PreTrainedTokenizerBase,
+) -> _Exam:
+    asked = tuple(task for task in tasks if task.domain == domain)
+    caches = tuple(capture(model, task.context) for task in asked)
+    right = answers_right(model, asked, None, tokenizer, caches=caches)
+    return _Exam(asked, caches, tokenizer, float(right.mean()))
+
+
+def _with_answers(
+    quality: Quality, model: PreTrainedModel, exam: _Exam, roundtrip: RoundTrip
+) -> Quality:
+    right = answers_right(model, exam.tasks, roundtrip, exam.tokenizer, caches=exam.caches)
+    return replace(
+        quality,
+        exact_match=float(right.mean()),
+        exact_match_uncompressed=exam.exact_match,
+        num_answers=len(right),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,25 +22,40 @@ from cachegen.engines.hf_cache import (
     token_ids,
 )
 from cachegen.engines.hf_fingerprint import fingerprint
-from cachegen.engines.hf_quality import Window, cut_windows, evaluator, samples
+from cachegen.engines.hf_learning import samples, token_features
+from cachegen.engines.hf_quality import Window, answer_window, cut_windows, evaluator
 from cachegen.engines.hf_rope import rope_map
+from cachegen.engines.hf_tasks import (
+    Task,
+    answers_right,
+    first_tokens,
+    task_from_text,
+    task_text,
+)
 from cachegen.kvcache import KVCache
 from cachegen.store import Store, open_store
 from cachegen.stream import LoadResult, load, save
 
 __all__ = [
     "LoadedContext",
+    "Task",
     "Window",
+    "answer_window",
+    "answers_right",
     "capture",
     "cut_windows",
     "evaluator",
     "fingerprint",
+    "first_tokens",
     "from_cache",
     "load_context",
     "rope_map",
     "samples",
     "save_context",
+    "task_from_text",
+    "task_text",
     "to_cache",
+    "token_features",
 ]
 
 StoreOrUrl = Store | str | os.PathLike[str]
@@ -70,6 +85,7 @@ def save_context(
     levels: Sequence[str] | None = None,
     chunk_tokens: int = 1536,
     salt: bytes = b"",
+    progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
     """Prefill a context and store its cache.
 
@@ -83,6 +99,7 @@ def save_context(
         levels: names; by default all of the profile's and `lossless`.
         chunk_tokens: tokens of a chunk, a multiple of 64.
         salt: the tenant, who sees only what was saved with the same salt.
+        progress: called with (objects done, objects altogether).
 
     Raises:
         UnsupportedCache: the model keeps more than keys and values of tokens.
@@ -100,6 +117,7 @@ def save_context(
         chunk_tokens=chunk_tokens,
         fingerprint=model_id,
         salt=salt,
+        progress=progress,
     )
 
 

@@ -1,23 +1,33 @@
-"""Integer arrays in, words out, and back: the entropy coder and its tables.
+"""The entropy coder with its tables, and the synthesis of planes from decoded coefficients.
 
-Knows nothing of files, models or networks. `reference` is the definition, `cpu` the native set;
-`encode` and `decode` run the fastest set that works here.
+Knows nothing of files, models or networks. `reference` and `synthesis` are the definitions, `cpu`
+the native set; `encode`, `decode` and `synthesise` run the fastest set that works here.
 """
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cachegen.kernels import reference
-from cachegen.kernels.layout import CodedBlock
+from cachegen.kernels import reference, synthesis
+from cachegen.kernels.layout import CodedBlock, PlaneLayout, Turn
 from cachegen.kernels.tables import normalise
 
-__all__ = ["CodedBlock", "active_set", "decode", "encode", "normalise"]
+__all__ = [
+    "CodedBlock",
+    "PlaneLayout",
+    "Turn",
+    "active_set",
+    "decode",
+    "encode",
+    "normalise",
+    "synthesise",
+]
 
 CHOICE_VARIABLE = "CACHEGEN_KERNELS"
 CHOICES = ("reference", "cpu", "cpu-portable", "cpu-avx2", "cpu-avx512")
@@ -28,6 +38,7 @@ class _KernelSet:
     name: str
     encode: Callable[..., CodedBlock]
     decode: Callable[..., NDArray[np.uint8]]
+    synthesise: Callable[..., None]
 
 
 def encode(
@@ -81,6 +92,41 @@ def decode(
     )
 
 
+def synthesise(
+    coefficients: NDArray[np.int16],
+    basis: NDArray[np.int16],
+    scales: NDArray[np.float32],
+    means: NDArray[np.float32],
+    out: NDArray[Any],
+    *,
+    planes: Sequence[PlaneLayout],
+    rotations: Sequence[Turn],
+    num_tokens: int,
+    first_token: int,
+    dtype: str,
+    threads: int = 1,
+) -> None:
+    """Write coefficients (rows, C) @ basis (C, columns) * scales + means into planes of `out`.
+
+    The columns are those of the planes side by side. Row r is token first_token + r of planes
+    (heads, num_tokens, dim), rotated where a plane says so, then rounded to `dtype` (float32,
+    bfloat16 or float16); `out` is one array, of float32 or of the bits of 16-bit values.
+    """
+    _active().synthesise(
+        coefficients,
+        basis,
+        scales,
+        means,
+        out,
+        planes=planes,
+        rotations=rotations,
+        num_tokens=num_tokens,
+        first_token=first_token,
+        dtype=dtype,
+        threads=threads,
+    )
+
+
 def active_set() -> str:
     """The name of the kernel set in use: reference, cpu-portable, cpu-avx2 or cpu-avx512."""
     return _active().name
@@ -112,8 +158,13 @@ def _select(choice: str | None) -> _KernelSet:
     isa = isas[0] if choice in (None, "cpu") else str(choice).removeprefix("cpu-")
     if isa not in isas:
         raise ValueError(f"{CHOICE_VARIABLE}={choice}: this machine runs only {', '.join(isas)}")
-    return _KernelSet(f"cpu-{isa}", partial(cpu.encode, isa=isa), partial(cpu.decode, isa=isa))
+    return _KernelSet(
+        f"cpu-{isa}",
+        partial(cpu.encode, isa=isa),
+        partial(cpu.decode, isa=isa),
+        partial(cpu.synthesise, isa=isa),
+    )
 
 
 def _reference_set() -> _KernelSet:
-    return _KernelSet("reference", reference.encode, reference.decode)
+    return _KernelSet("reference", reference.encode, reference.decode, synthesis.synthesise)

@@ -1,3 +1,6 @@
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,4 +28,19 @@ def decode(
     threads: int,
     isa: str,
 ) -> tuple[int, int]: ...
+def synthesise(
+    coefficients: NDArray[np.int16],
+    basis: NDArray[np.int16],
+    scales: NDArray[np.float32],
+    means: NDArray[np.float32],
+    out: NDArray[Any],
+    *,
+    planes: Sequence[tuple[int, int, int, int | None]],
+    rotations: Sequence[tuple[NDArray[np.float32], NDArray[np.float32], bool]],
+    num_tokens: int,
+    first_token: int,
+    dtype: str,
+    threads: int,
+    isa: str,
+) -> None: ...
 def supported() -> list[str]: ...

@@ -1,4 +1,4 @@
-"""What every kernel set checks about its arguments, and the errors it raises about them.
+"""What every coder checks about its arguments, and the errors it raises about them.
 
 Mistakes of the caller are ValueError and TypeError. Whatever a decoder reads from a bitstream may
 be hostile, so its contents are checked as well and answered with BitstreamError.
@@ -37,7 +37,7 @@ def check_encode(
     threads: int,
 ) -> Grid:
     """The grid of a block to encode, after every check but that its symbols can be coded."""
-    _check_array(symbols, "symbols", dtype=np.uint8, ndim=2)
+    check_array(symbols, "symbols", dtype=np.uint8, ndim=2)
     num_rows, num_columns = symbols.shape
     if num_columns != table_ids.size:
         raise ValueError(f"symbols has {num_columns} columns, table_ids {table_ids.size}")
@@ -68,8 +68,8 @@ def check_decode(
     threads: int,
 ) -> Grid:
     """The grid of a block to decode, after every check but those of decoding itself."""
-    _check_array(words, "words", dtype=np.uint16, ndim=1)
-    _check_array(sizes, "sizes", dtype=np.uint32, ndim=1)
+    check_array(words, "words", dtype=np.uint16, ndim=1)
+    check_array(sizes, "sizes", dtype=np.uint32, ndim=1)
     if num_rows < 0:
         raise ValueError(f"num_rows must not be negative, got {num_rows}")
     grid = _check_tables(
@@ -105,6 +105,14 @@ def raise_damaged(substream: int, reason: str) -> NoReturn:
     raise BitstreamError(f"substream {substream} {reason}", field="words")
 
 
+def check_array(array: NDArray[Any], name: str, *, dtype: type[np.generic], ndim: int) -> None:
+    """Refuse an array of another type or number of dimensions."""
+    if array.dtype != dtype:
+        raise TypeError(f"{name} must be {np.dtype(dtype)}, got {array.dtype}")
+    if array.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} dimensions, got shape {array.shape}")
+
+
 def _check_tables(
     table_ids: NDArray[np.int32],
     frequencies: NDArray[np.uint16],
@@ -115,8 +123,8 @@ def _check_tables(
     groups_per_substream: int,
     threads: int,
 ) -> Grid:
-    _check_array(table_ids, "table_ids", dtype=np.int32, ndim=1)
-    _check_array(frequencies, "frequencies", dtype=np.uint16, ndim=2)
+    check_array(table_ids, "table_ids", dtype=np.int32, ndim=1)
+    check_array(frequencies, "frequencies", dtype=np.uint16, ndim=2)
     if lanes not in LANE_COUNTS:
         raise ValueError(f"lanes must be one of {LANE_COUNTS}, got {lanes}")
     if min(rows_per_substream, groups_per_substream, threads) < 1:
@@ -130,13 +138,6 @@ def _check_tables(
     grid = Grid(num_rows, table_ids.size // lanes, rows_per_substream, groups_per_substream)
     _check_table_ids(table_ids, len(frequencies), columns_per_part=groups_per_substream * lanes)
     return grid
-
-
-def _check_array(array: NDArray[Any], name: str, *, dtype: type[np.generic], ndim: int) -> None:
-    if array.dtype != dtype:
-        raise TypeError(f"{name} must be {np.dtype(dtype)}, got {array.dtype}")
-    if array.ndim != ndim:
-        raise ValueError(f"{name} must have {ndim} dimensions, got shape {array.shape}")
 
 
 def _check_frequencies(frequencies: NDArray[np.uint16]) -> None:

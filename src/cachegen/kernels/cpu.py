@@ -1,10 +1,14 @@
-"""The native kernel set: `reference`, byte for byte, in C++ for the instruction sets of CPUs."""
+"""The native kernel set: the references, byte for byte, in C++ for the instruction sets of CPUs."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cachegen.kernels import _native, checks
-from cachegen.kernels.layout import CodedBlock
+from cachegen.kernels.layout import CodedBlock, PlaneLayout, Turn
+from cachegen.kernels.synthesis_checks import check_synthesise
 
 # In the order of the native statuses; 0 means that all is well.
 REASONS = {
@@ -99,3 +103,51 @@ def decode(
     if status:
         checks.raise_damaged(substream, REASONS[status])
     return symbols
+
+
+def synthesise(
+    coefficients: NDArray[np.int16],
+    basis: NDArray[np.int16],
+    scales: NDArray[np.float32],
+    means: NDArray[np.float32],
+    out: NDArray[Any],
+    *,
+    planes: Sequence[PlaneLayout],
+    rotations: Sequence[Turn],
+    num_tokens: int,
+    first_token: int,
+    dtype: str,
+    threads: int = 1,
+    isa: str | None = None,
+) -> None:
+    """As synthesis.synthesise; `isa` forces an instruction set other than the fastest."""
+    check_synthesise(
+        coefficients,
+        basis,
+        scales,
+        means,
+        out,
+        planes=planes,
+        rotations=rotations,
+        num_tokens=num_tokens,
+        first_token=first_token,
+        dtype=dtype,
+        threads=threads,
+    )
+    _native.synthesise(
+        np.ascontiguousarray(coefficients),
+        np.ascontiguousarray(basis),
+        np.ascontiguousarray(scales),
+        np.ascontiguousarray(means),
+        out,
+        planes=[(plane.heads, plane.dim, plane.offset, plane.rotation) for plane in planes],
+        rotations=[
+            (np.ascontiguousarray(turn.cos), np.ascontiguousarray(turn.sin), turn.interleaved)
+            for turn in rotations
+        ],
+        num_tokens=num_tokens,
+        first_token=first_token,
+        dtype=dtype,
+        threads=threads,
+        isa=isa or supported_isas()[0],
+    )

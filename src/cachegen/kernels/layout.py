@@ -1,4 +1,4 @@
-"""The shape of a coded block: constants, the coded arrays, and how a block is cut into substreams.
+"""The shapes of what kernels take: coded blocks cut into substreams, and planes to fill.
 
 A block is a rectangle of uint8 symbols, (rows, columns). `lanes` adjacent columns make a group;
 a grid of rectangles of rows x groups makes the substreams. FORMAT.md is normative.
@@ -66,3 +66,40 @@ class Grid:
                     group=group,
                     group_end=min(group + self.groups_per_substream, self.num_groups),
                 )
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneLayout:
+    """Where a plane (heads, num_tokens, dim) begins in an array, and how it is rotated.
+
+    Attributes:
+        heads: of the plane.
+        dim: values of a head.
+        offset: of the plane's first value, in elements.
+        rotation: an index into the rotations given with it, or None.
+    """
+
+    heads: int
+    dim: int
+    offset: int
+    rotation: int | None = None
+
+    @property
+    def width(self) -> int:
+        """Values per token."""
+        return self.heads * self.dim
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Turn:
+    """A rotation of the first 2 * pairs dimensions of a head, row by row.
+
+    Attributes:
+        cos: float32 (rows, pairs).
+        sin: likewise.
+        interleaved: dimensions 2i and 2i + 1 make a pair; otherwise i and i + pairs.
+    """
+
+    cos: NDArray[np.float32]
+    sin: NDArray[np.float32]
+    interleaved: bool = False

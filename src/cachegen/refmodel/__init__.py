@@ -14,13 +14,18 @@ def weights_path() -> Path:
     return Path(str(files(__package__))) / "weights"
 
 
-def profile_path(preset: str = "plain") -> Path:
-    """The model's profile, `plain` or `paper`."""
+def profile_path(preset: str = "transform") -> Path:
+    """The model's profile: `transform`, `plain` or `paper`; the last does not ship."""
     return Path(str(files(__package__))) / "profiles" / f"{preset}.safetensors"
 
 
 def text_names() -> tuple[str, ...]:
-    """The names of the shipped texts: `train-*` were trained on, `heldout-*` were not."""
+    """The names of the shipped texts, novels and Python's documentation.
+
+    Profiles learn from `train-*` and place their levels on `heldout-*`. `eval-*` and
+    `heldout-chesterton` are for measurements only. Of all these the model was trained on the
+    novels of `train-*`.
+    """
     folder = Path(str(files(__package__))) / "texts"
     return tuple(sorted(path.stem for path in folder.glob("*.txt")))
 

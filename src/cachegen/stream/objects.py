@@ -6,9 +6,17 @@ import hashlib
 from collections.abc import Callable
 
 from cachegen.bitstream.format import unpack
-from cachegen.bitstream.manifest import ChunkEntry, StoredObject
+from cachegen.bitstream.identity import TOKEN_BYTES, tokens_from_bytes
+from cachegen.bitstream.manifest import ChunkEntry, StoredObject, tokens_key
 from cachegen.codec.encoded import EncodedChunk
-from cachegen.errors import BitstreamError, CacheGenError, KeyNotFound, ProfileMismatch, StoreError
+from cachegen.errors import (
+    BitstreamError,
+    CacheGenError,
+    KeyNotFound,
+    ProfileMismatch,
+    StoreError,
+    TokensMismatch,
+)
 from cachegen.store import Buffer, Store, read
 
 _ATTEMPTS = 4
@@ -45,7 +53,7 @@ def adopt(store: Store, key: str, *, check: Callable[[bytes], object]) -> bytes 
         check(data)
     except KeyNotFound:
         return None
-    except (BitstreamError, ProfileMismatch):
+    except (BitstreamError, ProfileMismatch, TokensMismatch):
         store.delete(key)
         return None
     return data
@@ -74,6 +82,23 @@ def fetch(store: Store, stored: StoredObject) -> bytes:
         )
     check_digest(digest.digest(), stored.sha256, field=stored.key)
     return b"".join(parts)
+
+
+def fetch_tokens(store: Store, chunk: ChunkEntry) -> list[int]:
+    """The tokens of a context's last chunk, which are stored with the context.
+
+    Raises:
+        KeyNotFound: they are gone.
+        BitstreamError: they are not as many as the context has.
+        StoreError: the store fails.
+    """
+    key, size_bytes = tokens_key(chunk.chunk_id), TOKEN_BYTES * chunk.stop
+    (found,) = store.lookup([key])
+    if found not in (None, size_bytes):
+        raise BitstreamError(f"expected {size_bytes} bytes, got {found}", field=key)
+    tokens = tokens_from_bytes(read(store, key, max_bytes=size_bytes))
+    own: list[int] = tokens[chunk.start :].tolist()
+    return own
 
 
 def check_digest(found: bytes, expected: bytes, *, field: str) -> None:

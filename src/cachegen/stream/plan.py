@@ -15,7 +15,7 @@ from cachegen.codec.profile import NO_PROFILE, Profile
 from cachegen.kvcache import KVCache
 from cachegen.stream.lineage import Ids
 
-_CODECS_WITH_PROFILE = ("plain", "paper")
+_CODECS_WITH_PROFILE = ("transform", "plain", "paper")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,18 @@ from cachegen.bitstream.manifest import EXACT_LEVELS, ChunkEntry, Manifest, Stor
 from cachegen.codec.codec import decode_chunk
 from cachegen.codec.levels import TEXT
 from cachegen.codec.profile import Profile
-from cachegen.errors import BitstreamError, KeyNotFound, ProfileMismatch, StoreError, StoreTimeout
+from cachegen.errors import (
+    BitstreamError,
+    KeyNotFound,
+    ProfileMismatch,
+    StoreError,
+    StoreTimeout,
+    TokensMismatch,
+)
 from cachegen.kvcache import KVCache
 from cachegen.store import Store
 from cachegen.stream.assembly import Assembly
-from cachegen.stream.objects import describe_failure, open_chunk
+from cachegen.stream.objects import describe_failure, fetch_tokens, open_chunk
 from cachegen.stream.preference import in_order_of_preference
 from cachegen.stream.prefetch import Fetched, fetch_ahead, fetch_timed
 from cachegen.stream.profiles import Profiles
@@ -125,7 +132,7 @@ class Run:
                 is_first = stored is objects[0]
                 fetched = first.result() if is_first else fetch_timed(self.store, stored)
                 self._append(fetched, chunk, stored, profile)
-            except (KeyNotFound, BitstreamError, ProfileMismatch) as error:
+            except (KeyNotFound, BitstreamError, ProfileMismatch, TokensMismatch) as error:
                 reasons.append(f"{stored.level}: {describe_failure(error)}")
             else:
                 self._record(chunk, stored, reason="; ".join(reasons))
@@ -141,8 +148,18 @@ class Run:
             coded = open_chunk(
                 fetched.data, entry=chunk, level=stored.level, fingerprint=self.fingerprint
             )
-            part = decode_chunk(coded, profile=profile)
+        tokens = self._own_tokens(chunk) if coded.codec == "transform" else None
+        with self.clock.measure("decode"):
+            part = decode_chunk(coded, profile=profile, tokens=tokens)
             self._assembly.append(self._fitting(part).to(self.device))
+
+    def _own_tokens(self, chunk: ChunkEntry) -> list[int]:
+        """All tokens of a chunk, also those behind the wanted ones."""
+        known: list[int] = self.tokens[chunk.start : chunk.stop].tolist()
+        if len(known) == chunk.num_tokens:
+            return known
+        with self.clock.measure("fetch"):
+            return known + fetch_tokens(self.store, chunk)[len(known) :]
 
     def _fitting(self, part: KVCache) -> KVCache:
         """The tokens of a decoded chunk that are wanted."""

@@ -18,6 +18,7 @@ from cachegen.bitstream.manifest import (
 )
 from cachegen.codec.profile import Profile
 from cachegen.codec.rope import RopeMap
+from cachegen.codec.transform import check_tokens
 from cachegen.errors import BitstreamError, KeyNotFound
 from cachegen.kvcache import KVCache
 from cachegen.store import Store
@@ -74,7 +75,7 @@ def save(
     known = tokens_from_bytes(tokens_to_bytes(tokens))
     lineage = Lineage(fingerprint, salt, extra, exact, complete=kv.is_complete)
     ids = Ids(known, lineage)
-    job = _Job(kv, store, profile, rope, fingerprint)
+    job = _Job(kv, known.tolist(), store, profile, rope, fingerprint)
     wanted = plan_levels(profile, levels, exact=exact)
     chunks = plan_chunks(kv, ids, chunk_tokens=chunk_tokens)
     prefix = _stored_prefix(store, known[: kv.start], lineage) if kv.start else ()
@@ -91,9 +92,10 @@ def save(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    """What one call of `save` works on."""
+    """What one call of `save` works on; the tokens are the context's, from its first one on."""
 
     kv: KVCache
+    tokens: list[int]
     store: Store
     profile: Profile | None
     rope: RopeMap | None
@@ -155,20 +157,25 @@ def _store_objects(
 def _store_object(
     job: _Job, item: PlannedObject, *, is_there: bool, parents: dict[str, str]
 ) -> bytes:
-    def check(data: bytes) -> object:
-        return open_chunk(data, entry=item.chunk, level=item.level, fingerprint=job.fingerprint)
+    tokens = job.tokens[item.chunk.start : item.chunk.stop]
+
+    def check(data: bytes) -> None:
+        chunk = open_chunk(data, entry=item.chunk, level=item.level, fingerprint=job.fingerprint)
+        if chunk.codec == "transform":
+            check_tokens(chunk, tokens)
 
     found = adopt(job.store, item.key, check=check) if is_there else None
     if found is not None:
         return found
-    data = _encode(job, item)
+    data = _encode(job, item, tokens)
     return put_or_adopt(job.store, item.key, data, check=check, parent=parents.get(item.level))
 
 
-def _encode(job: _Job, item: PlannedObject) -> bytes:
+def _encode(job: _Job, item: PlannedObject, tokens: list[int]) -> bytes:
     first, stop = item.chunk.start - job.kv.start, item.chunk.stop - job.kv.start
     return encode(
         job.kv.slice(first, stop),
+        tokens=tokens,
         profile=job.profile,
         level=item.level,
         rope=job.rope,

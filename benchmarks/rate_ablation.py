@@ -1,0 +1,189 @@
+"""What each part of the transform codec is worth, along a greedy path of configurations.
+
+Every configuration is learned from the same samples, gets the same steps, and is measured in real
+bytes like any method. The path starts from principal components of each plane as it is cached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from rate_baselines import profile_coder
+from rate_coder import Coder
+from rate_curves import bits_at, of
+from rate_measure import evaluators, measure_all
+from rate_texts import CONTINUATION_TOKENS, domains, learning_samples
+from record import append
+
+from cachegen import refmodel
+from cachegen.cli.models import load_model
+from cachegen.codec import analysis
+from cachegen.codec.learn import learn
+from cachegen.codec.levels import EncodingLevel
+from cachegen.codec.moments import Moments, gather
+from cachegen.codec.profile import Profile
+from cachegen.codec.rope import RopeMap
+from cachegen.codec.sample import Sample
+from cachegen.codec.train import TransformTraining
+from cachegen.engines.hf_learning import token_features
+from cachegen.engines.hf_rope import rope_map
+from cachegen.engines.hf_tasks import first_tokens
+
+TARGET_KL = 0.003
+STEPS = (4.5, 3.0, 2.0, 1.35, 0.9, 0.6, 0.4, 0.27, 0.18)
+_NO_BOUND = 1e9
+_PLAIN_ROUNDING = {"ROUNDING": 0.5}
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """One way to learn and to round.
+
+    Attributes:
+        name: what it adds to the one before.
+        unrotate: whether rotations are taken off keys.
+        layers: of a group, keys and values together; 0 for each plane by itself.
+        metric: `none`, `weights` (one for each plane) or `fisher`.
+        lag_ranks: text features of the token itself, of the one before, and so on.
+        num_sinks: first tokens kept at eight bits.
+        dead_zone: whether more than half a step becomes zero.
+    """
+
+    name: str
+    unrotate: bool = True
+    layers: int = 0
+    metric: str = "fisher"
+    lag_ranks: tuple[int, ...] = ()
+    num_sinks: int = 4
+    dead_zone: bool = False
+
+    def rounding(self) -> AbstractContextManager[object]:
+        """Within it, coding rounds as this configuration wants."""
+        return patch.multiple(analysis, **({} if self.dead_zone else _PLAIN_ROUNDING))
+
+
+def path(num_layers: int) -> tuple[Configuration, ...]:
+    """From components of single planes to the whole codec, and what leaving out sinks does."""
+    start = Configuration("planes as cached", unrotate=False, metric="none")
+    unrotated = replace(start, name="un-rotated keys", unrotate=True)
+    joint = replace(unrotated, name="K and V of a layer", layers=1)
+    pairs = replace(joint, name="pairs of layers", layers=2)
+    everything = replace(pairs, name="all layers", layers=num_layers)
+    weights = replace(everything, name="weights of planes", metric="weights")
+    metric = replace(weights, name="Fisher metric", metric="fisher")
+    token = replace(metric, name="text: own token", lag_ranks=(128,))
+    lags = replace(token, name="text: two tokens before", lag_ranks=(128, 48, 48))
+    dead_zone = replace(lags, name="dead zone", dead_zone=True)
+    no_sinks = replace(dead_zone, name="no sinks", num_sinks=0)
+    layout = (start, unrotated, joint, pairs, everything)
+    return (*layout, weights, metric, token, lags, dead_zone, no_sinks)
+
+
+def configured_coders(
+    configuration: Configuration,
+    samples: Sequence[Sample],
+    rope: RopeMap,
+    features: np.ndarray,
+) -> list[Coder]:
+    """A coder for each step; they have to run within `configuration.rounding()`."""
+    training = _learn(configuration, samples, rope, features)
+    levels = [EncodingLevel(f"step-{i}", "transform", step) for i, step in enumerate(STEPS)]
+    profile = training.finish(lambda: samples, levels, default_level=levels[0].name)
+    unbounded = tuple(replace(level, bound=_NO_BOUND) for level in profile.levels)
+    profile = replace(profile, levels=unbounded)
+    return [
+        replace(profile_coder("transform", profile, level.name), method=configuration.name)
+        for level in levels
+    ]
+
+
+def _learn(
+    configuration: Configuration, samples: Sequence[Sample], rope: RopeMap, features: np.ndarray
+) -> TransformTraining:
+    geometry = samples[0].kv.geometry
+    rope = rope if configuration.unrotate else RopeMap.none(len(geometry.planes))
+    planes = len(geometry.planes)
+    together = 2 * configuration.layers or 1
+    groups = [tuple(range(p, min(p + together, planes))) for p in range(0, planes, together)]
+    known = features if configuration.lag_ranks else np.zeros((0, 0), np.float32)
+    moments = gather(
+        samples,
+        rope=rope,
+        groups=groups,
+        features=known,
+        lags=len(configuration.lag_ranks),
+        num_sinks=configuration.num_sinks,
+        progress=lambda message: None,
+    )
+    learned = learn(
+        _with_metric(moments, groups, configuration.metric),
+        groups,
+        known,
+        lag_ranks=configuration.lag_ranks,
+        most_coefficients=max(sum(geometry.planes[p].width for p in group) for group in groups),
+        num_sinks=configuration.num_sinks,
+    )
+    return TransformTraining(learned, geometry, rope, bytes(32))
+
+
+def _with_metric(moments: Moments, groups: Sequence[tuple[int, ...]], kind: str) -> Moments:
+    """The same moments with simpler second moments of gradients."""
+    if kind == "fisher":
+        return moments
+    widths = [[moments.geometry.planes[p].width for p in group] for group in groups]
+    found = []
+    for gg, own in zip(moments.gg, widths, strict=True):
+        means = torch.cat([part.mean().expand(len(part)) for part in gg.diagonal().split(own)])
+        found.append(means.diag() if kind == "weights" else torch.eye(len(gg), dtype=gg.dtype))
+    return replace(moments, gg=found)
+
+
+def between_levels(profile: Profile, samples: Sequence[Sample]) -> Iterator[Coder]:
+    """The profile's own transform at steps half-way between those of its levels."""
+    assert profile.transform is not None
+    training = TransformTraining(
+        profile.transform, profile.geometry, profile.rope, profile.fingerprint
+    )
+    levels = [
+        EncodingLevel(
+            f"{worse.name}-{better.name}", "transform", math.sqrt(worse.step * better.step)
+        )
+        for worse, better in pairwise(profile.levels)
+    ]
+    finished = training.finish(lambda: samples, levels, default_level=levels[0].name)
+    for level in levels:
+        yield profile_coder("transform", finished, level.name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--windows", type=int, default=12, help="in each domain")
+    parser.add_argument("--contexts", type=int, default=60, help="to learn from")
+    options = parser.parse_args()
+    model, tokenizer = load_model(refmodel.weights_path())
+    learned = learning_samples(
+        model, tokenizer, count=options.contexts, continuation_tokens=CONTINUATION_TOKENS
+    )
+    features = token_features(model, prefix=first_tokens(tokenizer))
+    found = domains(tokenizer, num_windows=options.windows, num_tasks=1, data=None)
+    judges, run = evaluators(model, found.windows), int(time.time())
+    for configuration in path(learned[0].kv.num_layers):
+        coders = configured_coders(configuration, learned, rope_map(model), features)
+        with configuration.rounding():
+            rows = [row for every in measure_all(coders, judges) for row in every]
+        append("rate_ablation", [{"run": run} | asdict(row) for row in rows])
+        at = {name: bits_at(of(rows, configuration.name, name), TARGET_KL) for name in judges}
+        print(f"{configuration.name:24}", at, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The methods to compare with: uniform quantisers, and presets `plain` and `paper` at any step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from rate_coder import Coder, Tokens, pack_bits, packed_size, unpack_bits
+
+from cachegen.bitstream.chunk import decode, encode
+from cachegen.codec import matrix, paper, plain
+from cachegen.codec.levels import EncodingLevel
+from cachegen.codec.model import CodingModel
+from cachegen.codec.profile import Profile
+from cachegen.codec.rope import RopeMap
+from cachegen.codec.tables import MAX_TABLES, cluster, table_frequencies
+from cachegen.codec.vectors import bfloat16_above, from_bits, largest, to_bits
+from cachegen.kvcache import Geometry, KVCache
+
+UNIFORM_BITS = (3, 4, 5, 6, 8)
+PLAIN_STEPS = (2.8, 1.85, 1.2, 0.8, 0.53, 0.35, 0.23, 0.15)
+PAPER_STEPS = (1.1, 0.75, 0.5, 0.34, 0.23, 0.155, 0.105, 0.07)
+_TABLE_MARGIN = 3
+
+
+def uniform_coders(geometry: Geometry) -> list[Coder]:
+    """Each head's vector of each token on its own grid of so many bits, with a bfloat16 scale."""
+    return [
+        Coder(
+            "uniform", str(bits), partial(_encode_uniform, bits), _uniform_decoder(bits, geometry)
+        )
+        for bits in UNIFORM_BITS
+    ]
+
+
+def plain_coders(samples: Sequence[KVCache], rope: RopeMap) -> Iterator[Coder]:
+    """Preset `plain`: each step with a profile, and so with 64 tables, of its own."""
+    found = plain.statistics(samples, rope)
+    for step in PLAIN_STEPS:
+        blank = plain.blank_model(found, rope, step)
+        counts = sum(plain.symbol_counts(kv, blank) for kv in samples)
+        sums, ids = cluster(counts, max_tables=MAX_TABLES)
+        tables = table_frequencies(sums, margin=_TABLE_MARGIN, escape=True)
+        model = CodingModel(blank.steps, ids, tables, found.means, rope)
+        profile = one_level_profile("plain", step, found.rms, model, found.geometry)
+        yield profile_coder("plain", profile, profile.default_level)
+
+
+def paper_coders(samples: Sequence[KVCache]) -> Iterator[Coder]:
+    """Preset `paper`: at each step a table for every channel of anchors and of deltas."""
+    geometry = samples[0].geometry
+    for step in PAPER_STEPS:
+        model = paper.fit(samples, geometry, step, margin=_TABLE_MARGIN)
+        scales = paper.bins(geometry, 1.0)
+        profile = one_level_profile("paper", step, scales, model, geometry)
+        yield profile_coder("paper", profile, profile.default_level)
+
+
+def one_level_profile(
+    codec: str, step: float, scales: np.ndarray, model: CodingModel, geometry: Geometry
+) -> Profile:
+    """A profile with a single level, named by its step."""
+    name = f"step-{step:g}".replace(".", "_")
+    return Profile(
+        codec=codec,
+        fingerprint=bytes(32),
+        geometry=geometry,
+        levels=(EncodingLevel(name, codec, step),),
+        default_level=name,
+        rope=model.rope,
+        scales=scales,
+        means=model.means,
+        frequencies=model.frequencies,
+        table_ids=(model.table_ids,),
+    )
+
+
+def profile_coder(method: str, profile: Profile, level: str) -> Coder:
+    """A level of a profile through the bitstream: whole packed chunks are counted."""
+
+    def to_bytes(kv: KVCache, tokens: Tokens) -> bytes:
+        return encode(kv, tokens=tokens, profile=profile, level=level, threads=1)
+
+    def from_bytes(data: bytes, tokens: Tokens) -> KVCache:
+        return decode(data, tokens=tokens, profile=profile, threads=1)
+
+    return Coder(method, level, to_bytes, from_bytes)
+
+
+def _encode_uniform(bits: int, kv: KVCache, tokens: Tokens) -> bytes:
+    del tokens
+    limit = 2 ** (bits - 1) - 1
+    scales, codes = [], []
+    for plane in kv.planes():
+        rows = plane.to(torch.float32)
+        scale = bfloat16_above(largest(rows) / limit)
+        code = (rows / torch.where(scale > 0, scale, 1.0)).round_() + limit
+        scales.append(to_bits(scale))
+        codes.append(code.to(torch.uint8).numpy().ravel())
+    return np.concatenate(scales).tobytes() + pack_bits(np.concatenate(codes), bits)
+
+
+def _uniform_decoder(bits: int, geometry: Geometry) -> partial[KVCache]:
+    return partial(_decode_uniform, bits, geometry)
+
+
+def _decode_uniform(bits: int, geometry: Geometry, data: bytes, tokens: Tokens) -> KVCache:
+    vectors = sum(plane.heads for plane in geometry.planes) * len(tokens)
+    count = geometry.values_per_token * len(tokens)
+    assert len(data) == 2 * vectors + packed_size(count, bits)
+    scales = from_bits(np.frombuffer(data, np.uint16, vectors))
+    codes = unpack_bits(data[2 * vectors :], bits, count=count).astype(np.float32)
+    centred = torch.from_numpy(codes - (2 ** (bits - 1) - 1))
+    planes = {}
+    for index, plane in enumerate(geometry.planes):
+        shape = (plane.heads, len(tokens), plane.dim)
+        own, centred = centred[: plane.width * len(tokens)], centred[plane.width * len(tokens) :]
+        scale, scales = scales[: plane.heads * len(tokens)], scales[plane.heads * len(tokens) :]
+        rows = own.view(shape) * scale.view(plane.heads, len(tokens), 1)
+        planes[index] = matrix.saturate(rows, geometry.dtype).to(geometry.dtype)
+    return matrix.from_planes(planes, geometry, start=0, num_tokens=len(tokens))

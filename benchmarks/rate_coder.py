@@ -1,0 +1,53 @@
+"""What every method of the rate-quality study is: bytes from a cache, and a cache from bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cachegen.kvcache import KVCache
+
+Tokens = Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Coder:
+    """One point of a method's curve.
+
+    Attributes:
+        method: `uniform`, `paper`, `plain`, `kvtc` or `transform`.
+        level: which point of the method's curve.
+        encode: a cache from position 0 and its tokens to all bytes that have to be stored.
+        decode: those bytes and the tokens to the cache.
+    """
+
+    method: str
+    level: str
+    encode: Callable[[KVCache, Tokens], bytes]
+    decode: Callable[[bytes, Tokens], KVCache]
+
+    def roundtrip(self, kv: KVCache, tokens: Tokens) -> KVCache:
+        """The cache as it comes back."""
+        return self.decode(self.encode(kv, tokens), tokens)
+
+
+def pack_bits(codes: np.ndarray, num_bits: int) -> bytes:
+    """Codes below 2**num_bits, uint8 (n,), one after the other without gaps."""
+    bits = np.unpackbits(codes[:, None], axis=1)[:, 8 - num_bits :]
+    return np.packbits(bits).tobytes()
+
+
+def unpack_bits(data: bytes, num_bits: int, *, count: int) -> np.ndarray:
+    """The inverse of `pack_bits`: uint8 (count,)."""
+    packed = np.frombuffer(data, np.uint8)
+    bits = np.unpackbits(packed, count=count * num_bits).reshape(count, num_bits)
+    padded = np.zeros((count, 8), np.uint8)
+    padded[:, 8 - num_bits :] = bits
+    return np.packbits(padded)
+
+
+def packed_size(count: int, num_bits: int) -> int:
+    """How many bytes `pack_bits` makes."""
+    return -(-count * num_bits // 8)

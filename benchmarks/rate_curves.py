@@ -1,0 +1,79 @@
+"""From rows to figures: bits at equal KL on the same domain, and the worst over domains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from rate_measure import Row
+
+
+def bits_at(rows: Sequence[Row], kl: float) -> float | None:
+    """Bits per value at which a curve reaches this KL: log KL is linear between its points.
+
+    The first crossing counts where there are several; None outside of the curve.
+    """
+    curve = sorted((row.bits_per_value, row.kl) for row in rows)
+    for (fewer, worse), (more, better) in pairwise(curve):
+        if worse >= kl >= better > 0:
+            if worse == better:
+                return fewer
+            share = math.log(worse / kl) / math.log(worse / better)
+            return fewer + share * (more - fewer)
+    return None
+
+
+def of(rows: Sequence[Row], method: str, domain: str) -> list[Row]:
+    """The curve of a method on a domain."""
+    return [row for row in rows if (row.method, row.domain) == (method, domain)]
+
+
+def bits_at_default(
+    rows: Sequence[Row], method: str, default: Sequence[Row]
+) -> tuple[float | None, float | None, str | None]:
+    """What a method needs at the KL of the default level, in the domain where we win least.
+
+    Returns:
+        Its bits per value there, these over the default level's own in the same domain, and the
+        domain. None where the method's curve spans the KL in no domain.
+    """
+    found = []
+    for own in default:
+        bits = bits_at(of(rows, method, own.domain), own.kl)
+        if bits is not None:
+            found.append((bits / own.bits_per_value, bits, own.domain))
+    if not found:
+        return None, None, None
+    ratio, bits, domain = min(found)
+    return bits, ratio, domain
+
+
+def summarise(rows: Sequence[Row], default_level: str) -> dict[str, object]:
+    """Every figure in its worst domain, and which one that is."""
+    default = [row for row in rows if (row.method, row.level) == ("transform", default_level)]
+    largest = max(default, key=lambda row: row.bits_per_value)
+    farthest = max(default, key=lambda row: row.kl)
+    int8 = min(
+        (row for row in rows if (row.method, row.level) == ("uniform", "8")),
+        key=lambda row: row.bits_per_value,
+    )
+    answer_kls = [row.answer_kl for row in default if row.answer_kl is not None]
+    found: dict[str, object] = {
+        "default_level": default_level,
+        "default_bits_per_value": largest.bits_per_value,
+        "default_bits_domain": largest.domain,
+        "default_kl": farthest.kl,
+        "default_kl_domain": farthest.domain,
+        "default_answer_kl": max(answer_kls, default=None),
+        "default_rel_ppl": max(row.rel_ppl for row in default),
+        "default_top1": min(row.top1 for row in default),
+        "int8_bits": int8.bits_per_value,
+        "int8_over_default": int8.bits_per_value / largest.bits_per_value,
+    }
+    for method in ("paper", "plain", "kvtc"):
+        bits, ratio, domain = bits_at_default(rows, method, default)
+        found[f"{method}_bits_at_default_kl"] = bits
+        found[f"{method}_over_default"] = ratio
+        found[f"{method}_domain"] = domain
+    return found

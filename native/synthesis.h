@@ -1,0 +1,50 @@
+// Coefficients to planes: sums of products in integers, scaled, turned by position, rounded, and
+// stored plane by plane. cachegen/kernels/synthesis.py is the definition.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "synthesis_kernel.h"
+
+namespace cachegen {
+
+// A rotation by the positions of the rows.
+struct Turn {
+  const float* cos;  // (rows, pairs), sin likewise
+  const float* sin;
+  size_t rows;
+  size_t pairs;
+  bool interleaved;  // pairs are neighbours; otherwise their halves are `pairs` apart
+};
+
+struct Plane {
+  size_t heads;
+  size_t dim;
+  size_t offset;  // in `out`, in elements
+  std::optional<size_t> turn;
+};
+
+struct Synthesis {
+  size_t rows;
+  size_t depth;    // coefficients of a row
+  size_t columns;  // heads * dim of all planes
+  const int16_t* coefficients;  // (rows, depth)
+  const int16_t* basis;         // (depth, columns)
+  const float* scales;          // (columns), means likewise
+  const float* means;
+  std::vector<Plane> planes;
+  std::vector<Turn> turns;
+  size_t num_tokens;   // of a plane in `out`, which is (heads, num_tokens, dim)
+  size_t first_token;  // where row 0 goes
+  Dtype dtype;
+  void* out;
+  size_t out_size;  // in elements
+};
+
+// Throws std::invalid_argument if arguments contradict each other or `out`.
+void synthesise(const Synthesis& synthesis, const SynthesisKernel& kernel, size_t threads);
+
+}  // namespace cachegen

@@ -1,0 +1,54 @@
+// The contract that every instruction set implements: a tile of sums, and a head made of sums.
+//
+// Panels, buffers and threads are the caller's, so that no library code is compiled for an
+// instruction set that the machine may not have.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace cachegen {
+
+enum class Dtype : int { float32 = 0, bfloat16 = 1, float16 = 2 };
+constexpr int kDtypes = 3;
+
+// Two neighbours along the depth, which multiply-add instructions take at once.
+struct Duo {
+  int16_t first;
+  int16_t second;
+};
+
+// One head of a few rows. Its dimensions lie in packed order: the first of every turning pair, the
+// second of every pair, then those that do not turn.
+struct Head {
+  size_t rows;
+  size_t dim;
+  size_t pairs;         // that turn; 0 if none do
+  bool interleaved;     // how pairs lie in `out`
+  const int32_t* sums;  // (rows, dim), rows `stride` apart
+  size_t stride;
+  const float* scales;  // (dim), means likewise
+  const float* means;
+  const float* cos;  // (rows, pairs), sin likewise
+  const float* sin;
+  void* out;  // (rows, dim)
+};
+
+// Rows worked on at a time, few enough that a plane's sums stay in the cache.
+constexpr size_t kBlockRows = 48;
+constexpr size_t kPanelAlignment = 64;
+
+struct SynthesisKernel {
+  size_t rows;   // of a tile; a divisor of kBlockRows
+  size_t width;  // columns of a tile
+  // The tile of sums modulo 2^32, its rows `stride` apart: the duos of its rows (depth, rows) times
+  // those of the panel (depth, width). Panels are aligned to kPanelAlignment bytes.
+  void (*multiply)(const Duo* rows, const Duo* panel, size_t depth, int32_t* sums, size_t stride);
+  void (*finish[kDtypes])(const Head& head);
+};
+
+extern const SynthesisKernel kSynthesisPortable;
+extern const SynthesisKernel kSynthesisAvx2;
+extern const SynthesisKernel kSynthesisAvx512;
+
+}  // namespace cachegen

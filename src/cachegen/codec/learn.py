@@ -1,0 +1,193 @@
+"""The transform of a model, learned from moments in closed form.
+
+The metric of a layer group is the Fisher information of its keys and values: the mean outer product
+of the gradients of the log-probability of what the model itself would say next. To second order the
+KL divergence between continuations with and without an error e is half its quadratic form. The
+transform is the principal component analysis, in that metric, of what a linear prediction from
+the text leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from cachegen.codec.basis import LayerGroup, Transform
+from cachegen.codec.moments import Moments
+from cachegen.codec.sizing import GUARD_COLUMNS
+
+METRIC_RIDGE = 1e-2
+FEATURE_RIDGE = 1e-3
+_CLIP = 6.0
+
+
+def learn(
+    moments: Moments,
+    groups: Sequence[tuple[int, ...]],
+    features: np.ndarray,
+    *,
+    lag_ranks: Sequence[int],
+    most_coefficients: int,
+    num_sinks: int,
+    ridge: float = METRIC_RIDGE,
+) -> Transform:
+    """The transform of the model whose moments these are.
+
+    Args:
+        moments: gathered with the same groups and features, and ``len(lag_ranks)`` lags.
+        groups: the planes of every layer group.
+        features: float32 (vocabulary, features) of a single token.
+        lag_ranks: how many features to keep of the token's own, of those of the one before, ...
+        most_coefficients: keep at most so many in a group.
+        num_sinks: kept in the transform.
+        ridge: added to a metric's diagonal, in units of its mean.
+    """
+    metrics = [_metric(moments, gg, ridge) for gg in moments.gg]
+    text = _TextModel(moments, features, metrics, lag_ranks)
+    unit = _unit(moments, metrics)
+    found = tuple(
+        _group(moments, index, planes, metrics[index], text, unit, most_coefficients)
+        for index, planes in enumerate(groups)
+    )
+    return Transform(found, tuple(text.tables), num_sinks, unit, strangeness=np.inf)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Metric:
+    """Square root of a metric and its inverse, float64 (columns, columns)."""
+
+    root: torch.Tensor
+    inverse_root: torch.Tensor
+
+
+def _metric(moments: Moments, gg: torch.Tensor, ridge: float) -> _Metric:
+    """An error e in every token costs |e root|^2 nats for each token that follows."""
+    scale = moments.mean_tokens / (2 * max(moments.num_following, 1) * moments.num_tokens)
+    fisher = gg * scale
+    level = fisher.diagonal().mean().clamp_min(1e-30)
+    values, vectors = torch.linalg.eigh(fisher + ridge * level * torch.eye(len(gg)))
+    root = values.clamp_min(float(level) * 1e-9).sqrt()
+    return _Metric(vectors * root @ vectors.T, vectors / root @ vectors.T)
+
+
+def _unit(moments: Moments, metrics: Sequence[_Metric]) -> float:
+    """Root mean square of all columns around their means, in the metric."""
+    total = sum(
+        float(((xx / moments.num_tokens - torch.outer(m, m)) @ metric.root).mul(metric.root).sum())
+        for xx, m, metric in zip(
+            moments.xx, [x / moments.num_tokens for x in moments.x], metrics, strict=True
+        )
+    )
+    return float(np.sqrt(max(total, 1e-30) / sum(map(len, moments.x))))
+
+
+class _TextModel:
+    """Few features per token, of mean zero, that predict all groups.
+
+    `tables` has one table for each lag; `covariance` and `cross` are the features' moments.
+    """
+
+    def __init__(
+        self,
+        moments: Moments,
+        features: np.ndarray,
+        metrics: Sequence[_Metric],
+        lag_ranks: Sequence[int],
+    ) -> None:
+        n = moments.num_tokens
+        mean = moments.f / n
+        centred = moments.ff / n - torch.outer(mean, mean)
+        cross = [
+            fx / n - torch.outer(mean, x / n) for fx, x in zip(moments.fx, moments.x, strict=True)
+        ]
+        ridge = _ridge(centred)
+        solved = torch.linalg.inv(centred + ridge * torch.eye(len(centred)))
+        maps = torch.cat(
+            [solved @ fx @ m.root for fx, m in zip(cross, metrics, strict=True)], dim=1
+        )
+        width = features.shape[1]
+        self.tables, reduced = [], torch.zeros(len(centred), sum(lag_ranks), dtype=torch.float64)
+        for lag, rank in enumerate(lag_ranks):
+            own = slice(lag * width, (lag + 1) * width)
+            basis = _leading(centred[own, own], maps[own], rank)
+            codes, step = _to_int8((features - mean[own].numpy()) @ basis.numpy())
+            first = sum(lag_ranks[:lag])
+            reduced[own, first : first + rank] = basis / torch.from_numpy(step)
+            self.tables.append(codes)
+        self.covariance = reduced.T @ centred @ reduced
+        self.cross = [reduced.T @ fx for fx in cross]
+
+
+def _leading(covariance: torch.Tensor, maps: torch.Tensor, rank: int) -> torch.Tensor:
+    """The `rank` combinations of features whose maps explain most: float64 (features, rank)."""
+    values, vectors = torch.linalg.eigh(covariance)
+    root = values.clamp_min(float(values.max()) * 1e-9).sqrt()
+    left, _, _ = torch.linalg.svd(root[:, None] * (vectors.T @ maps), full_matrices=False)
+    basis: torch.Tensor = vectors @ (left[:, :rank] / root[:, None])
+    return basis
+
+
+def _to_int8(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Integers and the step of each column; what lies far out is clipped."""
+    spread = np.sqrt((table**2).mean(axis=0))
+    largest = np.minimum(np.abs(table).max(axis=0, initial=0.0), _CLIP * spread)
+    step = np.maximum(largest, 1e-12) / 127
+    return np.clip(np.rint(table / step), -127, 127).astype(np.int8), step
+
+
+def _group(
+    moments: Moments,
+    index: int,
+    planes: tuple[int, ...],
+    metric: _Metric,
+    text: _TextModel,
+    unit: float,
+    most: int,
+) -> LayerGroup:
+    mean = moments.x[index] / moments.num_tokens
+    covariance = moments.xx[index] / moments.num_tokens - torch.outer(mean, mean)
+    cross = text.cross[index]
+    prediction = _solve(text.covariance, cross)
+    left = covariance - prediction.T @ cross - cross.T @ prediction
+    left += prediction.T @ text.covariance @ prediction
+    values, vectors = torch.linalg.eigh(metric.root @ left @ metric.root)
+    values, vectors = values.flip(0), vectors.flip(1)
+    analysis = metric.root @ vectors[:, :most]
+    if most < len(mean):
+        analysis = torch.cat([analysis, metric.root @ _guards(vectors[:, most:])], dim=1)
+    return LayerGroup(
+        planes=planes,
+        means=mean.to(torch.float32).numpy(),
+        prediction=_float16(prediction),
+        synthesis=_float16(unit * vectors[:, :most].T @ metric.inverse_root),
+        analysis=_float16(analysis / unit),
+        variances=(values[:most].clamp_min(0) / unit**2).to(torch.float32).numpy(),
+    )
+
+
+def _solve(covariance: torch.Tensor, cross: torch.Tensor) -> torch.Tensor:
+    ridge = _ridge(covariance) * torch.eye(len(covariance))
+    solution: torch.Tensor = torch.linalg.solve(covariance + ridge, cross)
+    return solution
+
+
+def _ridge(covariance: torch.Tensor) -> float:
+    """What to add to the diagonal so that solving is stable."""
+    if not len(covariance):
+        return 0.0
+    return max(FEATURE_RIDGE * float(covariance.diagonal().mean()), 1e-12)
+
+
+def _guards(tail: torch.Tensor) -> torch.Tensor:
+    """Random mixtures of what is left out, whose squares add up to its energy on average."""
+    generator = torch.Generator().manual_seed(0)
+    mix = torch.randn(tail.shape[1], GUARD_COLUMNS, generator=generator, dtype=torch.float64)
+    guards: torch.Tensor = tail @ mix / GUARD_COLUMNS**0.5
+    return guards
+
+
+def _float16(matrix: torch.Tensor) -> np.ndarray:
+    return matrix.clamp(-65504, 65504).to(torch.float16).contiguous().numpy()

@@ -1,0 +1,144 @@
+"""Second moments of keys, values, their gradients and text features, gathered sample by sample.
+
+Memory is bounded by the moments: per layer group columns**2 twice, features**2 and features x
+columns once, all in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from cachegen.codec.rope import RopeMap
+from cachegen.codec.rows import coded_planes
+from cachegen.codec.sample import Sample
+from cachegen.codec.symbols import Unrepresentable
+from cachegen.kvcache import Geometry
+
+
+@dataclass(slots=True, eq=False)
+class Moments:
+    """Sums over tokens; `x` are a group's columns, `f` the features, `g` the gradients.
+
+    Attributes:
+        geometry: of all samples.
+        num_tokens: tokens summed over.
+        num_following: continuation tokens of a sample, over which gradients are sums.
+        mean_tokens: tokens of an average sample.
+        f, ff: float64 (features,), (features, features).
+        x, xx, fx, gg: per group float64 (columns,), (columns, columns), (features, columns),
+            (columns, columns).
+    """
+
+    geometry: Geometry
+    num_tokens: int
+    num_following: int
+    mean_tokens: float
+    f: torch.Tensor
+    ff: torch.Tensor
+    x: list[torch.Tensor]
+    xx: list[torch.Tensor]
+    fx: list[torch.Tensor]
+    gg: list[torch.Tensor]
+
+
+def gather(
+    samples: Iterable[Sample],
+    *,
+    rope: RopeMap,
+    groups: Sequence[tuple[int, ...]],
+    features: np.ndarray,
+    lags: int,
+    num_sinks: int,
+    progress: Callable[[str], None],
+) -> Moments:
+    """Sum over samples.
+
+    Args:
+        samples: with gradients.
+        rope: rotations to take off keys, and off their gradients.
+        groups: the planes of every layer group.
+        features: float32 (vocabulary, features) of a single token.
+        lags: the features of so many tokens, the token's own first, stand side by side.
+        num_sinks: first tokens of every sample that are left out.
+        progress: told what happens.
+
+    Raises:
+        ValueError: no sample, samples without gradients or of different geometries.
+        Unrepresentable: NaN or infinities.
+    """
+    table = torch.from_numpy(np.asarray(features, dtype=np.float32))
+    found: Moments | None = None
+    count = 0
+    for count, sample in enumerate(samples, 1):
+        if sample.gradient is None:
+            raise ValueError("expected samples with gradients, got one without")
+        if not sample.kv.is_complete:
+            raise ValueError("expected every layer to hold every token; capture windows whole")
+        found = found or _empty(sample, groups, lags * table.shape[1])
+        if sample.kv.geometry != found.geometry:
+            raise ValueError(f"expected samples of {found.geometry}, got {sample.kv.geometry}")
+        rows = lagged(table, sample.tokens, lags)[num_sinks:]
+        _add(found, sample, rope, groups, rows, num_sinks=num_sinks)
+        progress(f"moments of {count} samples")
+    if found is None:
+        raise ValueError("expected at least one sample, got none")
+    if not all(bool(torch.isfinite(xx).all()) for xx in (*found.xx, *found.gg)):
+        raise Unrepresentable
+    found.mean_tokens = found.num_tokens / count
+    return found
+
+
+def lagged(table: torch.Tensor, tokens: np.ndarray, lags: int) -> torch.Tensor:
+    """Features of each token, of the one before it and so on: float32 (tokens, lags * features)."""
+    rows = torch.zeros(len(tokens), lags, table.shape[1])
+    for lag in range(lags):
+        rows[lag:, lag] = table[torch.from_numpy(tokens[: max(len(tokens) - lag, 0)])]
+    return rows.flatten(1)
+
+
+def _empty(sample: Sample, groups: Sequence[tuple[int, ...]], num_features: int) -> Moments:
+    widths = [sum(sample.kv.geometry.planes[p].width for p in group) for group in groups]
+
+    def zeros(*shape: int) -> torch.Tensor:
+        return torch.zeros(shape, dtype=torch.float64)
+
+    return Moments(
+        geometry=sample.kv.geometry,
+        num_tokens=0,
+        num_following=sample.continuation_tokens,
+        mean_tokens=0.0,
+        f=zeros(num_features),
+        ff=zeros(num_features, num_features),
+        x=[zeros(width) for width in widths],
+        xx=[zeros(width, width) for width in widths],
+        fx=[zeros(num_features, width) for width in widths],
+        gg=[zeros(width, width) for width in widths],
+    )
+
+
+def _add(
+    into: Moments,
+    sample: Sample,
+    rope: RopeMap,
+    groups: Sequence[tuple[int, ...]],
+    rows: torch.Tensor,
+    *,
+    num_sinks: int,
+) -> None:
+    assert sample.gradient is not None
+    planes = dict(coded_planes(sample.kv, rope, most_sinks=num_sinks))
+    slopes = dict(coded_planes(sample.gradient, rope, most_sinks=num_sinks))
+    into.num_tokens += len(rows)
+    into.f += rows.sum(dim=0)
+    into.ff += rows.T @ rows
+    for index, group in enumerate(groups):
+        x = torch.cat([planes[plane] for plane in group], dim=1)
+        g = torch.cat([slopes[plane] for plane in group], dim=1)
+        into.x[index] += x.sum(dim=0)
+        into.xx[index] += x.T @ x
+        into.fx[index] += rows.T @ x
+        into.gg[index] += g.T @ g

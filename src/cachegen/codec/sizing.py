@@ -1,0 +1,121 @@
+"""How much a transform may learn: layer groups, coefficients and features within a size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cachegen.kvcache import Geometry
+
+LAG_RANKS = (128, 48, 48)
+_WIDEST_GROUP = 4096
+_SHARE_OF_FEATURES = 1 / 3
+GUARD_COLUMNS = 16
+_BYTES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """A plan of what to learn.
+
+    Attributes:
+        groups: the planes of every layer group.
+        lag_ranks: features of the token itself, of the one before, and so on.
+        most_coefficients: in each group.
+        profile_bytes: about what the profile will take.
+        learning_bytes: about what the moments take while learning.
+        flops_per_token: multiplications and additions of gathering the moments.
+    """
+
+    groups: tuple[tuple[int, ...], ...]
+    lag_ranks: tuple[int, ...]
+    most_coefficients: int
+    profile_bytes: int
+    learning_bytes: int
+    flops_per_token: int
+
+    def describe(self) -> str:
+        """One line for people."""
+        layers = sorted({len(group) // 2 for group in self.groups}, reverse=True)
+        return (
+            f"{len(self.groups)} groups of {layers[0]} layers, {self.most_coefficients} "
+            f"coefficients each, {sum(self.lag_ranks)} features: profile about "
+            f"{self.profile_bytes / 1e6:.1f} MB, moments {self.learning_bytes / 1e6:.0f} MB, "
+            f"{self.flops_per_token / 1e6:.0f} MFLOP per token of text"
+        )
+
+
+def describe_plans(
+    geometry: Geometry, features_shape: tuple[int, int], *, max_profile_mb: float
+) -> list[str]:
+    """Lines for people: what each choice of layer groups would cost, the one that is taken first.
+
+    Raises:
+        ValueError: as `plan_groups`.
+    """
+    taken = plan_groups(geometry, features_shape, max_profile_mb=max_profile_mb)
+    layers = {geometry.num_layers >> bits for bits in range(geometry.num_layers.bit_length())}
+    others = [
+        _plan(geometry, features_shape, count, max_profile_mb=max_profile_mb)
+        for count in sorted(layers, reverse=True)
+    ]
+    return [
+        f"taken: {taken.describe()}",
+        *(f"instead: {one.describe()}" for one in others if one != taken),
+    ]
+
+
+def plan_groups(
+    geometry: Geometry, features_shape: tuple[int, int], *, max_profile_mb: float
+) -> Sizes:
+    """The widest groups, and as many coefficients of them, as the profile may hold.
+
+    Args:
+        geometry: of the caches.
+        features_shape: (vocabulary, features) of what is known of single tokens.
+        max_profile_mb: in millions of bytes.
+
+    Raises:
+        ValueError: too little for one coefficient a group.
+    """
+    options = [
+        _plan(geometry, features_shape, layers, max_profile_mb=max_profile_mb)
+        for layers in range(geometry.num_layers, 0, -1)
+    ]
+    for option in options:
+        if _widest(geometry, option) <= _WIDEST_GROUP or option is options[-1]:
+            if option.most_coefficients < 1:
+                raise ValueError(f"{max_profile_mb} MB is too little for a profile of {geometry}")
+            return option
+    raise AssertionError
+
+
+def _widest(geometry: Geometry, sizes: Sizes) -> int:
+    return max(sum(geometry.planes[p].width for p in group) for group in sizes.groups)
+
+
+def _plan(
+    geometry: Geometry, features_shape: tuple[int, int], layers: int, *, max_profile_mb: float
+) -> Sizes:
+    planes = len(geometry.planes)
+    groups = tuple(
+        tuple(range(first, min(first + 2 * layers, planes)))
+        for first in range(0, planes, 2 * layers)
+    )
+    widths = [sum(geometry.planes[p].width for p in group) for group in groups]
+    vocabulary, known = features_shape
+    room = _SHARE_OF_FEATURES * max_profile_mb * 1e6 / (vocabulary + _BYTES * sum(widths))
+    scale = min(1.0, room / sum(LAG_RANKS))
+    most_ranks = min(known, sum(widths))
+    lag_ranks = tuple(min(int(scale * rank), most_ranks) for rank in LAG_RANKS) if known else ()
+    fixed = sum(lag_ranks) * (vocabulary + _BYTES * sum(widths))
+    left = max_profile_mb * 1e6 - fixed
+    most = min(max(widths), int(left / (2 * _BYTES * sum(widths))) - GUARD_COLUMNS)
+    rows = known * len(lag_ranks)
+    return Sizes(
+        groups=groups,
+        lag_ranks=lag_ranks,
+        most_coefficients=most,
+        profile_bytes=fixed + 2 * _BYTES * sum(min(most, width) * width for width in widths),
+        learning_bytes=8 * (rows**2 + rows * sum(widths) + 2 * sum(w**2 for w in widths)),
+        flops_per_token=2 * (rows**2 + rows * sum(widths) + 2 * sum(w**2 for w in widths)),
+    )

@@ -1,0 +1,103 @@
+"""A learned transform as the arrays of a profile, and back."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cachegen.codec import matrix
+from cachegen.codec.basis import LayerGroup, Transform
+from cachegen.codec.model import take
+from cachegen.errors import BitstreamError
+from cachegen.kvcache import Geometry
+
+MOST_SINKS = 64
+_MOST_LAGS = 64
+_MOST_FEATURES = 4096
+_RANGE = (1e-30, 1e30)
+
+
+def transform_to_arrays(transform: Transform) -> dict[str, np.ndarray]:
+    """The arrays of FORMAT.md that hold a transform."""
+    arrays: dict[str, np.ndarray] = {
+        "num_sinks": np.array([transform.num_sinks], dtype=np.uint32),
+        "unit": np.array([transform.unit], dtype=np.float64),
+        "strangeness": np.array([transform.strangeness], dtype=np.float64),
+    }
+    for lag, table in enumerate(transform.features):
+        arrays[f"features.{lag}"] = table
+    for index, group in enumerate(transform.groups):
+        arrays |= {
+            f"planes.{index}": np.array(group.planes, dtype=np.uint32),
+            f"group_means.{index}": group.means,
+            f"prediction.{index}": group.prediction,
+            f"synthesis.{index}": group.synthesis,
+            f"analysis.{index}": group.analysis,
+            f"variances.{index}": group.variances,
+        }
+    return arrays
+
+
+def transform_from_arrays(arrays: dict[str, np.ndarray], geometry: Geometry) -> Transform:
+    """The inverse of `transform_to_arrays`.
+
+    Raises:
+        BitstreamError: arrays that are missing or do not fit the geometry or one another.
+    """
+    num_sinks = int(take(arrays, "num_sinks", count=1)[0])
+    unit = float(take(arrays, "unit", count=1)[0])
+    strangeness = float(take(arrays, "strangeness", count=1)[0])
+    plausible = all(_RANGE[0] <= number <= _RANGE[1] for number in (unit, strangeness))
+    if num_sinks > MOST_SINKS or not plausible:
+        raise BitstreamError(
+            f"{num_sinks} sinks, unit {unit}, strangeness {strangeness}", field="unit"
+        )
+    features = _features(arrays)
+    num_features = sum(table.shape[1] for table in features)
+    groups: list[LayerGroup] = []
+    while sum(len(group.planes) for group in groups) < len(geometry.planes):
+        groups.append(_group(arrays, len(groups), num_features, geometry, groups))
+    return Transform(tuple(groups), features, num_sinks, unit, strangeness)
+
+
+def _features(arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+    """The tables of all lags, of one vocabulary."""
+    names = [f"features.{lag}" for lag in range(_MOST_LAGS) if f"features.{lag}" in arrays]
+    tables = tuple(take(arrays, f"features.{lag}", ndim=2) for lag in range(len(names)))
+    if sum(table.shape[1] for table in tables) > _MOST_FEATURES:
+        raise BitstreamError(f"expected at most {_MOST_FEATURES} features", field="features")
+    if len({len(table) for table in tables}) > 1 or any(not len(table) for table in tables):
+        raise BitstreamError("expected one vocabulary, not empty, for all", field="features")
+    return tables
+
+
+def _group(
+    arrays: dict[str, np.ndarray],
+    index: int,
+    num_features: int,
+    geometry: Geometry,
+    before: list[LayerGroup],
+) -> LayerGroup:
+    planes = tuple(take(arrays, f"planes.{index}").tolist())
+    first = sum(len(group.planes) for group in before)
+    if not planes or planes != tuple(range(first, first + len(planes))):
+        raise BitstreamError(f"expected the planes from {first} on", field=f"planes.{index}")
+    if planes[-1] >= len(geometry.planes):
+        raise BitstreamError(f"there is no plane {planes[-1]}", field=f"planes.{index}")
+    offsets = matrix.plane_offsets(geometry)
+    width = int(offsets[planes[-1] + 1] - offsets[first])
+    synthesis = take(arrays, f"synthesis.{index}", ndim=2, width=width)
+    analysis = take(arrays, f"analysis.{index}", ndim=2, count=width)
+    if len(synthesis) > min(width, analysis.shape[1]):
+        raise BitstreamError("more coefficients than columns", field=f"synthesis.{index}")
+    group = LayerGroup(
+        planes=planes,
+        means=take(arrays, f"group_means.{index}", count=width),
+        prediction=take(arrays, f"prediction.{index}", ndim=2, count=num_features, width=width),
+        synthesis=synthesis,
+        analysis=analysis,
+        variances=take(arrays, f"variances.{index}", count=len(synthesis)),
+    )
+    for name in ("means", "prediction", "synthesis", "analysis", "variances"):
+        if not np.isfinite(getattr(group, name)).all():
+            raise BitstreamError("expected finite numbers", field=f"{name}.{index}")
+    return group

@@ -1,0 +1,176 @@
+"""What calibration learns from: sample contexts, what the model reads of them, its vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import torch
+from torch.nn.functional import log_softmax
+from transformers import PreTrainedModel
+
+from cachegen.codec.rope import Rotation, rotations, turn
+from cachegen.codec.sample import Sample
+from cachegen.engines.hf_cache import Tokens, accepts, capture, new_cache, to_cache, token_layers
+from cachegen.engines.hf_quality import spread
+from cachegen.engines.hf_rope import rope_map
+from cachegen.kvcache import KVCache
+
+_PROJECTION_SEED = 0
+_TINY = 1e-20
+
+
+def samples(
+    model: PreTrainedModel,
+    texts: Sequence[Tokens],
+    *,
+    num_tokens: int,
+    count: int,
+    continuation_tokens: int = 128,
+    seed: int = 0,
+    prefix: Sequence[int] = (),
+    twin: PreTrainedModel | None = None,
+) -> Iterator[Sample]:
+    """Contexts spread evenly over the texts, computed one at a time; the same for the same seed.
+
+    Args:
+        model: a causal language model, in eval mode.
+        texts: tokens like those that will be coded.
+        num_tokens: tokens of a context, its prefix included.
+        count: contexts.
+        continuation_tokens: how much of what follows each context is read for its gradient; 0 for
+            samples without gradients.
+        seed: of the labels that the gradients are taken for.
+        prefix: token ids put before every piece of text.
+        twin: the same model in float32, for gradients without the rounding of a 16-bit one.
+
+    Raises:
+        ValueError: the texts are too short, or a context has no room for text.
+    """
+    body = num_tokens - len(prefix)
+    if body < 1:
+        raise ValueError(f"expected contexts longer than {len(prefix)} tokens, got {num_tokens}")
+    generator = torch.Generator().manual_seed(seed)
+    for piece in spread(texts, num_tokens=body + continuation_tokens, count=count):
+        tokens = np.array([*prefix, *piece[:body]], dtype=np.int64)
+        kv = capture(model, tokens)
+        following = piece[body:]
+        gradient = _gradient(twin or model, kv, following, generator) if following else None
+        yield Sample(tokens, kv, gradient, continuation_tokens)
+
+
+@torch.enable_grad()
+def _gradient(
+    model: PreTrainedModel, kv: KVCache, following: Sequence[int], generator: torch.Generator
+) -> KVCache:
+    """Gradient of the log-probability of drawn labels; zeros where the model does not look."""
+    planes = [plane.detach().float().requires_grad_() for plane in kv.planes()]
+    read = [plane.to(model.dtype) for plane in planes]
+    cache = to_cache(KVCache(tuple(read[0::2]), tuple(read[1::2]), kv.num_tokens), model)
+    ids = torch.tensor([tuple(following)], device=model.device)
+    with _constant_parameters(model):
+        logits = model(input_ids=ids, past_key_values=cache, use_cache=True).logits[0]
+        found = torch.autograd.grad(_drawn(logits, generator), planes, allow_unused=True)
+    gradients = [
+        torch.zeros_like(plane) if gradient is None else gradient
+        for plane, gradient in zip(planes, found, strict=True)
+    ]
+    gradients = [gradient.detach() for gradient in gradients]
+    return KVCache(tuple(gradients[0::2]), tuple(gradients[1::2]), kv.num_tokens)
+
+
+def _drawn(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Summed log-probability of one label a row, drawn from that row of logits."""
+    chances = log_softmax(logits.float(), dim=-1)
+    drawn = torch.multinomial(chances.detach().exp().cpu(), 1, generator=generator)
+    return chances.gather(1, drawn.to(chances.device)).sum()
+
+
+@contextmanager
+def _constant_parameters(model: PreTrainedModel) -> Iterator[None]:
+    """No gradients of weights within; afterwards as before."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+
+
+@torch.no_grad()
+def token_features(
+    model: PreTrainedModel,
+    *,
+    prefix: Sequence[int] = (),
+    max_features: int = 1024,
+    batch_tokens: int = 1024,
+) -> np.ndarray:
+    """What a text tells about a token by the token alone.
+
+    That is its input embedding, scaled to RMS 1, and the keys (un-rotated) and values that the
+    model gives it right after the prefix; every column scaled to RMS 1 over the vocabulary. More
+    than `max_features` columns are projected at random, by a fixed seed.
+
+    Args:
+        model: a causal language model, in eval mode.
+        prefix: token ids that every context begins with.
+        max_features: the most columns.
+        batch_tokens: tokens of one forward pass; bounds memory.
+
+    Returns:
+        float32 (vocabulary, features); the vocabulary is the rows of the input embedding.
+    """
+    batch = max(1, batch_tokens // (len(prefix) + 1))
+    vocabulary = torch.arange(model.get_input_embeddings().weight.shape[0])
+    pieces = torch.split(vocabulary, batch)
+    turns = rotations(rope_map(model), len(prefix), len(prefix) + 1)
+    alone = partial(_alone, model, prefix=tuple(prefix), turns=turns)
+    if alone(pieces[0]).shape[1] > max_features:
+        mixing = _mixing(map(alone, pieces), max_features)
+        features = torch.cat([alone(ids) @ mixing for ids in pieces])
+    else:
+        features = torch.cat([alone(ids) for ids in pieces])
+    found: np.ndarray = (features / _rms(features, dim=0)).numpy()
+    return found
+
+
+def _alone(
+    model: PreTrainedModel,
+    ids: torch.Tensor,
+    *,
+    prefix: tuple[int, ...],
+    turns: Sequence[Rotation | None],
+) -> torch.Tensor:
+    """Float32 (ids, width): embeddings of tokens beside what each gets right after the prefix."""
+    before = torch.tensor(prefix, dtype=torch.int64).expand(len(ids), -1)
+    texts = torch.cat((before, ids[:, None]), dim=1).to(model.device)
+    cache = new_cache(model)
+    few_logits = {"logits_to_keep": 1} if accepts(model, "logits_to_keep") else {}
+    model(input_ids=texts, past_key_values=cache, use_cache=True, **few_logits)
+    embeddings = model.get_input_embeddings().weight[ids.to(model.device)].float().cpu()
+    columns = [embeddings / _rms(embeddings, dim=1)]
+    planes = [plane for layer in token_layers(cache) for plane in (layer.keys, layer.values)]
+    for plane, turned in zip(planes, turns, strict=True):
+        rows = plane[:, :, -1].float().cpu()
+        if turned is not None:
+            turn(rows, turned, inverse=True)
+        columns.append(rows.flatten(1))
+    return torch.cat(columns, dim=1)
+
+
+def _mixing(batches: Iterable[torch.Tensor], max_features: int) -> torch.Tensor:
+    """A random matrix (width, max_features) that hears every column of the rows equally loud."""
+    squares, num_rows = torch.zeros(()), 0
+    for rows in batches:
+        squares, num_rows = squares + rows.square().sum(dim=0), num_rows + len(rows)
+    scale = (squares / num_rows).sqrt().clamp_min(_TINY)
+    generator = torch.Generator().manual_seed(_PROJECTION_SEED)
+    return torch.randn(len(scale), max_features, generator=generator) / scale[:, None]
+
+
+def _rms(rows: torch.Tensor, *, dim: int) -> torch.Tensor:
+    return rows.square().mean(dim=dim, keepdim=True).sqrt().clamp_min(_TINY)

@@ -1,0 +1,86 @@
+"""The definition of synthesis, in NumPy: rows of coefficients become planes of a cache.
+
+Sums of products are integers modulo 2**32, and every float32 operation rounds on its own, so that
+all kernel sets give the same bits.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cachegen.kernels.layout import PlaneLayout, Turn
+from cachegen.kernels.synthesis_checks import check_synthesise
+
+LARGEST_FLOAT16 = np.float32(65504)
+
+
+def synthesise(
+    coefficients: NDArray[np.int16],
+    basis: NDArray[np.int16],
+    scales: NDArray[np.float32],
+    means: NDArray[np.float32],
+    out: NDArray[Any],
+    *,
+    planes: Sequence[PlaneLayout],
+    rotations: Sequence[Turn],
+    num_tokens: int,
+    first_token: int,
+    dtype: str,
+    threads: int = 1,
+) -> None:
+    """Write coefficients (rows, C) @ basis (C, columns) * scales + means into planes of `out`.
+
+    The columns are those of the planes side by side. Row r is token first_token + r of planes
+    (heads, num_tokens, dim); `out` holds values of `dtype`, 16-bit ones as their bits.
+    """
+    check_synthesise(
+        coefficients,
+        basis,
+        scales,
+        means,
+        out,
+        planes=planes,
+        rotations=rotations,
+        num_tokens=num_tokens,
+        first_token=first_token,
+        dtype=dtype,
+        threads=threads,
+    )
+    sums = coefficients.astype(np.uint32) @ basis.astype(np.uint32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        rows = sums.view(np.int32).astype(np.float32) * scales + means
+        column = 0
+        for plane in planes:
+            values = rows[:, column : column + plane.width].reshape(-1, plane.heads, plane.dim)
+            if plane.rotation is not None:
+                _turn(values, rotations[plane.rotation])
+            tokens = slice(first_token, first_token + len(rows))
+            view = out[plane.offset : plane.offset + num_tokens * plane.width]
+            view = view.reshape(plane.heads, num_tokens, plane.dim)
+            view[:, tokens] = _rounded(values, dtype).swapaxes(0, 1)
+            column += plane.width
+
+
+def _turn(values: NDArray[np.float32], by: Turn) -> None:
+    """Rotate values (rows, heads, dim) in place."""
+    pairs = by.cos.shape[1]
+    turned = values[:, :, : 2 * pairs]
+    if by.interleaved:
+        first, second = turned[:, :, 0::2], turned[:, :, 1::2]
+    else:
+        first, second = turned[:, :, :pairs], turned[:, :, pairs:]
+    cos, sin = by.cos[:, None], by.sin[:, None]
+    first[:], second[:] = first * cos - second * sin, second * cos + first * sin
+
+
+def _rounded(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
+    """To the nearest, ties to even; float16 has no infinities, and a NaN becomes its largest."""
+    if dtype == "float32":
+        return values
+    if dtype == "float16":
+        values = np.fmax(np.fmin(values, LARGEST_FLOAT16), -LARGEST_FLOAT16)
+        return values.astype(np.float16).view(np.uint16)
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)

@@ -1,0 +1,110 @@
+"""What every kernel set checks about the arguments of synthesis; all of them are the caller's."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cachegen.kernels.checks import check_array
+from cachegen.kernels.layout import PlaneLayout, Turn
+
+ELEMENT_TYPES: dict[str, type[np.generic]] = {
+    "float32": np.float32,
+    "bfloat16": np.uint16,
+    "float16": np.uint16,
+}
+
+
+def check_synthesise(
+    coefficients: NDArray[np.int16],
+    basis: NDArray[np.int16],
+    scales: NDArray[np.float32],
+    means: NDArray[np.float32],
+    out: NDArray[Any],
+    *,
+    planes: Sequence[PlaneLayout],
+    rotations: Sequence[Turn],
+    num_tokens: int,
+    first_token: int,
+    dtype: str,
+    threads: int,
+) -> None:
+    """Refuse arguments that do not fit together.
+
+    Raises:
+        ValueError, TypeError: says which and why.
+    """
+    if dtype not in ELEMENT_TYPES:
+        raise ValueError(f"dtype must be one of {', '.join(ELEMENT_TYPES)}, got {dtype!r}")
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    _check_matrices(coefficients, basis, scales, means)
+    num_rows = len(coefficients)
+    if not 0 <= first_token <= num_tokens - num_rows:
+        raise ValueError(
+            f"{num_rows} rows from token {first_token} do not fit into {num_tokens} tokens"
+        )
+    for index, turn in enumerate(rotations):
+        _check_turn(turn, f"rotations[{index}]", num_rows)
+    for index, plane in enumerate(planes):
+        _check_plane(plane, f"planes[{index}]", rotations)
+    num_columns = sum(plane.width for plane in planes)
+    if num_columns != basis.shape[1]:
+        raise ValueError(f"the planes have {num_columns} columns, the basis {basis.shape[1]}")
+    check_array(out, "out", dtype=ELEMENT_TYPES[dtype], ndim=1)
+    _check_out(out, planes, num_tokens)
+
+
+def _check_matrices(
+    coefficients: NDArray[np.int16],
+    basis: NDArray[np.int16],
+    scales: NDArray[np.float32],
+    means: NDArray[np.float32],
+) -> None:
+    check_array(coefficients, "coefficients", dtype=np.int16, ndim=2)
+    check_array(basis, "basis", dtype=np.int16, ndim=2)
+    check_array(scales, "scales", dtype=np.float32, ndim=1)
+    check_array(means, "means", dtype=np.float32, ndim=1)
+    if coefficients.shape[1] != basis.shape[0]:
+        raise ValueError(
+            f"coefficients has {coefficients.shape[1]} columns, but basis {basis.shape[0]} rows"
+        )
+    if not basis.shape[1] == scales.size == means.size:
+        raise ValueError(
+            f"basis has {basis.shape[1]} columns, but there are {scales.size} scales and"
+            f" {means.size} means"
+        )
+
+
+def _check_turn(turn: Turn, name: str, num_rows: int) -> None:
+    check_array(turn.cos, f"{name}.cos", dtype=np.float32, ndim=2)
+    check_array(turn.sin, f"{name}.sin", dtype=np.float32, ndim=2)
+    if turn.cos.shape != turn.sin.shape or len(turn.cos) != num_rows:
+        raise ValueError(
+            f"{name} must have a cosine and a sine for each of {num_rows} rows and every pair,"
+            f" got {turn.cos.shape} and {turn.sin.shape}"
+        )
+
+
+def _check_plane(plane: PlaneLayout, name: str, rotations: Sequence[Turn]) -> None:
+    if min(plane.heads, plane.dim) < 1 or plane.offset < 0:
+        raise ValueError(f"{name} has no values or a negative offset: {plane}")
+    if plane.rotation is None:
+        return
+    if not 0 <= plane.rotation < len(rotations):
+        raise ValueError(f"{name} names rotation {plane.rotation} of {len(rotations)}")
+    num_turning = 2 * rotations[plane.rotation].cos.shape[1]
+    if num_turning > plane.dim:
+        raise ValueError(f"{name}: {num_turning} dimensions turn, a head has {plane.dim}")
+
+
+def _check_out(out: NDArray[Any], planes: Sequence[PlaneLayout], num_tokens: int) -> None:
+    if not out.flags.writeable or not out.flags.c_contiguous:
+        raise ValueError("out must be writeable and contiguous")
+    spans = sorted((plane.offset, plane.offset + num_tokens * plane.width) for plane in planes)
+    if any(end > start for (_, end), (start, _) in pairwise(spans)):
+        raise ValueError("planes overlap in out")
+    if spans and spans[-1][1] > out.size:
+        raise ValueError(f"out has {out.size} elements, the planes end at {spans[-1][1]}")
