@@ -81,7 +81,7 @@ def path(num_layers: int) -> tuple[Configuration, ...]:
     weights = replace(everything, name="weights of planes", metric="weights")
     metric = replace(weights, name="Fisher metric", metric="fisher")
     token = replace(metric, name="text: own token", lag_ranks=(128,))
-    lags = replace(token, name="text: two tokens before", lag_ranks=(128, 48, 48))
+    lags = replace(token, name="text: two tokens before", lag_ranks=(128, 40, 40))
     dead_zone = replace(lags, name="dead zone", dead_zone=True)
     no_sinks = replace(dead_zone, name="no sinks", num_sinks=0)
     layout = (start, unrotated, joint, pairs, everything)

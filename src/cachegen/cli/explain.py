@@ -85,7 +85,7 @@ def _transform(profile: Profile) -> dict[str, Any]:
         return {}
     return {
         "layer_groups": len(profile.transform.groups),
-        "vocabulary": len(profile.transform.features),
+        "vocabulary": max((len(table) for table in profile.transform.features), default=0),
         "features_of_lags": ", ".join(str(table.shape[1]) for table in profile.transform.features),
         "sinks": profile.transform.num_sinks,
     }

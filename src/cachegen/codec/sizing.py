@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cachegen.kvcache import Geometry
 
-LAG_RANKS = (128, 48, 48)
+LAG_RANKS = (128, 40, 40)
 _WIDEST_GROUP = 4096
 _SHARE_OF_FEATURES = 1 / 3
 GUARD_COLUMNS = 16

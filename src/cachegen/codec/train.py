@@ -23,7 +23,7 @@ from cachegen.kvcache import Geometry, KVCache
 
 Samples = Callable[[], Iterable[Sample]]
 
-_NEGLIGIBLE = 0.3
+_NEGLIGIBLE = 0.33
 _TABLE_MARGIN = 3
 _SLACK = 1.25
 _ORDINARY = 0.03
