@@ -78,7 +78,7 @@ def laplacian(num_columns: int = 16_384) -> DataSet:
 
 
 def coefficients(model_path: Path, profile_path: Path, texts: list[str]) -> DataSet:
-    """What the codec hands to the kernels for contexts of 1,536 tokens at the default level.
+    """What the codec hands to the kernels for contexts of 1,536 tokens at level `high`.
 
     The contexts stand side by side, as if they were more layers of one: a larger block than the
     small reference model makes, of the same height.
@@ -94,7 +94,9 @@ def coefficients(model_path: Path, profile_path: Path, texts: list[str]) -> Data
     with patch.object(kernels, "encode", wraps=kernels.encode) as spy:
         for text in texts:
             tokens = tokenizer(text, truncation=True, max_length=NUM_ROWS)["input_ids"]
-            encode_chunk(capture(model, tokens), profile=profile, rope=rope_map(model))
+            encode_chunk(
+                capture(model, tokens), profile=profile, level="high", rope=rope_map(model)
+            )
     return _side_by_side("coefficients", [_as_data_set(call) for call in spy.call_args_list])
 
 

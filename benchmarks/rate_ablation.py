@@ -10,7 +10,7 @@ import argparse
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from unittest.mock import patch
@@ -41,7 +41,6 @@ from cachegen.engines.hf_tasks import first_tokens
 TARGET_KL = 0.003
 STEPS = (4.5, 3.0, 2.0, 1.35, 0.9, 0.6, 0.4, 0.27, 0.18)
 _NO_BOUND = 1e9
-_PLAIN_ROUNDING = {"ROUNDING": 0.5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ class Configuration:
 
     def rounding(self) -> AbstractContextManager[object]:
         """Within it, coding rounds as this configuration wants."""
-        return patch.multiple(analysis, **({} if self.dead_zone else _PLAIN_ROUNDING))
+        return nullcontext() if self.dead_zone else patch.object(analysis, "ROUNDING", 0.5)
 
 
 def path(num_layers: int) -> tuple[Configuration, ...]:

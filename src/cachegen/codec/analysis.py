@@ -22,6 +22,7 @@ from cachegen.codec.symbols import Unrepresentable, quantise
 from cachegen.kvcache import KVCache
 
 ROUNDING = 0.46
+# Nats per coefficient and row that mean squares of few rows show by chance, heavy tails included.
 _CHANCE = 4.0
 
 

@@ -23,9 +23,13 @@ from cachegen.kvcache import Geometry, KVCache
 
 Samples = Callable[[], Iterable[Sample]]
 
+# Coefficients whose spread is below this share of the step are not coded: they would cost decoding
+# time and hardly ever be anything but zero.
 _NEGLIGIBLE = 0.33
 _TABLE_MARGIN = 3
+# Chunks may cost this much more than the costliest sample, and be this much stranger.
 _SLACK = 1.25
+# Held-out text like the samples reaches this strangeness, in nats per coefficient.
 _ORDINARY = 0.03
 
 
