@@ -6,6 +6,7 @@ Writes `*-python.txt` and the licence beside the shipped novels. The three texts
 documentation in common.
 """
 
+import re
 import subprocess
 import tempfile
 from pathlib import Path
@@ -37,6 +38,9 @@ FILES = {
 LICENSE_STARTS, LICENSE_STOPS = "PSF LICENSE AGREEMENT", ".. _OtherLicenses"
 
 
+LINK_TARGET = re.compile(r"\s*<https?://[^>\s]*>_{0,2}")
+
+
 def sources(folder: Path) -> Path:
     """Download and unpack the package; the folder of the documentation's sources."""
     subprocess.run(["apt-get", "download", PACKAGE], cwd=folder, check=True)
@@ -47,7 +51,8 @@ def sources(folder: Path) -> Path:
 
 def text(root: Path, patterns: tuple[str, ...]) -> str:
     paths = sorted(path for pattern in patterns for path in root.glob(pattern))
-    return "\n".join(line for path in paths for line in prose(read(path))) + "\n"
+    lines = (line for path in paths for line in prose(read(path)))
+    return "\n".join(LINK_TARGET.sub("", line) for line in lines) + "\n"
 
 
 def license_text(root: Path) -> str:
