@@ -125,7 +125,9 @@ def _run(
         fingerprint=engine.fingerprint(network),
         rope=engine.rope_map(network),
         preset=preset,
-        token_features=engine.token_features(network, prefix=prefix) if learns else None,
+        token_features=engine.token_features(network, prefix=prefix, max_features=_MOST_FEATURES)
+        if learns
+        else None,
         max_profile_mb=max_profile_mb,
         notes={"texts": ", ".join(material.windows), "samples": str(sizes.num_samples)},
         progress=progress,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cachegen.codec import matrix
 from cachegen.codec.basis import (
     LARGEST_COEFFICIENT,
     Transform,
@@ -17,7 +16,7 @@ from cachegen.codec.basis import (
 )
 from cachegen.codec.fixed import pack_planes
 from cachegen.codec.rope import RopeMap
-from cachegen.codec.rows import coded_planes, num_sinks
+from cachegen.codec.rows import coded_planes, sinks_among
 from cachegen.codec.symbols import Unrepresentable, quantise
 from cachegen.kvcache import KVCache
 
@@ -54,12 +53,6 @@ class Quantised:
     distortion: float
 
 
-def sinks_of(kv: KVCache, transform: Transform) -> int:
-    """How many of a complete cache's tokens are kept as sinks."""
-    (part,) = matrix.parts(kv.geometry, matrix.tokens_held(kv))
-    return num_sinks(kv.start, kv.num_tokens, part, most=transform.num_sinks)
-
-
 def analyse(
     kv: KVCache, tokens: Sequence[int] | np.ndarray, transform: Transform, rope: RopeMap
 ) -> Analysed:
@@ -68,7 +61,7 @@ def analyse(
     Raises:
         Unrepresentable: a sink holds NaN or infinities.
     """
-    skipped = sinks_of(kv, transform)
+    skipped = sinks_among(kv.start, kv.num_tokens, most=transform.num_sinks)
     features = torch.empty(kv.num_tokens - skipped, transform.num_features)
     fill_features(features.numpy(), transform, tokens)
     planes = dict(coded_planes(kv, rope, most_sinks=transform.num_sinks))

@@ -26,21 +26,19 @@ from cachegen.codec.placement import Placed, search
 from cachegen.codec.profile import CODECS, Profile
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.rows import SINKS
-from cachegen.codec.sample import Sample
+from cachegen.codec.sample import Samples
 from cachegen.codec.statistics import PlaneStatistics
 from cachegen.codec.stored_transform import MOST_SINKS
-from cachegen.codec.tables import MAX_TABLES, cluster, table_frequencies
+from cachegen.codec.tables import MARGIN, MAX_TABLES, cluster, table_frequencies
 from cachegen.codec.train import TransformTraining
 from cachegen.kvcache import Geometry, KVCache
 
-Samples = Callable[[], Iterable[Sample]]
 RoundTrip = Callable[[KVCache, Sequence[int]], KVCache]
 Evaluate = Callable[[RoundTrip], Mapping[str, Quality]]
 Progress = Callable[[str], None]
 
 _ABLE = 0.9
 TARGET_KL = (0.1, 0.03, 0.01, 0.0023, 0.0005)
-_TABLE_MARGIN = 3
 
 
 def calibrate(
@@ -198,7 +196,7 @@ def tables_of(
         for index, model in enumerate(models):
             counts[index] += plain.symbol_counts(kv, model)
     sums, ids = cluster(counts.reshape(-1, 256), max_tables=MAX_TABLES)
-    frequencies = table_frequencies(sums, margin=_TABLE_MARGIN, escape=True)
+    frequencies = table_frequencies(sums, margin=MARGIN, escape=True)
     return frequencies, tuple(ids.reshape(len(levels), -1))
 
 
@@ -207,7 +205,7 @@ def _paper_tables(
     geometry: Geometry,
     levels: tuple[EncodingLevel, ...],
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    models = [paper.fit(caches(), geometry, level.step, margin=_TABLE_MARGIN) for level in levels]
+    models = [paper.fit(caches(), geometry, level.step, margin=MARGIN) for level in levels]
     first = np.cumsum([0] + [len(model.frequencies) for model in models])
     frequencies = np.concatenate([model.frequencies for model in models])
     return frequencies, tuple(

@@ -21,8 +21,12 @@ SINKS = 4
 
 def num_sinks(start: int, num_tokens: int, part: Part, *, most: int = SINKS) -> int:
     """How many of a part's rows are sinks: of the first `most` of the context those it holds."""
-    complete = part.num_rows == num_tokens
-    return max(0, min(most - start, num_tokens)) if complete else 0
+    return sinks_among(start, num_tokens, most=most) if part.num_rows == num_tokens else 0
+
+
+def sinks_among(start: int, num_tokens: int, *, most: int) -> int:
+    """How many of a range's tokens are among the first `most` of the context."""
+    return max(0, min(most - start, num_tokens))
 
 
 def sink_shapes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,3 +28,6 @@ class Sample:
     kv: KVCache
     gradient: KVCache | None
     continuation_tokens: int
+
+
+Samples = Callable[[], Iterable[Sample]]

@@ -8,6 +8,7 @@ from cachegen.errors import BitstreamError
 from cachegen.kernels.tables import normalise
 
 MAX_TABLES = 64
+MARGIN = 3
 SYMBOLS = 256
 _ROUNDS = 6
 

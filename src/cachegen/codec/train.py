@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 
@@ -15,18 +16,15 @@ from cachegen.codec.levels import PROMISED_KL, EncodingLevel
 from cachegen.codec.moments import gather
 from cachegen.codec.profile import Profile
 from cachegen.codec.rope import RopeMap
-from cachegen.codec.sample import Sample
+from cachegen.codec.sample import Samples
 from cachegen.codec.sizing import plan_groups
 from cachegen.codec.symbols import clipped_symbols
-from cachegen.codec.tables import MAX_TABLES, cluster, histograms, table_frequencies
+from cachegen.codec.tables import MARGIN, MAX_TABLES, cluster, histograms, table_frequencies
 from cachegen.kvcache import Geometry, KVCache
-
-Samples = Callable[[], Iterable[Sample]]
 
 # Coefficients whose spread is below this share of the step are not coded: they would cost decoding
 # time and hardly ever be anything but zero.
 _NEGLIGIBLE = 0.33
-_TABLE_MARGIN = 3
 # Chunks may cost this much more than the costliest sample, and be this much stranger.
 _SLACK = 1.25
 # Held-out text like the samples reaches this strangeness, in nats per coefficient.
@@ -67,7 +65,8 @@ class TransformTraining:
             ValueError: no samples, samples without gradients, or a profile too small for any
                 transform.
         """
-        first = next(iter(samples()), None)
+        found = iter(samples())
+        first = next(found, None)
         if first is None:
             raise ValueError("expected at least one sample, got none")
         geometry = first.kv.geometry
@@ -77,7 +76,7 @@ class TransformTraining:
         )
         progress(sizes.describe())
         moments = gather(
-            samples(),
+            chain([first], found),
             rope=rope,
             groups=sizes.groups,
             features=features,
@@ -148,7 +147,7 @@ class TransformTraining:
             ),
             default_level=default_level,
             rope=self.rope,
-            frequencies=table_frequencies(sums, margin=_TABLE_MARGIN, escape=True),
+            frequencies=table_frequencies(sums, margin=MARGIN, escape=True),
             table_ids=tuple(np.split(ids, np.cumsum([len(one) for one in counts])[:-1])),
             transform=replace(
                 self.transform,

@@ -34,6 +34,7 @@ from cachegen.codec.blocks import decode_block, encode_block
 from cachegen.codec.encoded import Block, EncodedChunk
 from cachegen.codec.model import take
 from cachegen.codec.rope import RopeMap
+from cachegen.codec.rows import sinks_among
 from cachegen.codec.symbols import CENTER, ESCAPE, to_symbols
 from cachegen.codec.synthesis import synthesise
 from cachegen.errors import BitstreamError, TokensMismatch
@@ -117,7 +118,7 @@ def decode(
         raise BitstreamError(
             f"expected {len(transform.groups)} blocks, got {len(chunk.blocks)}", field="blocks"
         )
-    skipped = max(0, min(transform.num_sinks - chunk.start, chunk.num_tokens))
+    skipped = sinks_among(chunk.start, chunk.num_tokens, most=transform.num_sinks)
     num_rows = chunk.num_tokens - skipped
 
     def inputs() -> Iterator[np.ndarray]:

@@ -10,9 +10,10 @@ import torch
 from torch.nn.functional import kl_div, log_softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from cachegen.codec.calibrate import RoundTrip
 from cachegen.codec.levels import Quality
 from cachegen.engines.hf_cache import Tokens, capture, new_cache, token_ids, token_layers
-from cachegen.engines.hf_tasks import RoundTrip, Task, answers_right, questions_answered
+from cachegen.engines.hf_tasks import Task, answers_right, questions_answered
 from cachegen.kvcache import KVCache
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from cachegen.codec.calibrate import RoundTrip
 from cachegen.engines.hf_cache import capture, to_cache
 from cachegen.kvcache import KVCache
-
-RoundTrip = Callable[[KVCache, Sequence[int]], KVCache]
 
 _NEW_TOKENS = 8
 _BATCH_PROMPTS = 32
