@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,6 +83,15 @@ def _group(kv: KVCache, planes: tuple[int, ...]) -> LayerGroup:
         analysis=rotation.to(torch.float16).contiguous().numpy(),
         variances=np.ones(width, dtype=np.float32),
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def measurements(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of this run's measurements, in place of the user's."""
+    folder = tmp_path_factory.mktemp("measurements")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CACHEGEN_CACHE_DIR", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

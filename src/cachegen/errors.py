@@ -4,9 +4,12 @@
     |-- BitstreamError     bytes that are damaged, hostile or of an unsupported version
     |-- ProfileMismatch    bytes made for another model or with another profile
     |-- TokensMismatch     bytes made for other tokens
+    |-- LoadCancelled      a load ended because its caller wanted so
     |-- UnsupportedCache   a cache this library cannot represent (recurrent state, for one)
     `-- StoreError         a store failed
         |-- KeyNotFound    there is nothing under this key
+        |-- StoreDenied    the store refuses the credentials, or asks for some
+        |-- StoreFull      the store has no room for the object
         `-- StoreTimeout   the store did not answer in time
 
 Mistakes in shapes, dtypes and argument values are ``ValueError`` and ``TypeError``.
@@ -35,6 +38,10 @@ class TokensMismatch(CacheGenError):
     """The chunk was coded for other tokens."""
 
 
+class LoadCancelled(CacheGenError):
+    """The caller cancelled the load."""
+
+
 class UnsupportedCache(CacheGenError):
     """A cache whose state is more than keys and values of tokens."""
 
@@ -45,6 +52,14 @@ class StoreError(CacheGenError):
 
 class KeyNotFound(StoreError):
     """There is nothing under this key."""
+
+
+class StoreDenied(StoreError):
+    """The store refuses the credentials, or asks for some where there are none."""
+
+
+class StoreFull(StoreError):
+    """The store has no room for the object: a full disk, a quota, a memory limit."""
 
 
 class StoreTimeout(StoreError):

@@ -18,6 +18,7 @@ from cachegen.codec.rope import RopeMap
 from cachegen.kvcache import KVCache
 from cachegen.store import Buffer, Store, open_store
 from cachegen.stream import LoadResult, load, save
+from cachegen.stream.fixed import Fixed
 
 NUM_LAYERS, HEADS, DIM = 2, 2, 8
 FINGERPRINT = bytes(range(32))
@@ -75,7 +76,11 @@ class Toy:
         )
 
     def load(self, tokens: Sequence[int], store: Store, **options) -> LoadResult:
-        return load(tokens, store=store, **({"fingerprint": FINGERPRINT} | options))
+        """At the default level unless a level or a controller is given."""
+        options = {"fingerprint": FINGERPRINT} | options
+        if options.get("level") is None and "controller" not in options:
+            options["controller"] = Fixed("medium")
+        return load(tokens, store=store, **options)
 
     def recompute(self, tokens: Sequence[int]) -> Recomputation:
         """The callable for one context; remembers which ranges it was asked for."""
@@ -118,6 +123,10 @@ class Intercepted:
     store: Store
     before_get: Callable[[str], None] = lambda key: None
     before_put: Callable[[str], None] = lambda key: None
+
+    @property
+    def url(self) -> str:
+        return self.store.url
 
     def put(self, key: str, data: Buffer, *, parent: str | None = None) -> bool:
         self.before_put(key)

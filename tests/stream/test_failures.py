@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import threading
+from collections.abc import Callable
 
 import pytest
 
-from cachegen.errors import StoreError, StoreTimeout
+from cachegen.errors import StoreDenied, StoreError, StoreTimeout
 from cachegen.store import Store, open_store
 
 TOKENS = list(range(300))
@@ -53,33 +55,99 @@ def test_a_store_that_fails_before_the_first_chunk(toy, intercept, error, what: 
     toy.check(result, TOKENS, exact=True)
 
 
-@pytest.mark.parametrize("recomputed", [True, False])
 @pytest.mark.parametrize("error", [StoreError, StoreTimeout])
-def test_a_store_that_fails_midway(toy, intercept, error, recomputed: bool) -> None:
+def test_an_object_is_asked_for_again(toy, intercept, error) -> None:
     memory, asked = open_store("memory:"), []
     manifest = toy.save(TOKENS, memory, levels=["raw", "lossless"])
-    failing = {stored.key for stored in manifest.chunks[1].objects}
+    failing = manifest.chunks[1].objects[0].key
 
     def fail(key: str) -> None:
         asked.append(key)
-        if key in failing:
-            raise error("down")
+        if key == failing and asked.count(key) < 3:
+            raise error("busy")
 
+    result = toy.load(TOKENS, intercept(memory, before_get=fail), level="raw")
+    assert [chunk.level for chunk in result.chunks] == ["raw"] * 3
+    assert [chunk.retries for chunk in result.chunks] == [0, 2, 0]
+    assert result.chunks[1].reason == f"raw: {error.__name__}: busy"
+    toy.check(result, TOKENS, exact=True)
+
+
+def test_an_object_that_keeps_failing_comes_at_another_level(toy, intercept) -> None:
+    memory = open_store("memory:")
+    manifest = toy.save(TOKENS, memory, levels=["raw", "lossless"])
+    failing = {stored.key for stored in manifest.chunks[1].objects if stored.level == "raw"}
+    result = toy.load(TOKENS, intercept(memory, before_get=failure_at(failing)), level="raw")
+    assert [chunk.level for chunk in result.chunks] == ["raw", "lossless", "raw"]
+    toy.check(result, TOKENS, exact=True)
+
+
+@pytest.mark.parametrize("recomputed", [True, False])
+def test_a_chunk_that_fails_at_every_level(toy, intercept, recomputed: bool) -> None:
+    """The store is given up in between, so the last chunk is not asked for either."""
+    memory = open_store("memory:")
+    manifest = toy.save(TOKENS, memory, levels=["raw", "lossless"])
+    failing = {stored.key for stored in manifest.chunks[1].objects}
     recompute = toy.recompute(TOKENS) if recomputed else None
-    store = intercept(memory, before_get=fail)
+    store = intercept(memory, before_get=failure_at(failing))
     result = toy.load(TOKENS, store, level="raw", recompute=recompute)
-    assert sum(key in failing for key in asked) == 1, "a failing store is asked for other levels"
     assert "down" in result.chunks[1].reason
     toy.check(result, TOKENS, exact=True)
-    if not recomputed:
+    if recomputed:
+        assert recompute.ranges == [(128, 256), (256, 300)]
+        assert [chunk.level for chunk in result.chunks] == ["raw", "text", "text"]
+    else:
         assert result.num_tokens == 128
         assert [chunk.level for chunk in result.chunks] == ["raw", None]
-    elif error is StoreTimeout:
-        assert recompute.ranges == [(128, 300)]
-        assert [chunk.level for chunk in result.chunks] == ["raw", "text"]
-    else:
-        assert recompute.ranges == [(128, 256)]
-        assert [chunk.level for chunk in result.chunks] == ["raw", "text", "raw"]
+
+
+def test_a_store_that_refuses_is_not_asked_twice(toy, intercept) -> None:
+    memory, asked = open_store("memory:"), []
+    toy.save(TOKENS, memory, levels=["raw", "lossless"])
+
+    def refuse(key: str) -> None:
+        if key.startswith("chunks/"):
+            asked.append(key)
+            raise StoreDenied("who are you?")
+
+    recompute = toy.recompute(TOKENS)
+    result = toy.load(TOKENS, intercept(memory, before_get=refuse), recompute=recompute)
+    assert len(asked) == 1
+    assert recompute.ranges == [(0, 128), (128, 256), (256, 300)]
+    toy.check(result, TOKENS, exact=True)
+
+
+def test_a_transfer_that_stalls_is_given_up(toy, intercept) -> None:
+    memory, hold = open_store("memory:"), threading.Event()
+    manifest = toy.save(TOKENS, memory, levels=["raw"])
+    stuck = manifest.chunks[1].objects[0].key
+    store = intercept(memory, before_get=lambda key: hold.wait(30) if key == stuck else None)
+    recompute = toy.recompute(TOKENS)
+    result = toy.load(TOKENS, store, recompute=recompute, stall_s=0.1)
+    hold.set()
+    assert recompute.ranges == [(128, 256)]
+    assert "StoreTimeout" in result.chunks[1].reason
+    toy.check(result, TOKENS, exact=True)
+
+
+def test_a_lookup_that_stalls_is_given_up(toy, intercept) -> None:
+    memory, hold = open_store("memory:"), threading.Event()
+    toy.save(TOKENS, memory, levels=["raw"])
+    store = intercept(memory, before_get=lambda key: hold.wait(30))
+    with pytest.raises(StoreTimeout, match="no answer within"):
+        toy.load(TOKENS, store, stall_s=0.05)
+    result = toy.load(TOKENS, store, stall_s=0.05, recompute=toy.recompute(TOKENS))
+    hold.set()
+    assert [chunk.level for chunk in result.chunks] == ["text"]
+    toy.check(result, TOKENS, exact=True)
+
+
+def failure_at(keys: set[str]) -> Callable[[str], None]:
+    def fail(key: str) -> None:
+        if key in keys:
+            raise StoreError("down")
+
+    return fail
 
 
 def test_a_manifest_that_is_deleted_after_the_lookup(toy, intercept) -> None:

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from cachegen.store import open_store
+from cachegen.stream.run import MAX_UNDECODED
+from cachegen.stream.sharing import decoder
 
 TOKENS = list(range(300))
 
@@ -72,7 +75,8 @@ def test_a_chunk_without_the_level_comes_at_the_next_one(toy, stored, asked, loa
     toy.save(TOKENS, store, levels=stored, kv=toy.kv(TOKENS).slice(start, 300))
     result = toy.load(TOKENS, store, level=asked)
     assert levels_of(result) == [asked, loaded, loaded]
-    assert [chunk.reason for chunk in result.chunks] == ["", *[f"{asked}: not stored"] * 2]
+    assert not any(chunk.reason for chunk in result.chunks)
+    assert all(asked in timed.decision.reason for timed in result.decisions)
     toy.check(result, TOKENS, exact=False)
 
 
@@ -115,8 +119,12 @@ def test_where_time_and_bytes_go(toy, full) -> None:
     result = toy.load(TOKENS, full, level="high")
     assert result.size_bytes == sum(chunk.size_bytes for chunk in result.chunks) > 0
     parts = (result.lookup_s, result.fetch_s, result.decode_s)
-    assert all(0 < part < result.total_s for part in parts)
+    assert all(0 < part < result.ttft_s for part in parts)
     assert result.recompute_s == 0
+    assert result.overlap_s >= sum(parts) - result.ttft_s
+    assert [span.work for span in result.spans].count("fetch") == 3
+    assert all(0 <= span.began_s <= span.ended_s <= result.ttft_s for span in result.spans)
+    assert [timed.decision.level for timed in result.decisions] == ["high"] * 3
 
 
 def test_the_next_chunk_is_fetched_while_one_is_worked_on(toy, intercept) -> None:
@@ -136,20 +144,24 @@ def test_the_next_chunk_is_fetched_while_one_is_worked_on(toy, intercept) -> Non
     toy.check(result, TOKENS, exact=True)
 
 
-def test_at_most_one_chunk_is_fetched_ahead(toy, intercept) -> None:
-    memory, tokens, asked = open_store("memory:"), list(range(640)), []
+def test_only_a_few_chunks_are_fetched_before_they_are_decoded(toy, intercept) -> None:
+    memory, tokens, asked = open_store("memory:"), list(range(1280)), []
     manifest = toy.save(tokens, memory, levels=["raw"])
     keys = [chunk.objects[0].key for chunk in manifest.chunks]
-    memory.delete(keys[0])
-    truth, seen = toy.recompute(tokens), []
-
-    def recompute(tokens, *, past):
+    hold, busy = threading.Event(), [decoder().submit(lambda: hold.wait(20)) for _ in range(16)]
+    store = intercept(memory, before_get=lambda key: asked.append(key) if key in keys else None)
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(toy.load, tokens, store)
+        deadline_s = time.monotonic() + 10
+        while len(asked) < MAX_UNDECODED and time.monotonic() < deadline_s:
+            time.sleep(0.01)
         time.sleep(0.1)
-        seen.extend(key for key in asked if key in keys)
-        return truth(tokens, past=past)
-
-    toy.load(tokens, intercept(memory, before_get=asked.append), recompute=recompute)
-    assert seen == keys[:2]
+        assert asked == keys[:MAX_UNDECODED]
+        hold.set()
+        result = loading.result(30)
+    assert all(future.result() for future in busy)
+    assert asked == keys
+    toy.check(result, tokens, exact=True)
 
 
 def test_the_fetching_thread_ends_with_the_load(toy, full) -> None:
@@ -161,8 +173,6 @@ def test_the_fetching_thread_ends_with_the_load(toy, full) -> None:
 
 
 def test_loads_run_side_by_side(toy, full) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: toy.load(TOKENS, full, level="lossless"), range(12)))
     for result in results:

@@ -76,7 +76,11 @@ def load(
     prompt: Annotated[str, typer.Option(help="Text to append to the context.")] = "",
     max_new_tokens: Annotated[int, typer.Option(help="Tokens to generate.")] = 32,
     profile: ProfileFile = None,
-    level: Annotated[str | None, typer.Option(help="Level; default: the profile's.")] = None,
+    level: Annotated[
+        str | None,
+        typer.Option(help="Level; default: what ends soonest at the profile's default quality."),
+    ] = None,
+    slo: Annotated[float | None, typer.Option(help="Deadline of the load in seconds.")] = None,
     salt: Salt = "",
     as_json: AsJson = False,
 ) -> None:
@@ -94,6 +98,7 @@ def load(
         store=store,
         profile=_profile(profile),
         level=level,
+        slo_s=slo,
         salt=salt.encode(),
     )
     output = network.generate(
@@ -107,7 +112,18 @@ def load(
         "tokens_loaded": loaded.num_tokens,
         "bytes": loaded.result.size_bytes,
         "levels": sorted({chunk.level or "missing" for chunk in loaded.result.chunks}),
-        "load_s": round(loaded.result.total_s, 4),
+        "load_s": round(loaded.result.ttft_s, 4),
+        "seconds": {
+            "lookup": round(loaded.result.lookup_s, 4),
+            "fetch": round(loaded.result.fetch_s, 4),
+            "decode": round(loaded.result.decode_s, 4),
+            "recompute": round(loaded.result.recompute_s, 4),
+        },
+        "decisions": [
+            f"{timed.at_s:.3f} s: chunk {timed.decision.chunk}: {timed.decision.action} "
+            f"{timed.decision.level}: {timed.decision.reason}"
+            for timed in loaded.result.decisions
+        ],
         "text": tokenizer.decode(output[0, len(tokens) :], skip_special_tokens=True),
     }
     report(fields, as_json=as_json)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +37,8 @@ from cachegen.engines.hf_tasks import (
 from cachegen.kvcache import KVCache
 from cachegen.store import Store, open_store
 from cachegen.stream import LoadResult, load, save
+from cachegen.stream.controller import Controller
+from cachegen.stream.sharing import measurements_of
 
 __all__ = [
     "LoadedContext",
@@ -128,24 +132,36 @@ def load_context(
     store: StoreOrUrl,
     profile: Profile | None = None,
     level: str | None = None,
+    slo_s: float | None = None,
+    controller: Controller | None = None,
     salt: bytes = b"",
+    progress: Callable[[int, int], None] | None = None,
+    cancel: threading.Event | None = None,
 ) -> LoadedContext:
     """Load the cache of as much of a text as is stored, from its first token on.
 
     Pass the whole text and the cache to `model.generate`, which prefills what is missing; at
-    least the last token is left to it. Chunks that cannot be loaded are recomputed.
+    least the last token is left to it. Chunks are fetched, or recomputed where that is sooner or
+    they cannot be fetched.
 
     Args:
         model: the one that the context was saved with.
         tokens: the text: a stored context, or a longer one that begins like it.
         store: a store, or the URL or directory of one.
         profile: the model's; by default the one that comes with the package or the store.
-        level: name of the level to load; the profile's default when None.
+        level: name of the level to load; when None, whatever ends soonest at the quality of the
+            profile's default level or better.
+        slo_s: deadline in seconds: the best quality that meets it, the earliest end where none
+            can.
+        controller: chooses for every chunk in place of all that.
         salt: the tenant, as it was saved.
+        progress: called with (tokens there, tokens altogether), from another thread.
+        cancel: set it to end the load.
 
     Raises:
         UnsupportedCache: the model keeps more than keys and values of tokens.
-        ValueError: a level that nothing is stored at.
+        ValueError: a level that nothing is stored at, or a level and a controller.
+        LoadCancelled: `cancel` was set.
     """
     ids, model_id = token_ids(tokens), fingerprint(model)
     result = load(
@@ -153,10 +169,14 @@ def load_context(
         store=_opened(store),
         profile=profile or shipped_profile(model_id),
         level=level,
+        slo_s=slo_s,
+        controller=controller,
         recompute=partial(capture, model),
         fingerprint=model_id,
         salt=salt,
         device=model.device,
+        progress=progress,
+        cancel=cancel,
     )
     kv = _without_last(result.kv, len(ids))
     if kv is None:
@@ -173,11 +193,14 @@ def _prefilled(
 ) -> KVCache:
     """The cache of a context; what is stored of it losslessly is not computed again."""
     past = _exact_prefix(ids, store=store, fingerprint=fingerprint, salt=salt, device=model.device)
-    if past is None:
-        return capture(model, ids)
-    if past.num_tokens == len(ids):
+    if past is not None and past.num_tokens == len(ids):
         return past
-    return KVCache.concat([past, capture(model, ids[past.num_tokens :], past=past)])
+    start, began_s = past.num_tokens if past else 0, time.perf_counter()
+    computed = capture(model, ids[start:], past=past)
+    known = measurements_of(fingerprint, str(model.device))
+    known.add_prefill(len(ids) - start, start, time.perf_counter() - began_s)
+    known.save()
+    return computed if past is None else KVCache.concat([past, computed])
 
 
 def _exact_prefix(

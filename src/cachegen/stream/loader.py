@@ -1,23 +1,38 @@
-"""`load`: the longest stored prefix of a context, fetched and decoded, never wrong."""
+"""`load`: the longest stored prefix of a context, fetched, decoded or recomputed, never wrong."""
 
 from __future__ import annotations
 
-from itertools import product
+import threading
+from collections.abc import Callable
+from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cachegen.bitstream.identity import Tokens, tokens_from_bytes, tokens_to_bytes
+from cachegen.bitstream.manifest import EXACT_LEVELS
+from cachegen.codec.levels import TEXT
 from cachegen.codec.profile import Profile
 from cachegen.errors import StoreError
+from cachegen.kvcache import KVCache
 from cachegen.store import Store
-from cachegen.stream.discovery import find_prefix
+from cachegen.stream.controller import Controller, LoadState
+from cachegen.stream.decoding import Decoder
+from cachegen.stream.fixed import Fixed
+from cachegen.stream.journal import Journal
 from cachegen.stream.lineage import Lineage
+from cachegen.stream.lookup import Found, look_up
+from cachegen.stream.min_ttft import MinTTFT
 from cachegen.stream.objects import describe_failure
-from cachegen.stream.preference import choose_level
 from cachegen.stream.profiles import Profiles
-from cachegen.stream.result import LoadResult
-from cachegen.stream.run import Recompute, Run
-from cachegen.stream.timing import Clock
+from cachegen.stream.result import LoadResult, Span
+from cachegen.stream.run import Progress, Run
+from cachegen.stream.sharing import remember
+from cachegen.stream.surroundings import surroundings
+from cachegen.stream.time_limit import within
+
+Recompute = Callable[..., KVCache]
 
 
 def load(
@@ -26,64 +41,123 @@ def load(
     store: Store,
     profile: Profile | None = None,
     level: str | None = None,
+    slo_s: float | None = None,
+    controller: Controller | None = None,
     recompute: Recompute | None = None,
     fingerprint: bytes,
     salt: bytes = b"",
     extra: bytes = b"",
     exact: bool = True,
     device: torch.device | str = "cpu",
+    stall_s: float = 5.0,
+    progress: Progress | None = None,
+    cancel: threading.Event | None = None,
 ) -> LoadResult:
     """Load the cache of as many of these tokens as are stored, from the first one on.
 
-    While a chunk is decoded the next one is fetched. A chunk that is missing, damaged or coded
-    with a profile that cannot be had is loaded at another level, else recomputed, else the result
-    ends before it; the result's chunks say which and why.
+    While one chunk is fetched another is decoded and a third may be recomputed; the controller
+    decides which. A chunk that cannot be had is asked for again, then at another level, then
+    recomputed; without a way to recompute it the result ends before it. The result's chunks say
+    what went wrong, its decisions what was done and why.
 
     Args:
         tokens: the context, possibly longer than what is stored.
         store: where to look.
         profile: statistics of the model; where another one is needed it is read from the store.
-        level: the level to load; the profile's default when None. Chunks that lack it come at the
-            next better one, or else at the next smaller.
+        level: load everything at this level, or as near to it as possible. When None the
+            controller chooses, at the quality of the profile's default level or better where no
+            deadline presses.
+        slo_s: deadline in seconds from now: the best quality that meets it, or the earliest end
+            where none can.
+        controller: chooses; by default `Fixed(level)` where a level is given, else `MinTTFT()`.
         recompute: ``recompute(tokens, *, past)`` gives the cache of a token range, after the
-            cache of all tokens before it (None where there are none).
+            cache of all tokens before it (None where there are none). It is called in the
+            calling thread.
         fingerprint: SHA-256 that identifies the model.
         salt: the tenant, as it was saved.
         extra: whatever else changes the KV of equal tokens, as it was saved.
         exact: False to accept also KV that was computed on top of lossily loaded KV.
         device: where the cache is to live.
+        stall_s: silence after which a transfer counts as failed; twice as long for the lookup.
+        progress: called with (tokens there, tokens altogether), from another thread.
+        cancel: set it from anywhere to end the load.
 
     Raises:
-        ValueError: no tokens, a level that nothing is stored at, or a recomputed cache that does
-            not fit.
+        ValueError: no tokens, a level that nothing is stored at, level and controller at once, or
+            a recomputed cache that does not fit.
         StoreError: the store cannot be asked, and there is no `recompute`.
+        LoadCancelled: `cancel` was set.
     """
     known = tokens_from_bytes(tokens_to_bytes(tokens))
     if not len(known):
         raise ValueError("expected at least one token, got none")
-    clock, profiles = Clock(), Profiles(store, profile)
-    lineages = [
-        Lineage(fingerprint, salt, extra, exact=is_exact, complete=is_complete)
-        for is_exact, is_complete in product((True,) if exact else (True, False), (True, False))
-    ]
+    if level is not None and controller is not None:
+        raise ValueError("expected a level or a controller, got both")
+    journal, profiles = Journal(), Profiles(store, profile)
+    lineage = Lineage(fingerprint, salt, extra, exact=exact)
 
-    def run(num_tokens: int) -> Run:
-        wanted = known[:num_tokens]
-        return Run(wanted, store, profiles, recompute, fingerprint, device, clock)
+    def find() -> Found:
+        return look_up(known, lineage, store=store, profiles=profiles, level=level)
 
     try:
-        with clock.measure("lookup"):
-            prefix = find_prefix(known, store=store, lineages=lineages)
-            ladder = profiles.main(prefix.manifest) if prefix.manifest else None
+        found = within(2 * stall_s, find)
     except StoreError as error:
         if recompute is None:
             raise
-        alone = run(len(known))
-        alone.replace(0, len(known), reason=describe_failure(error))
-        return alone.result(exact=True, lost=())
-    if prefix.manifest is None:
-        return run(0).result(exact=True, lost=prefix.lost)
-    asked = choose_level(prefix.manifest, ladder, level)
-    loading = run(prefix.manifest.num_tokens)
-    loading.load(prefix.manifest, level=asked, profile=ladder)
-    return loading.result(exact=prefix.manifest.exact, lost=prefix.lost)
+        found = Found.nothing(len(known))
+        journal.trouble(0, describe_failure(error))
+    journal.spans.append(Span("lookup", 0.0, journal.now_s()))
+    wanted = known[: found.num_tokens]
+    around = surroundings(
+        Decoder(wanted, store, profiles, fingerprint), device=device, stall_s=stall_s
+    )
+    state = LoadState(
+        chunks=list(found.chunks),
+        costs=around.measurements.costs(store.url),
+        default_rank=found.default_rank,
+        can_recompute=recompute is not None,
+        slo_s=slo_s,
+    )
+    run = Run(
+        state,
+        found.entries,
+        controller or (MinTTFT() if level is None else Fixed(level)),
+        around=around,
+        journal=journal,
+        progress=progress,
+        cancel=cancel,
+    )
+    _work_off(run, wanted, recompute)
+    remember(around.measurements, store.url)
+    return _result(run, found)
+
+
+def _work_off(run: Run, tokens: NDArray[np.uint32], recompute: Recompute | None) -> None:
+    """Let the load run, and recompute what it asks for in this thread."""
+    driver = threading.Thread(target=run.drive, name="cachegen-load", daemon=True)
+    driver.start()
+    try:
+        while (job := run.jobs.get()) is not None:
+            assert recompute is not None
+            run.recompute(job, partial(recompute, tokens[job.start : job.stop].tolist()))
+    finally:
+        run.stop()
+        driver.join()
+    if run.failure is not None:
+        raise run.failure
+
+
+def _result(run: Run, found: Found) -> LoadResult:
+    chunks, journal = run.chunks(), run.journal
+    num_tokens = run.state.chunks[-1].stop if run.state.chunks else 0
+    spans = journal.in_order()
+    return LoadResult(
+        kv=run.around.assembly.kv(num_tokens),
+        num_tokens=num_tokens,
+        exact=found.exact and all(c.level in (*EXACT_LEVELS, TEXT, None) for c in chunks),
+        ttft_s=journal.now_s(),
+        size_bytes=sum(span.size_bytes for span in spans),
+        chunks=(*chunks, *found.lost),
+        decisions=tuple(journal.decisions),
+        spans=spans,
+    )

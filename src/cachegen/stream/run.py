@@ -1,174 +1,332 @@
-"""One load under way: the cache so far, what became of each token range, the time spent."""
+"""One load under way: link, decoder and model kept busy, as the controller decides.
+
+A thread of its own waits for news from downloads, from the decoder and from the thread that
+called `load`, which is the one that recomputes. Only that thread changes the state.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Future
-from contextlib import closing
-from dataclasses import dataclass, field
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from cachegen.bitstream.manifest import EXACT_LEVELS, ChunkEntry, Manifest, StoredObject
-from cachegen.codec.codec import decode_chunk
+from cachegen.bitstream.manifest import ChunkEntry, StoredObject
 from cachegen.codec.levels import TEXT
-from cachegen.codec.profile import Profile
-from cachegen.errors import (
-    BitstreamError,
-    KeyNotFound,
-    ProfileMismatch,
-    StoreError,
-    StoreTimeout,
-    TokensMismatch,
-)
+from cachegen.errors import BitstreamError, CacheGenError, LoadCancelled
 from cachegen.kvcache import KVCache
-from cachegen.store import Store
-from cachegen.stream.assembly import Assembly
-from cachegen.stream.objects import describe_failure, fetch_tokens, open_chunk
-from cachegen.stream.preference import in_order_of_preference
-from cachegen.stream.prefetch import Fetched, fetch_ahead, fetch_timed
-from cachegen.stream.profiles import Profiles
-from cachegen.stream.result import LoadedChunk, LoadResult
-from cachegen.stream.timing import Clock
+from cachegen.stream.controller import ChunkState, Controller, Decision, LoadState, Status
+from cachegen.stream.downloads import Failed, Fetched
+from cachegen.stream.fetching import Fetching, FromLink
+from cachegen.stream.journal import Journal
+from cachegen.stream.result import LoadedChunk, Span
+from cachegen.stream.retries import Remedy, Retries
+from cachegen.stream.sharing import decoder
+from cachegen.stream.surroundings import Surroundings
 
-Recompute = Callable[..., KVCache]
+MAX_UNDECODED = 2
+_TICK_S = 0.01
+_IDLE_TICK_S = 0.1
+
+Progress = Callable[[int, int], None]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
+class ModelJob:
+    """A chunk that the calling thread is to recompute."""
+
+    chunk: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Worked:
+    """A chunk is in its place, or could not be put there."""
+
+    chunk: int
+    work: str
+    began_s: float
+    ended_s: float
+    error: CacheGenError | None = None
+
+
+_Event = _Worked | FromLink | None
+
+
 class Run:
-    """Appends chunk after chunk, and ends early where one cannot be had.
+    """Fills an assembly with the chunks of a state; `drive` in one thread, jobs in another."""
 
-    Attributes:
-        tokens: uint32 (tokens,): those to load.
-        store: where from.
-        profiles: to decode with.
-        recompute: the way out when a chunk cannot be loaded; see `load`.
-        fingerprint: the model.
-        device: where the cache is to live.
-        clock: started by the caller.
-    """
-
-    tokens: NDArray[np.uint32]
-    store: Store
-    profiles: Profiles
-    recompute: Recompute | None
-    fingerprint: bytes
-    device: torch.device | str
-    clock: Clock
-    _assembly: Assembly = field(init=False)
-    _chunks: list[LoadedChunk] = field(init=False, default_factory=list)
-    _size_bytes: int = field(init=False, default=0)
-
-    def __post_init__(self) -> None:
-        """Make room for the tokens."""
-        self._assembly = Assembly(len(self.tokens))
-
-    def load(self, manifest: Manifest, *, level: str, profile: Profile | None) -> None:
-        """Load every chunk at a level of this profile's ladder, or as near to it as possible."""
-        options = [
-            in_order_of_preference(chunk, level=level, profile=profile) for chunk in manifest.chunks
-        ]
-        with closing(fetch_ahead(self.store, [best for best, *_ in options])) as fetches:
-            for chunk, objects, first in zip(manifest.chunks, options, fetches, strict=True):
-                self._load_or_replace(chunk, objects, first, level=level)
-                if self._chunks[-1].level is None or self._chunks[-1].stop == len(self.tokens):
-                    return
-
-    def replace(self, start: int, stop: int, *, reason: str) -> None:
-        """Recompute a range; without a way to do so record that the result ends before it."""
-        if self.recompute is None:
-            self._chunks.append(LoadedChunk(start, len(self.tokens), None, reason=reason))
-            return
-        with self.clock.measure("recompute"):
-            part = self.recompute(self.tokens[start:stop].tolist(), past=self._assembly.kv())
-        misfit = self._assembly.misfit(part, stop=stop)
-        if misfit:
-            raise ValueError(f"`recompute` gave a cache that does not fit: {misfit}")
-        self._assembly.append(part.to(self.device))
-        self._chunks.append(LoadedChunk(start, stop, TEXT, reason=reason))
-
-    def result(self, *, exact: bool, lost: tuple[LoadedChunk, ...]) -> LoadResult:
-        """What there is now; ``exact`` and ``lost`` tell what is known of the stored prefix."""
-        return LoadResult(
-            kv=self._assembly.kv(),
-            num_tokens=self._assembly.num_tokens,
-            exact=exact and all(c.level in (*EXACT_LEVELS, TEXT, None) for c in self._chunks),
-            total_s=self.clock.total_s(),
-            lookup_s=self.clock.spent_s("lookup"),
-            fetch_s=self.clock.spent_s("fetch"),
-            decode_s=self.clock.spent_s("decode"),
-            recompute_s=self.clock.spent_s("recompute"),
-            size_bytes=self._size_bytes,
-            chunks=(*self._chunks, *lost),
-        )
-
-    def _load_or_replace(
-        self, chunk: ChunkEntry, objects: list[StoredObject], first: Future[Fetched], *, level: str
+    def __init__(
+        self,
+        state: LoadState,
+        entries: Sequence[ChunkEntry],
+        controller: Controller,
+        *,
+        around: Surroundings,
+        journal: Journal,
+        progress: Progress | None = None,
+        cancel: threading.Event | None = None,
     ) -> None:
-        """A store that timed out is not asked again: whatever is left is replaced."""
-        stop = min(chunk.stop, len(self.tokens))
-        try:
-            reason = self._load_chunk(chunk, objects, first, level=level)
-        except StoreError as error:
-            reason = describe_failure(error)
-            stop = len(self.tokens) if isinstance(error, StoreTimeout) else stop
-        if reason:
-            self.replace(chunk.start, stop, reason=reason)
+        """Nothing begins before `drive`; ``entries`` are the state's chunks in the manifest."""
+        self.state, self.around, self.journal = state, around, journal
+        self.jobs: queue.SimpleQueue[ModelJob | None] = queue.SimpleQueue()
+        self.failure: BaseException | None = None
+        self._entries, self._controller, self._progress = entries, controller, progress
+        self._cancelled = cancel or threading.Event()
+        self._stopped = False
+        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._fetching = Fetching(state, around, journal, self._events.put)
+        self._retries = Retries()
+        self._retry: tuple[float, Decision] | None = None
+        self._undecoded = 0
+        self._decoded_bytes: dict[int, int] = {}
+        self._lost: LoadedChunk | None = None
 
-    def _load_chunk(
-        self, chunk: ChunkEntry, objects: list[StoredObject], first: Future[Fetched], *, level: str
-    ) -> str:
-        """Append a chunk at the first level that works; or say why none does.
+    def drive(self) -> None:
+        """Work until every chunk is there, or what is left cannot be had."""
+        try:
+            self._advance()
+            while not self.state.is_done:
+                self._take(self._next_event())
+                self._advance()
+        except BaseException as error:
+            self.failure = error
+        finally:
+            self._fetching.end("abandoned")
+            self.jobs.put(None)
+
+    def stop(self) -> None:
+        """End `drive` soon, from any thread."""
+        self._stopped = True
+        self._events.put(None)
+
+    def recompute(self, job: ModelJob, compute: Callable[..., KVCache]) -> None:
+        """Do a job in the calling thread: ``compute(past=...)`` gives its part.
 
         Raises:
-            StoreError: the store fails, so that other levels need not be tried.
+            ValueError: the part does not fit.
         """
-        reasons = [] if objects[0].level == level else [f"{level}: not stored"]
-        for stored in objects:
-            try:
-                profile = self.profiles.get(stored.profile_hash)
-                is_first = stored is objects[0]
-                fetched = first.result() if is_first else fetch_timed(self.store, stored)
-                self._append(fetched, chunk, stored, profile)
-            except (KeyNotFound, BitstreamError, ProfileMismatch, TokensMismatch) as error:
-                reasons.append(f"{stored.level}: {describe_failure(error)}")
-            else:
-                self._record(chunk, stored, reason="; ".join(reasons))
-                return ""
-        return "; ".join(reasons)
+        assembly = self.around.assembly
+        with self.around.turns.taken():
+            began_s = self.journal.now_s()
+            part = compute(past=assembly.kv(job.start))
+            misfit = assembly.misfit(part, start=job.start, stop=job.stop)
+            if misfit:
+                raise ValueError(f"`recompute` gave a cache that does not fit: {misfit}")
+            assembly.place(part.to(self.around.device))
+            ended_s = self.journal.now_s()
+        seconds = ended_s - began_s
+        self.around.measurements.add_prefill(job.stop - job.start, job.start, seconds)
+        self._events.put(_Worked(job.chunk, "recompute", began_s, ended_s))
 
-    def _append(
-        self, fetched: Fetched, chunk: ChunkEntry, stored: StoredObject, profile: Profile | None
-    ) -> None:
-        self._size_bytes += len(fetched.data)
-        self.clock.add("fetch", fetched.seconds)
-        with self.clock.measure("decode"):
-            coded = open_chunk(
-                fetched.data, entry=chunk, level=stored.level, fingerprint=self.fingerprint
-            )
-        tokens = self._own_tokens(chunk) if coded.codec == "transform" else None
-        with self.clock.measure("decode"):
-            part = decode_chunk(coded, profile=profile, tokens=tokens)
-            self._assembly.append(self._fitting(part).to(self.device))
+    def chunks(self) -> tuple[LoadedChunk, ...]:
+        """What became of every chunk."""
+        had = (
+            self._outcome(index, chunk.start, chunk.stop, chunk.level)
+            for index, chunk in enumerate(self.state.chunks)
+        )
+        return (*had, *([self._lost] if self._lost else []))
 
-    def _own_tokens(self, chunk: ChunkEntry) -> list[int]:
-        """All tokens of a chunk, also those behind the wanted ones."""
-        known: list[int] = self.tokens[chunk.start : chunk.stop].tolist()
-        if len(known) == chunk.num_tokens:
-            return known
-        with self.clock.measure("fetch"):
-            return known + fetch_tokens(self.store, chunk)[len(known) :]
+    def _outcome(self, index: int, start: int, stop: int, level: str | None) -> LoadedChunk:
+        size_bytes = 0 if level in (None, TEXT) else self._decoded_bytes[index]
+        reason, retries = self.journal.reason(index), self._retries.of_chunk(index)
+        return LoadedChunk(start, stop, level, size_bytes, reason, retries)
 
-    def _fitting(self, part: KVCache) -> KVCache:
-        """The tokens of a decoded chunk that are wanted."""
-        misfit = self._assembly.misfit(part)
+    def _next_event(self) -> _Event:
+        waits = self.state.transfer is not None or self._retry is not None
+        try:
+            return self._events.get(timeout=_TICK_S if waits else _IDLE_TICK_S)
+        except queue.Empty:
+            return None
+
+    def _take(self, event: _Event) -> None:
+        """Take the event and whatever came with it."""
+        while True:
+            if self._stopped or self._cancelled.is_set():
+                raise LoadCancelled("the load was cancelled")
+            if isinstance(event, _Worked):
+                self._worked(event)
+            elif isinstance(event, FromLink):
+                self._transfer_ended(self._fetching.take(event))
+            if self._events.empty():
+                return
+            event = self._events.get()
+
+    def _transfer_ended(self, news: Fetched | Failed | None) -> None:
+        if isinstance(news, Fetched):
+            transfer = self._fetching.end("done")
+            assert transfer is not None
+            self._retries.succeeded()
+            self._decode(transfer.chunk, transfer.option.level, news.data)
+        elif news is not None:
+            transfer = self._fetching.end(type(news.error).__name__)
+            assert transfer is not None
+            self._failed(transfer.chunk, transfer.option.level, news.error)
+
+    def _worked(self, event: _Worked) -> None:
+        self._undecoded -= event.work == "decode"
+        if event.chunk >= len(self.state.chunks):
+            return
+        chunk = self.state.chunks[event.chunk]
+        level, outcome = chunk.level or "", type(event.error).__name__ if event.error else "done"
+        self.journal.spans.append(
+            Span(event.work, event.began_s, event.ended_s, event.chunk, level, outcome=outcome)
+        )
+        if event.work == "recompute":
+            self.state.recompute_began_s = None
+        if event.error is not None:
+            self._failed(event.chunk, level, event.error)
+            return
+        chunk.status = Status.DONE
+        self.state.advance_front()
+        if self._progress is not None:
+            done = (c.num_tokens for c in self.state.chunks if c.status is Status.DONE)
+            self._progress(sum(done), self.state.chunks[-1].stop)
+
+    def _failed(self, index: int, level: str, error: CacheGenError) -> None:
+        chunk = self.state.chunks[index]
+        chunk.status, chunk.level = Status.WAITING, None
+        self.journal.trouble(index, f"{level}: {type(error).__name__}: {error}")
+        remedy = self._retries.failed(index, level, error)
+        if remedy is Remedy.AGAIN:
+            due_s = self.journal.now_s() + self._retries.wait_s(index, level)
+            self._retry = (due_s, Decision.fetch(index, level, f"again, after {error}"))
+            return
+        chunk.options = tuple(option for option in chunk.options if option.level != level)
+        if remedy is Remedy.NO_STORE:
+            for other in self.state.chunks:
+                other.options = ()
+
+    def _advance(self) -> None:
+        """Give every idle resource something to do."""
+        self._look_around()
+        self._transfer_ended(self._fetching.stalled())
+        if self.state.transfer is not None:
+            self._reconsider()
+        if self.state.transfer is None and self._undecoded < MAX_UNDECODED:
+            self._use_link()
+        self._use_model()
+        self._insist()
+
+    def _look_around(self) -> None:
+        state, around = self.state, self.around
+        state.now_s = self.journal.now_s()
+        state.bytes_per_s, state.low_bytes_per_s = around.link.share(
+            self.journal.began_s + state.now_s, active=state.transfer is not None
+        )
+        state.model_share = len(around.turns) + (state.recompute_began_s is None)
+
+    def _reconsider(self) -> None:
+        decision = self._controller.reconsider(self.state)
+        transfer = self._fetching.end("abandoned") if decision is not None else None
+        if decision is not None and transfer is not None:
+            chunk = self.state.chunks[transfer.chunk]
+            chunk.status, chunk.level = Status.WAITING, None
+            self._carry_out(decision)
+
+    def _use_link(self) -> None:
+        if self._retry is not None:
+            due_s, again = self._retry
+            if self.state.now_s < due_s:
+                return
+            self._retry = None
+            if self._can_fetch(again):
+                self._carry_out(again)
+                return
+        decision = self._controller.choose(self.state, "link")
+        if decision is not None:
+            self._carry_out(decision)
+
+    def _can_fetch(self, decision: Decision) -> bool:
+        if decision.chunk >= len(self.state.chunks):
+            return False
+        chunk = self.state.chunks[decision.chunk]
+        return chunk.status is Status.WAITING and chunk.option(decision.level) is not None
+
+    def _use_model(self) -> None:
+        state = self.state
+        if state.is_done or not state.can_recompute or state.recompute_began_s is not None:
+            return
+        if state.chunks[state.front].status is Status.WAITING:
+            decision = self._controller.choose(state, "model")
+            if decision is not None:
+                self._carry_out(decision)
+
+    def _insist(self) -> None:
+        """Nobody waits for nothing: the front chunk is had somehow, or the load ends there."""
+        state = self.state
+        if state.is_done or state.chunks[state.front].status is not Status.WAITING:
+            return
+        options = state.chunks[state.front].options
+        if options and (self._undecoded or state.transfer or self._retry):
+            return
+        if state.can_recompute:
+            if state.recompute_began_s is None:
+                self._carry_out(Decision.recompute(state.front, "there is no other way"))
+        elif options:
+            best = options[-1].level
+            self._carry_out(Decision.fetch(state.front, best, "there is no other way"))
+        else:
+            self._lose_the_rest()
+
+    def _lose_the_rest(self) -> None:
+        """End the result before the front chunk."""
+        state = self.state
+        start, stop = state.chunks[state.front].start, state.chunks[-1].stop
+        self._lost = self._outcome(state.front, start, stop, None)
+        self._fetching.end("abandoned")
+        del state.chunks[state.front :]
+
+    def _carry_out(self, decision: Decision) -> None:
+        chunk = self.state.chunks[decision.chunk]
+        self.journal.decided(decision)
+        if decision.action == "recompute":
+            self._recompute(decision.chunk, chunk)
+            return
+        option = chunk.option(decision.level)
+        if option is None or chunk.status is not Status.WAITING:
+            raise ValueError(f"chunk {decision.chunk} cannot be fetched at {decision.level!r} now")
+        chunk.status, chunk.level = Status.FETCHING, decision.level
+        self._fetching.start(decision.chunk, option, self._stored(decision.chunk, decision.level))
+
+    def _recompute(self, index: int, chunk: ChunkState) -> None:
+        if index != self.state.front or self.state.recompute_began_s is not None:
+            raise ValueError(f"chunk {index} cannot be recomputed before those in front of it")
+        chunk.status, chunk.level = Status.RECOMPUTING, TEXT
+        self.state.recompute_began_s = self.state.now_s
+        self.jobs.put(ModelJob(index, chunk.start, chunk.stop))
+
+    def _decode(self, index: int, level: str, data: bytes) -> None:
+        self.state.chunks[index].status = Status.DECODING
+        self._decoded_bytes[index] = len(data)
+        self._undecoded += 1
+        decoder().submit(partial(self._decode_now, index, self._stored(index, level), data))
+
+    def _decode_now(self, index: int, stored: StoredObject, data: bytes) -> None:
+        """In a thread of the decoder."""
+        began_s, error = self.journal.now_s(), None
+        try:
+            self._place(index, stored, data)
+        except CacheGenError as found:
+            error = found
+        except Exception as found:  # whatever a decoder stumbles over costs a level, not the load
+            error = BitstreamError(f"{type(found).__name__}: {found}", field=stored.key)
+        ended_s = self.journal.now_s()
+        if error is None:
+            num_tokens = self._entries[index].num_tokens
+            self.around.measurements.add_decode(stored.level, num_tokens, ended_s - began_s)
+        self._events.put(_Worked(index, "decode", began_s, ended_s, error))
+
+    def _place(self, index: int, stored: StoredObject, data: bytes) -> None:
+        around, entry = self.around, self._entries[index]
+        part = around.decoder.decode(data, entry, stored)
+        stop = min(entry.stop, len(around.decoder.tokens))
+        misfit = around.assembly.misfit(part, start=entry.start, stop=stop)
         if misfit:
             raise BitstreamError(misfit, field="geometry")
-        return part.slice(0, min(part.stop, len(self.tokens)) - part.start)
+        around.assembly.place(part.to(around.device))
 
-    def _record(self, chunk: ChunkEntry, stored: StoredObject, *, reason: str) -> None:
-        stop = min(chunk.stop, len(self.tokens))
-        loaded = LoadedChunk(chunk.start, stop, stored.level, stored.size_bytes, reason)
-        self._chunks.append(loaded)
+    def _stored(self, index: int, level: str) -> StoredObject:
+        return next(found for found in self._entries[index].objects if found.level == level)

@@ -1,0 +1,165 @@
+"""Objects on their way into memory, each in a thread of its own; who wants the same one waits."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cachegen.bitstream.manifest import StoredObject
+from cachegen.errors import BitstreamError, CacheGenError, StoreError
+from cachegen.store import Buffer, Store
+from cachegen.stream.objects import check_digest
+from cachegen.stream.sharing import Link
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrived:
+    """So many bytes of the object are here altogether."""
+
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fetched:
+    """The whole object, as the manifest describes it."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Failed:
+    """It cannot be had."""
+
+    error: CacheGenError
+
+
+News = Arrived | Fetched | Failed
+Listener = Callable[[News], None]
+_Key = tuple[int, str]
+
+
+class Downloads:
+    """The downloads of a process: an object that is on its way is not asked for again."""
+
+    def __init__(self) -> None:
+        """Nothing is on its way."""
+        self._lock = threading.Lock()
+        self._running: dict[_Key, _Download] = {}
+
+    def start(
+        self, store: Store, stored: StoredObject, *, link: Link, listener: Listener
+    ) -> Callable[[], None]:
+        """Have an object fetched; what is called back is not, once the returned function was.
+
+        A download that nobody listens to any more is abandoned.
+        """
+        key = (id(store), stored.key)
+        with self._lock:
+            download = self._running.get(key)
+            if download is None or not download.join(listener):
+                download = _Download(store, stored, link, self._forget)
+                self._running[key] = download
+                download.join(listener)
+                download.start()
+        return lambda: download.leave(listener)
+
+    def _forget(self, download: _Download) -> None:
+        key = (id(download.store), download.stored.key)
+        with self._lock:
+            if self._running.get(key) is download:
+                del self._running[key]
+
+
+@dataclass(slots=True, eq=False)
+class _Download:
+    store: Store
+    stored: StoredObject
+    link: Link
+    forget: Callable[[_Download], None]
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+    _listeners: list[Listener] = field(init=False, default_factory=list)
+    _num_bytes: int = field(init=False, default=0)
+    _is_over: bool = field(init=False, default=False)
+
+    def start(self) -> None:
+        """A thread that no one waits for at exit: a dead server may hold it for a while."""
+        self.link.begin(time.perf_counter())
+        threading.Thread(target=self._run, name="cachegen-fetch", daemon=True).start()
+
+    def join(self, listener: Listener) -> bool:
+        """Listen from now on; False where it is too late."""
+        with self._lock:
+            if self._is_over:
+                return False
+            self._listeners.append(listener)
+            if self._num_bytes:
+                listener(Arrived(self._num_bytes))
+            return True
+
+    def leave(self, listener: Listener) -> None:
+        """Listen no more; the last one to leave abandons the transfer."""
+        with self._lock:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+            if self._listeners or not self._end():
+                return
+        self.forget(self)
+
+    def _run(self) -> None:
+        try:
+            data = self._fetch()
+        except CacheGenError as error:
+            self._finish(Failed(error))
+        except Exception as error:  # a store's own mistake costs a chunk, not the load
+            self._finish(Failed(StoreError(f"{self.stored.key}: {type(error).__name__}: {error}")))
+        else:
+            if data is not None:
+                self._finish(Fetched(data))
+
+    def _fetch(self) -> bytes | None:
+        """The object; None where it is not wanted any more."""
+        parts: list[Buffer] = []
+        digest, expected = hashlib.sha256(), self.stored.size_bytes
+        for part in self.store.get(self.stored.key):
+            digest.update(part)
+            parts.append(part)
+            if not self._advance(len(part)):
+                return None
+            if self._num_bytes > expected:
+                break
+        if self._num_bytes != expected:
+            raise BitstreamError(
+                f"expected {expected} bytes, got {self._num_bytes}", field=self.stored.key
+            )
+        check_digest(digest.digest(), self.stored.sha256, field=self.stored.key)
+        return b"".join(parts)
+
+    def _advance(self, num_bytes: int) -> bool:
+        """Tell everyone; False where nobody listens any more."""
+        with self._lock:
+            if self._is_over:
+                return False
+            self._num_bytes += num_bytes
+            self.link.arrived(num_bytes, time.perf_counter())
+            for listener in self._listeners:
+                listener(Arrived(self._num_bytes))
+            return True
+
+    def _finish(self, news: Fetched | Failed) -> None:
+        with self._lock:
+            if not self._end():
+                return
+            for listener in self._listeners:
+                listener(news)
+        self.forget(self)
+
+    def _end(self) -> bool:
+        """End the transfer, once; the lock is held."""
+        if self._is_over:
+            return False
+        self._is_over = True
+        self.link.end(time.perf_counter())
+        return True

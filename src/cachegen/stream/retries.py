@@ -1,0 +1,76 @@
+"""What to do about a fetch that failed: again, not at this level, or not from this store."""
+
+from __future__ import annotations
+
+import random
+from enum import Enum
+
+from cachegen.errors import (
+    BitstreamError,
+    CacheGenError,
+    KeyNotFound,
+    ProfileMismatch,
+    StoreDenied,
+    StoreError,
+    TokensMismatch,
+)
+
+_STORE_FAILURES = 5
+_FIRST_WAIT_S = 0.05
+
+
+class Remedy(Enum):
+    """What is left to try."""
+
+    AGAIN = "again"
+    OTHER_LEVEL = "other level"
+    NO_STORE = "no store"
+
+
+class Retries:
+    """Counts the failures of one load.
+
+    A failing store is asked twice more for an object, damaged bytes once more; what is gone or
+    of no use, not again. After five failures in a row, or when it refuses the credentials, the
+    store is given up.
+    """
+
+    def __init__(self) -> None:
+        """Nothing failed yet."""
+        self._attempts: dict[tuple[int, str], int] = {}
+        self._again: dict[int, int] = {}
+        self._in_a_row = 0
+
+    def succeeded(self) -> None:
+        """The store gave an object."""
+        self._in_a_row = 0
+
+    def failed(self, chunk: int, level: str, error: CacheGenError) -> Remedy:
+        """Count a failure and say what to do."""
+        if isinstance(error, StoreDenied):
+            return Remedy.NO_STORE
+        if isinstance(error, KeyNotFound | ProfileMismatch | TokensMismatch):
+            return Remedy.OTHER_LEVEL
+        if isinstance(error, StoreError):
+            self._in_a_row += 1
+            if self._in_a_row >= _STORE_FAILURES:
+                return Remedy.NO_STORE
+        self._attempts[chunk, level] = self.attempts(chunk, level) + 1
+        allowed = 1 if isinstance(error, BitstreamError) else 2
+        if self.attempts(chunk, level) > allowed:
+            return Remedy.OTHER_LEVEL
+        self._again[chunk] = self.of_chunk(chunk) + 1
+        return Remedy.AGAIN
+
+    def attempts(self, chunk: int, level: str) -> int:
+        """How often an object failed."""
+        return self._attempts.get((chunk, level), 0)
+
+    def of_chunk(self, chunk: int) -> int:
+        """How often objects of a chunk failed and were asked for again."""
+        return self._again.get(chunk, 0)
+
+    def wait_s(self, chunk: int, level: str) -> float:
+        """How long to wait before the next attempt: doubling, and jittered by half."""
+        doubled = _FIRST_WAIT_S * 2.0 ** (self.attempts(chunk, level) - 1)
+        return doubled * random.uniform(0.5, 1.5)

@@ -1,0 +1,172 @@
+"""When the link, the decoder and the model would end: the arithmetic that controllers share.
+
+Times are seconds from now. Chunks "left" are those that wait, by position, in the order of the
+context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cachegen.stream.controller import ChunkState, LoadState, Option, Status
+
+UNKNOWN_S = 1e9
+_OVERDUE = 0.1
+_LEAST_BYTES_PER_S = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """When each resource is done with what it has begun.
+
+    Attributes:
+        link_s: the transfer under way has arrived.
+        decoder_s: everything fetched by then is decoded.
+        model_s: the model can begin the next chunk.
+    """
+
+    link_s: float
+    decoder_s: float
+    model_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Recompute the first of the chunks left, fetch the others, the last one first.
+
+    Attributes:
+        rank: quality they are fetched at.
+        split: how many are recomputed.
+        finish_s: when everything is there.
+        fetched_s: when all that is fetched is decoded.
+        computed_s: when all that is recomputed is there.
+    """
+
+    rank: int
+    split: int
+    finish_s: float
+    fetched_s: float
+    computed_s: float
+
+
+def chunks_left(state: LoadState) -> list[int]:
+    """The chunks that wait."""
+    waits = Status.WAITING
+    chunks = state.chunks
+    return [i for i in range(state.front, len(chunks)) if chunks[i].status is waits]
+
+
+def nearest(options: Sequence[Option], rank: int) -> Option:
+    """The option of this rank, else the next better one, else the best there is."""
+    for option in options:
+        if option.rank >= rank:
+            return option
+    return options[-1]
+
+
+def assumed_bytes_per_s(state: LoadState) -> float:
+    """The throughput to plan with.
+
+    Where nothing is known, a transfer is expected to take as long again as it has taken since its
+    first byte was due: at first no time at all, then more and more.
+    """
+    if state.bytes_per_s is not None:
+        return max(state.bytes_per_s, _LEAST_BYTES_PER_S)
+    if state.transfer is None:
+        return float("inf")
+    late_s = state.now_s - state.transfer.began_s - state.costs.request_s
+    return state.transfer.option.size_bytes / late_s if late_s > 0 else float("inf")
+
+
+def recompute_s(state: LoadState, chunk: ChunkState) -> float:
+    """Seconds to recompute a chunk; very long where that is impossible or not known."""
+    prefill = state.costs.prefill
+    if prefill is None or not state.can_recompute:
+        return UNKNOWN_S
+    start, stop = chunk.start, chunk.stop
+    per_token_s = prefill.b_s + prefill.c_s * (start + stop)
+    return state.model_share * (prefill.a_s + (stop - start) * per_token_s)
+
+
+def decode_s(state: LoadState, chunk: ChunkState, level: str) -> float:
+    """Seconds to decode a chunk."""
+    cost = state.costs.decode.get(level)
+    if cost is None:
+        return 0.0
+    return state.decoder_share * (cost.a_s + cost.b_s * (chunk.stop - chunk.start))
+
+
+def arrival_s(state: LoadState, bytes_per_s: float) -> float:
+    """Seconds until the transfer under way has arrived; 0 where there is none."""
+    transfer = state.transfer
+    if transfer is None:
+        return 0.0
+    wait_s = 0.0
+    if not transfer.received_bytes:
+        wait_s = max(transfer.began_s + state.costs.request_s - state.now_s, 0.0)
+    return wait_s + transfer.missing_bytes / bytes_per_s
+
+
+def ends(state: LoadState, bytes_per_s: float, *, without_transfer: bool = False) -> Ends:
+    """When what is under way will be over, the transfer abandoned or not."""
+    link_s = 0.0 if without_transfer else arrival_s(state, bytes_per_s)
+    decoder_s = 0.0
+    for chunk in state.chunks:
+        if chunk.status is Status.DECODING and chunk.level is not None:
+            decoder_s += decode_s(state, chunk, chunk.level)
+    if state.transfer is not None and not without_transfer:
+        arriving = state.chunks[state.transfer.chunk]
+        level = state.transfer.option.level
+        decoder_s = max(decoder_s, link_s) + decode_s(state, arriving, level)
+    return Ends(link_s, decoder_s, _model_free_s(state, decoder_s))
+
+
+def _model_free_s(state: LoadState, decoder_s: float) -> float:
+    """When the model is idle and what it needs first is there."""
+    front = state.chunks[state.front]
+    if front.status is Status.FETCHING or front.status is Status.DECODING:
+        return decoder_s
+    if state.recompute_began_s is None:
+        return 0.0
+    lasts_s = recompute_s(state, front)
+    if lasts_s >= UNKNOWN_S:
+        return 0.0
+    return max(state.recompute_began_s + lasts_s - state.now_s, _OVERDUE * lasts_s)
+
+
+def best_plan(
+    state: LoadState,
+    left: Sequence[int],
+    rank: int,
+    *,
+    free: Ends,
+    bytes_per_s: float,
+    within_s: float = float("inf"),
+) -> Plan:
+    """The split with the earliest end at this quality; on a tie the one that fetches more.
+
+    Chunks without options are recomputed once all others are there. The search ends early where
+    nothing can end within ``within_s`` any more.
+    """
+    request_s = state.costs.request_s
+    link_s, fetched_s = free.link_s, free.decoder_s
+    compute_s = [recompute_s(state, state.chunks[index]) for index in left]
+    computed_s, tail_s = free.model_s + sum(compute_s), 0.0
+    best = (max(computed_s, fetched_s), len(left), fetched_s, computed_s)
+    for split in range(len(left) - 1, -1, -1):
+        chunk = state.chunks[left[split]]
+        computed_s -= compute_s[split]
+        if chunk.options:
+            option = nearest(chunk.options, rank)
+            link_s += request_s + option.size_bytes / bytes_per_s
+            fetched_s = max(fetched_s, link_s) + decode_s(state, chunk, option.level)
+        else:
+            tail_s += compute_s[split]
+        finish_s = max(fetched_s, computed_s if split else 0.0) + tail_s
+        if finish_s <= best[0]:
+            best = (finish_s, split, fetched_s, computed_s + tail_s)
+        if fetched_s >= computed_s or link_s >= within_s:
+            break
+    finish_s, split, fetched_s, computed_s = best
+    return Plan(rank, split, finish_s, fetched_s, computed_s)

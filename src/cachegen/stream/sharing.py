@@ -1,0 +1,148 @@
+"""What simultaneous loads of one process share: links, the decoder, models, measurements."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from cachegen.stream.cost_file import Measurements
+from cachegen.stream.throughput import Throughput
+
+_SAVE_EVERY_S = 10.0
+_MAKING = threading.Lock()
+_LINKS: dict[str, Link] = {}
+_SAVED_S: dict[int, float] = {}
+
+
+class Link:
+    """The way to a store: one estimate of its throughput for all who use it.
+
+    Times are of one monotonic clock, in seconds.
+    """
+
+    def __init__(self, prior_bytes_per_s: float | None = None) -> None:
+        """Begin with the throughput known from earlier, if any."""
+        self._throughput = Throughput(prior_bytes_per_s)
+        self._lock = threading.Lock()
+        self._transfers = 0
+
+    def begin(self, now_s: float) -> None:
+        """A transfer begins."""
+        with self._lock:
+            self._transfers += 1
+            self._throughput.begin(now_s)
+
+    def arrived(self, num_bytes: int, now_s: float) -> None:
+        """Bytes arrived."""
+        with self._lock:
+            self._throughput.arrived(num_bytes, now_s)
+
+    def end(self, now_s: float) -> None:
+        """A transfer is over, whole or not."""
+        with self._lock:
+            self._transfers -= 1
+            self._throughput.end(now_s)
+
+    def share(self, now_s: float, *, active: bool) -> tuple[float | None, float | None]:
+        """What one load may expect, and what it may count on, in bytes per second.
+
+        ``active`` says whether that load has a transfer under way already.
+        """
+        with self._lock:
+            expected = self._throughput.bytes_per_s(now_s)
+            low = self._throughput.low_bytes_per_s(now_s)
+            users = max(self._transfers + (not active), 1)
+        return (
+            None if expected is None else expected / users,
+            None if low is None else low / users,
+        )
+
+    def known(self, now_s: float) -> tuple[float, float] | None:
+        """Bytes per second and seconds to the first byte by now; None for nothing."""
+        with self._lock:
+            bytes_per_s = self._throughput.bytes_per_s(now_s)
+            request_s = self._throughput.request_s
+        return None if bytes_per_s is None else (bytes_per_s, request_s or 0.0)
+
+
+class Turns:
+    """A lock that is had in the order it was asked for."""
+
+    def __init__(self) -> None:
+        """Nobody waits."""
+        self._lock = threading.Lock()
+        self._waiting: deque[threading.Event] = deque()
+
+    def __len__(self) -> int:
+        """How many have it or wait for it."""
+        return len(self._waiting)
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Wait for the turn and keep it."""
+        mine = threading.Event()
+        with self._lock:
+            self._waiting.append(mine)
+            if self._waiting[0] is mine:
+                mine.set()
+        try:
+            mine.wait()
+            yield
+        finally:
+            self._leave(mine)
+
+    def _leave(self, mine: threading.Event) -> None:
+        with self._lock:
+            self._waiting.remove(mine)
+            if self._waiting:
+                self._waiting[0].set()
+
+
+@functools.cache
+def measurements_of(fingerprint: bytes, device: str) -> Measurements:
+    """What this process knows of a model on a device."""
+    return Measurements.read(fingerprint, device)
+
+
+def link_to(url: str, known: Measurements) -> Link:
+    """The one link of this process to a store of this name."""
+    with _MAKING:
+        if url not in _LINKS:
+            _LINKS[url] = Link(known.throughput(url))
+        return _LINKS[url]
+
+
+def remember(known: Measurements, url: str) -> None:
+    """Keep what a load has taught, for other processes too; at most every few seconds."""
+    link = link_to(url, known).known(time.perf_counter())
+    if link is not None:
+        known.add_link(url, *link)
+    with _MAKING:
+        last_s = _SAVED_S.get(id(known), -math.inf)
+        if time.monotonic() - last_s < _SAVE_EVERY_S:
+            return
+        _SAVED_S[id(known)] = time.monotonic()
+    known.save()
+
+
+@functools.cache
+def turns_at(fingerprint: bytes, device: str) -> Turns:
+    """The one queue of this process for a model on a device."""
+    return Turns()
+
+
+@functools.cache
+def decoder() -> ThreadPoolExecutor:
+    """The threads that decode, for all loads, first come, first served.
+
+    A chunk is decoded by two threads, so there are half as many as cores.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return ThreadPoolExecutor(max((cores or 1) // 2, 1), thread_name_prefix="cachegen-decode")

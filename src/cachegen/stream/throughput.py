@@ -1,0 +1,117 @@
+"""What a link gives, estimated from bytes as they arrive."""
+
+from __future__ import annotations
+
+import math
+
+_WINDOW_S = 0.15
+_PRIOR_S = 0.1
+_BURST_BYTES = 16 << 10
+_SLOT_S = 0.05
+_FIRST_DEVIATION = 0.25
+_DEVIATIONS = 1.5
+_LEAST_SHARE = 0.2
+_LATE = 2.0
+_LATE_S = 0.02
+
+
+class Throughput:
+    """Bytes per second over the time in which transfers are under way.
+
+    The clock is the caller's: every method takes the time, which may not run backwards. Recent
+    time counts most, silence counts as no bytes, and what was known from earlier fades. Not for
+    use by several threads at once.
+
+    The wait for the first byte after the link was idle is `request_s`, not silence, unless it is
+    much longer than usual. What comes first tells little: it may have been buffered on the way.
+
+    Attributes:
+        request_s: from asking to the first byte; None while nothing is known.
+    """
+
+    def __init__(
+        self, prior_bytes_per_s: float | None = None, prior_request_s: float | None = None
+    ) -> None:
+        """Start from what is known of the link, if anything."""
+        self.request_s = prior_request_s
+        self._prior_bytes_per_s = prior_bytes_per_s
+        self._prior_s = 0.0 if prior_bytes_per_s is None else _PRIOR_S
+        self._bytes = self._seconds = 0.0
+        self._transfers = 0
+        self._waits = False
+        self._last_s = 0.0
+        self._uncounted_bytes = _BURST_BYTES
+        self._deviation = _FIRST_DEVIATION
+        self._slot_bytes = self._slot_s = 0.0
+
+    def begin(self, now_s: float) -> None:
+        """A transfer has been asked for."""
+        if not self._transfers:
+            self._waits, self._last_s = True, now_s
+        self._transfers += 1
+
+    def arrived(self, num_bytes: int, now_s: float) -> None:
+        """So many bytes have come, of whichever transfer."""
+        uncounted = min(self._uncounted_bytes, num_bytes)
+        self._uncounted_bytes -= uncounted
+        passed_s = max(now_s - self._last_s, 0.0)
+        if self._waits:
+            self._answered(passed_s)
+        elif num_bytes > uncounted:
+            self._count(num_bytes - uncounted, passed_s * (1 - uncounted / num_bytes))
+        self._last_s = now_s
+
+    def end(self, now_s: float) -> None:
+        """A transfer is over, whole or not."""
+        silence_s = self._silence_s(now_s)
+        if silence_s > 0:
+            self._count(0, silence_s)
+        self._transfers -= 1
+        self._waits, self._last_s = False, now_s
+
+    def bytes_per_s(self, now_s: float) -> float | None:
+        """What to expect of the link; None while nothing is known."""
+        fade = math.exp(-self._silence_s(now_s) / _WINDOW_S)
+        seconds = self._seconds * fade + _WINDOW_S * (1 - fade)
+        prior_s = self._prior_s * fade
+        if not (self._bytes or prior_s):
+            return None
+        prior_bytes = prior_s * (self._prior_bytes_per_s or 0.0)
+        return (self._bytes * fade + prior_bytes) / (seconds + prior_s)
+
+    def low_bytes_per_s(self, now_s: float) -> float | None:
+        """What to count on: less by as much as expectations have been wrong lately."""
+        expected = self.bytes_per_s(now_s)
+        if expected is None:
+            return None
+        return expected * max(1 - _DEVIATIONS * self._deviation, _LEAST_SHARE)
+
+    def _answered(self, waited_s: float) -> None:
+        self._waits = False
+        self.request_s = waited_s if self.request_s is None else (self.request_s + waited_s) / 2
+
+    def _silence_s(self, now_s: float) -> float:
+        """How long bytes have been missing."""
+        if not self._transfers:
+            return 0.0
+        usual_s = _LATE * (self.request_s or 0.0) + _LATE_S if self._waits else 0.0
+        return max(now_s - self._last_s - usual_s, 0.0)
+
+    def _count(self, num_bytes: int, seconds: float) -> None:
+        fade = math.exp(-seconds / _WINDOW_S)
+        self._slot_bytes += num_bytes
+        self._slot_s += seconds
+        if self._slot_s >= _SLOT_S:
+            self._compare()
+        self._bytes = self._bytes * fade + num_bytes
+        self._seconds = self._seconds * fade + _WINDOW_S * (1 - fade)
+        self._prior_s *= fade
+
+    def _compare(self) -> None:
+        """Learn how far the latest slot was from what was expected before it."""
+        expected = self.bytes_per_s(self._last_s)
+        if expected:
+            wrong = abs(self._slot_bytes / self._slot_s / expected - 1)
+            weight = 1 - math.exp(-self._slot_s / (2 * _WINDOW_S))
+            self._deviation += (min(wrong, 1.0) - self._deviation) * weight
+        self._slot_bytes = self._slot_s = 0.0

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+
+from cachegen.errors import (
+    BitstreamError,
+    KeyNotFound,
+    ProfileMismatch,
+    StoreDenied,
+    StoreError,
+    StoreTimeout,
+    TokensMismatch,
+)
+from cachegen.stream.retries import Remedy, Retries
+
+DAMAGE = BitstreamError("expected another digest", field="chunk")
+
+
+@pytest.mark.parametrize(
+    ("error", "remedies"),
+    [
+        (KeyNotFound("gone"), [Remedy.OTHER_LEVEL]),
+        (ProfileMismatch("other"), [Remedy.OTHER_LEVEL]),
+        (TokensMismatch("other"), [Remedy.OTHER_LEVEL]),
+        (DAMAGE, [Remedy.AGAIN, Remedy.OTHER_LEVEL]),
+        (StoreError("503"), [Remedy.AGAIN, Remedy.AGAIN, Remedy.OTHER_LEVEL]),
+        (StoreTimeout("silence"), [Remedy.AGAIN, Remedy.AGAIN, Remedy.OTHER_LEVEL]),
+        (StoreDenied("who?"), [Remedy.NO_STORE]),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_what_an_object_that_keeps_failing_costs(error, remedies: list[Remedy]) -> None:
+    retries = Retries()
+    assert [retries.failed(0, "high", error) for _ in remedies] == remedies
+    assert retries.of_chunk(0) == remedies.count(Remedy.AGAIN)
+    assert retries.of_chunk(1) == 0
+
+
+def test_a_store_that_fails_five_times_in_a_row_is_given_up() -> None:
+    retries = Retries()
+    found = [retries.failed(chunk, "high", StoreError("down")) for chunk in range(5)]
+    assert found == [Remedy.AGAIN] * 4 + [Remedy.NO_STORE]
+
+
+def test_a_success_begins_the_count_again() -> None:
+    retries = Retries()
+    for chunk in range(20):
+        assert retries.failed(chunk, "high", StoreError("down")) is Remedy.AGAIN
+        retries.succeeded()
+
+
+def test_waits_grow_and_differ() -> None:
+    retries, waits = Retries(), []
+    for _ in range(2):
+        retries.failed(0, "high", StoreError("down"))
+        waits.append({retries.wait_s(0, "high") for _ in range(50)})
+    assert all(0.025 <= wait <= 0.075 for wait in waits[0])
+    assert all(0.05 <= wait <= 0.15 for wait in waits[1])
+    assert len(waits[0]) > 10

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from cachegen.stream.sharing import Link, Turns, link_to, measurements_of, turns_at
+
+
+def test_turns_are_had_in_the_order_they_were_asked_for() -> None:
+    turns, order, threads = Turns(), [], []
+
+    def take(number: int) -> None:
+        with turns.taken():
+            order.append(number)
+
+    with turns.taken():
+        for number in range(6):
+            threads.append(threading.Thread(target=take, args=(number,)))
+            threads[-1].start()
+            deadline_s = time.monotonic() + 10
+            while len(turns) < number + 2 and time.monotonic() < deadline_s:
+                time.sleep(0.001)
+        assert order == []
+    for thread in threads:
+        thread.join()
+    assert order == list(range(6))
+    assert len(turns) == 0
+
+
+def test_a_turn_ends_with_its_block_also_when_it_fails() -> None:
+    turns = Turns()
+    with pytest.raises(RuntimeError), turns.taken():
+        raise RuntimeError
+    with turns.taken():
+        assert len(turns) == 1
+
+
+def test_a_link_is_divided_among_those_who_use_it() -> None:
+    link = Link(prior_bytes_per_s=6e6)
+    assert link.share(0.0, active=False)[0] == pytest.approx(6e6)
+    link.begin(0.0)
+    assert link.share(0.0, active=True)[0] == pytest.approx(6e6)
+    assert link.share(0.0, active=False)[0] == pytest.approx(3e6)
+    link.begin(0.0)
+    assert link.share(0.0, active=True)[0] == pytest.approx(3e6)
+    link.end(0.0)
+    link.end(0.0)
+    assert link.share(0.0, active=False)[0] == pytest.approx(6e6)
+
+
+def test_a_link_of_which_nothing_is_known() -> None:
+    link = Link()
+    assert link.share(0.0, active=False) == (None, None)
+    assert link.known(0.0) is None
+
+
+def test_a_link_learns_from_what_arrives() -> None:
+    link = Link()
+    link.begin(0.0)
+    for step in range(1, 101):
+        link.arrived(10_000, step * 0.01)
+    assert link.known(1.0)[0] == pytest.approx(1e6, rel=0.1)
+
+
+def test_one_of_each_in_a_process() -> None:
+    known = measurements_of(bytes(32), "cpu")
+    assert known is measurements_of(bytes(32), "cpu")
+    assert known is not measurements_of(bytes(32), "cuda:0")
+    assert link_to("file:one", known) is link_to("file:one", known)
+    assert link_to("file:one", known) is not link_to("file:two", known)
+    assert turns_at(bytes(32), "cpu") is turns_at(bytes(32), "cpu")

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from cachegen.errors import KeyNotFound, StoreTimeout
+from cachegen.stream.time_limit import within
+
+
+def test_an_answer_and_an_error_come_through() -> None:
+    assert within(10.0, lambda: 7) == 7
+    with pytest.raises(KeyNotFound, match="gone"):
+        within(10.0, fail_with(KeyNotFound("gone")))
+    with pytest.raises(TimeoutError, match="its own"):
+        within(10.0, fail_with(TimeoutError("its own")))
+
+
+def test_a_call_that_hangs_is_left_alone() -> None:
+    hold = threading.Event()
+    with pytest.raises(StoreTimeout, match=r"within 0\.02 s"):
+        within(0.02, lambda: hold.wait(10))
+    hold.set()
+
+
+def fail_with(error: Exception):
+    def fail() -> None:
+        raise error
+
+    return fail
