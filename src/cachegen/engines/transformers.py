@@ -23,6 +23,7 @@ from cachegen.engines.hf_cache import (
     to_cache,
     token_ids,
 )
+from cachegen.engines.hf_costs import measure_prefill
 from cachegen.engines.hf_fingerprint import fingerprint
 from cachegen.engines.hf_learning import samples, token_features
 from cachegen.engines.hf_quality import Window, answer_window, cut_windows, evaluator
@@ -53,6 +54,7 @@ __all__ = [
     "first_tokens",
     "from_cache",
     "load_context",
+    "measure_prefill",
     "rope_map",
     "samples",
     "save_context",

@@ -1,0 +1,41 @@
+"""How long a model takes to prefill, measured before the first load needs to know."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from transformers import PreTrainedModel
+
+from cachegen.engines.hf_cache import Tokens, capture, token_ids
+from cachegen.engines.hf_fingerprint import fingerprint
+from cachegen.stream.sharing import measurements_of
+
+LENGTHS = (64, 512, 2048)
+
+
+def measure_prefill(
+    model: PreTrainedModel, tokens: Tokens, *, lengths: Sequence[int] = LENGTHS
+) -> None:
+    """Prefill the first tokens of a text, and some of them after others, and keep the times.
+
+    Loads learn from every chunk they recompute, so this only spares the first one a guess.
+
+    Args:
+        model: in eval mode.
+        tokens: any text, best as long as what will be loaded.
+        lengths: how many tokens to prefill; those that the text does not have are left out.
+    """
+    ids = token_ids(tokens)
+    known = measurements_of(fingerprint(model), str(model.device))
+    capture(model, ids[: min(lengths)])
+    for length in [length for length in lengths if length <= len(ids)]:
+        began_s = time.perf_counter()
+        past = capture(model, ids[:length])
+        known.add_prefill(length, 0, time.perf_counter() - began_s)
+        following = ids[length : length + min(lengths)]
+        if following:
+            began_s = time.perf_counter()
+            capture(model, following, past=past)
+            known.add_prefill(len(following), length, time.perf_counter() - began_s)
+    known.save()
