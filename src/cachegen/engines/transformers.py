@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 from transformers import Cache, PreTrainedModel
@@ -187,7 +187,13 @@ def load_context(
 
 
 def _opened(store: StoreOrUrl) -> Store:
-    return open_store(store) if isinstance(store, (str, os.PathLike)) else store
+    return _open(os.fspath(store)) if isinstance(store, (str, os.PathLike)) else store
+
+
+@lru_cache(maxsize=16)
+def _open(url: str) -> Store:
+    """One store a URL, so that loads share its connections."""
+    return open_store(url)
 
 
 def _prefilled(

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from cachegen.bitstream.manifest import ChunkEntry, StoredObject
 from cachegen.codec.codec import decode_chunk
+from cachegen.errors import CacheGenError
 from cachegen.kvcache import KVCache
-from cachegen.store import Store
-from cachegen.stream.objects import fetch_tokens, open_chunk
+from cachegen.stream.objects import open_chunk
 from cachegen.stream.profiles import Profiles
 
 
@@ -21,13 +21,13 @@ class Decoder:
 
     Attributes:
         tokens: uint32 (tokens,): those to load.
-        store: where companions of the chunks are.
+        tail: the last chunk's tokens behind them, or why they cannot be had.
         profiles: to decode with.
         fingerprint: the model.
     """
 
     tokens: NDArray[np.uint32]
-    store: Store
+    tail: list[int] | CacheGenError
     profiles: Profiles
     fingerprint: bytes
 
@@ -37,7 +37,7 @@ class Decoder:
         Raises:
             BitstreamError: damaged bytes, or another chunk's.
             ProfileMismatch, TokensMismatch: coded for another model, or for other tokens.
-            KeyNotFound, StoreError: a companion cannot be had.
+            CacheGenError: the profile or the chunk's other tokens cannot be had.
         """
         profile = self.profiles.get(stored.profile_hash)
         coded = open_chunk(data, entry=entry, level=stored.level, fingerprint=self.fingerprint)
@@ -50,4 +50,6 @@ class Decoder:
         known: list[int] = self.tokens[entry.start : entry.stop].tolist()
         if len(known) == entry.num_tokens:
             return known
-        return known + fetch_tokens(self.store, entry)[len(known) :]
+        if isinstance(self.tail, CacheGenError):
+            raise self.tail
+        return known + self.tail

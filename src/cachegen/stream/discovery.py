@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cachegen.bitstream.identity import LINK_TOKENS, Tokens
 from cachegen.bitstream.manifest import Manifest, manifest_key
-from cachegen.errors import BitstreamError, KeyNotFound
+from cachegen.errors import BitstreamError, KeyNotFound, StoreDenied, StoreError
 from cachegen.store import Store
 from cachegen.stream.lineage import Ids, Lineage
 from cachegen.stream.objects import describe_failure
 from cachegen.stream.publish import read_stored_manifest
 from cachegen.stream.result import LoadedChunk
+
+_ATTEMPTS = 3
+_WAIT_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,18 @@ def _candidates(tokens: Tokens, lineage: Lineage) -> Iterator[_Candidate]:
 
 
 def _read(store: Store, candidate: _Candidate) -> Manifest:
+    """A manifest; it is asked for again where that may help."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return _read_once(store, candidate)
+        except (KeyNotFound, StoreDenied):
+            raise
+        except (BitstreamError, StoreError):
+            time.sleep(_WAIT_S)
+    return _read_once(store, candidate)
+
+
+def _read_once(store: Store, candidate: _Candidate) -> Manifest:
     manifest = read_stored_manifest(
         store, candidate.context_id, fingerprint=candidate.lineage.fingerprint
     )

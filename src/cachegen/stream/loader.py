@@ -93,7 +93,7 @@ def load(
         raise ValueError("expected at least one token, got none")
     if level is not None and controller is not None:
         raise ValueError("expected a level or a controller, got both")
-    journal, profiles = Journal(), Profiles(store, profile)
+    journal, profiles = Journal(), Profiles(store, profile, limit_s=stall_s)
     lineage = Lineage(fingerprint, salt, extra, exact=exact)
 
     def find() -> Found:
@@ -106,10 +106,14 @@ def load(
             raise
         found = Found.nothing(len(known))
         journal.trouble(0, describe_failure(error))
+    if recompute is not None:
+        for index, chunk in enumerate(found.lost, len(found.chunks)):
+            journal.trouble(index, chunk.reason)
+        found = found.with_lost()
     journal.spans.append(Span("lookup", 0.0, journal.now_s()))
     wanted = known[: found.num_tokens]
     around = surroundings(
-        Decoder(wanted, store, profiles, fingerprint), device=device, stall_s=stall_s
+        Decoder(wanted, found.tail, profiles, fingerprint), store, device=device, stall_s=stall_s
     )
     state = LoadState(
         chunks=list(found.chunks),

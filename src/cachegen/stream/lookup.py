@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cachegen.bitstream.manifest import ChunkEntry
-from cachegen.codec.profile import Profile
+from cachegen.bitstream.manifest import ChunkEntry, Manifest
+from cachegen.codec.profile import NO_PROFILE, Profile
+from cachegen.errors import CacheGenError
 from cachegen.store import Store
 from cachegen.stream.controller import ChunkState
 from cachegen.stream.discovery import find_prefix
 from cachegen.stream.lineage import Lineage
+from cachegen.stream.objects import fetch_tokens
 from cachegen.stream.preference import choose_level, options_of, rank_of
 from cachegen.stream.profiles import Profiles
 from cachegen.stream.result import LoadedChunk
@@ -25,7 +27,8 @@ class Found:
 
     Attributes:
         chunks: as controllers see them; the last one may end inside its entry.
-        entries: the same as the manifest names them; none where nothing can be fetched.
+        entries: the same as the manifest names them; fewer where the last cannot be fetched.
+        tail: tokens of the last entry behind the wanted ones, or why they cannot be had.
         default_rank: rank of the level that is good enough.
         exact: whether the KV was computed without lossily loaded KV before it.
         lost: ranges behind it whose manifests are there but of no use.
@@ -36,6 +39,7 @@ class Found:
     default_rank: int
     exact: bool
     lost: tuple[LoadedChunk, ...]
+    tail: list[int] | CacheGenError = field(default_factory=list)
 
     @classmethod
     def nothing(cls, num_tokens: int) -> Found:
@@ -47,6 +51,11 @@ class Found:
     def num_tokens(self) -> int:
         """How many tokens it covers."""
         return self.chunks[-1].stop if self.chunks else 0
+
+    def with_lost(self) -> Found:
+        """The lost ranges as chunks that cannot be fetched, for a model to recompute."""
+        lost = (ChunkState(chunk.start, chunk.stop, ()) for chunk in self.lost)
+        return replace(self, chunks=(*self.chunks, *lost), lost=())
 
 
 def look_up(
@@ -74,7 +83,27 @@ def look_up(
         default_rank=rank_of(choose_level(manifest, ladder, level), ladder),
         exact=manifest.exact,
         lost=prefix.lost,
+        tail=_tail(manifest, ladder, store),
     )
+
+
+def _tail(manifest: Manifest, ladder: Profile | None, store: Store) -> list[int] | CacheGenError:
+    """What a reader of a part of a chunk does not know of its tokens; nothing if all is wanted."""
+    last = manifest.chunks[-1]
+    if last.stop == manifest.num_tokens or not _may_be_predicted(last, ladder):
+        return []
+    try:
+        return fetch_tokens(store, last)[manifest.num_tokens - last.start :]
+    except CacheGenError as error:
+        return error
+
+
+def _may_be_predicted(chunk: ChunkEntry, ladder: Profile | None) -> bool:
+    """Whether some level of it may be coded relative to its tokens."""
+    known_not_to = {NO_PROFILE}
+    if ladder is not None and ladder.codec != "transform":
+        known_not_to.add(ladder.hash)
+    return any(stored.profile_hash not in known_not_to for stored in chunk.objects)
 
 
 def _accepted(lineage: Lineage) -> list[Lineage]:

@@ -9,6 +9,7 @@ from cachegen.codec.profile import NO_PROFILE, Profile, read_profile
 from cachegen.errors import BitstreamError, KeyNotFound
 from cachegen.store import Store, read
 from cachegen.stream.objects import check_digest
+from cachegen.stream.time_limit import within
 
 MAX_PROFILE_BYTES = 1 << 30
 
@@ -16,9 +17,10 @@ MAX_PROFILE_BYTES = 1 << 30
 class Profiles:
     """Reads each profile at most once."""
 
-    def __init__(self, store: Store, given: Profile | None) -> None:
-        """Nothing is read yet."""
+    def __init__(self, store: Store, given: Profile | None, *, limit_s: float) -> None:
+        """Nothing is read yet; ``limit_s`` is the longest that reading one may take."""
         self._store = store
+        self._limit_s = limit_s
         self._given = given
         self._found: dict[bytes, Profile | KeyNotFound | BitstreamError] = {}
 
@@ -57,7 +59,9 @@ class Profiles:
     def _read(self, profile_hash: bytes) -> Profile | KeyNotFound | BitstreamError:
         key = profile_key(profile_hash)
         try:
-            data = read(self._store, key, max_bytes=MAX_PROFILE_BYTES)
+            data = within(
+                self._limit_s, lambda: read(self._store, key, max_bytes=MAX_PROFILE_BYTES)
+            )
             check_digest(hashlib.sha256(data).digest(), profile_hash, field=key)
             return read_profile(data)
         except (KeyNotFound, BitstreamError) as error:

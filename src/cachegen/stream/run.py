@@ -52,7 +52,12 @@ class _Worked:
     error: CacheGenError | None = None
 
 
-_Event = _Worked | FromLink | None
+@dataclass(frozen=True, slots=True)
+class _DecodeBegan:
+    at_s: float
+
+
+_Event = _Worked | _DecodeBegan | FromLink | None
 
 
 class Run:
@@ -148,6 +153,8 @@ class Run:
                 raise LoadCancelled("the load was cancelled")
             if isinstance(event, _Worked):
                 self._worked(event)
+            elif isinstance(event, _DecodeBegan):
+                self.state.decode_began_s = event.at_s
             elif isinstance(event, FromLink):
                 self._transfer_ended(self._fetching.take(event))
             if self._events.empty():
@@ -166,7 +173,9 @@ class Run:
             self._failed(transfer.chunk, transfer.option.level, news.error)
 
     def _worked(self, event: _Worked) -> None:
-        self._undecoded -= event.work == "decode"
+        if event.work == "decode":
+            self._undecoded -= 1
+            self.state.decode_began_s = None
         if event.chunk >= len(self.state.chunks):
             return
         chunk = self.state.chunks[event.chunk]
@@ -307,6 +316,7 @@ class Run:
     def _decode_now(self, index: int, stored: StoredObject, data: bytes) -> None:
         """In a thread of the decoder."""
         began_s, error = self.journal.now_s(), None
+        self._events.put(_DecodeBegan(began_s))
         try:
             self._place(index, stored, data)
         except CacheGenError as found:

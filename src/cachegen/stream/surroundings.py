@@ -38,14 +38,16 @@ class Surroundings:
     stall_s: float
 
 
-def surroundings(decoder: Decoder, *, device: torch.device | str, stall_s: float) -> Surroundings:
-    """For the tokens, store and model of a decoder."""
+def surroundings(
+    decoder: Decoder, store: Store, *, device: torch.device | str, stall_s: float
+) -> Surroundings:
+    """For the tokens and model of a decoder, and a store."""
     measurements = measurements_of(decoder.fingerprint, str(device))
     return Surroundings(
         decoder=decoder,
         assembly=Assembly(len(decoder.tokens)),
-        store=decoder.store,
-        link=link_to(decoder.store.url, measurements),
+        store=store,
+        link=link_to(store.url, measurements),
         turns=turns_at(decoder.fingerprint, str(device)),
         measurements=measurements,
         device=device,
