@@ -11,6 +11,7 @@ import pytest
 
 from cachegen.bitstream.chunk import encode
 from cachegen.bitstream.manifest import ChunkEntry, Manifest, manifest_key, object_key, profile_key
+from cachegen.errors import StoreError
 from cachegen.store import Store, read
 
 TOKENS = list(range(300))
@@ -236,3 +237,26 @@ def test_a_manifest_that_is_not_the_context_s_is_not_used(toy, store: Store, lie
     result = toy.load(TOKENS, store)
     assert result.num_tokens == 256
     assert "expected 300 tokens, exact True" in result.chunks[-1].reason
+
+
+def test_a_damaged_manifest_costs_only_time_where_there_is_a_model(toy, store, folder) -> None:
+    manifest = toy.save(TOKENS, store)
+    flip(folder / manifest_key(manifest.context_id), 0.5)
+    recompute = toy.recompute(TOKENS)
+    result = toy.load(TOKENS, store, level="lossless", recompute=recompute)
+    assert recompute.ranges == [(256, 300)]
+    assert [chunk.level for chunk in result.chunks] == ["lossless", "lossless", "text"]
+    assert "BitstreamError" in result.chunks[-1].reason
+    toy.check(result, TOKENS, exact=True)
+
+
+def test_a_manifest_that_fails_once_is_asked_for_again(toy, store, intercept) -> None:
+    manifest, failures = toy.save(TOKENS, store), [StoreError("busy")]
+
+    def fail(key: str) -> None:
+        if key == manifest_key(manifest.context_id) and failures:
+            raise failures.pop()
+
+    result = toy.load(TOKENS, intercept(store, before_get=fail), level="lossless")
+    assert result.num_tokens == 300 and not failures
+    toy.check(result, TOKENS, exact=True)
