@@ -31,18 +31,25 @@ class Effort:
         repeats: loads of each method at each rate, turn about.
         num_tokens: of the context.
         chunk_tokens: of its chunks.
-        sweeps: whether concurrency and context lengths are swept too.
+        crowds: how many loads at once, by which methods.
+        sweeps: whether context lengths are swept too.
     """
 
     rates: tuple[float | None, ...]
     repeats: int
+    crowds: tuple[tuple[int, ...], tuple[str, ...]]
     num_tokens: int = 4096
     chunk_tokens: int = 1024
     sweeps: bool = False
 
 
-QUICK = Effort((20, 50, 200, None), 3)
-FULL = Effort((5, 20, 50, 100, 200, 500, 1000, None), 5, sweeps=True)
+QUICK = Effort((20, 50, 200, None), 3, ((8,), ("min_ttft",)))
+FULL = Effort(
+    (5, 20, 50, 100, 200, 500, 1000, None),
+    5,
+    ((1, 2, 4, 8), ("text", "int8", "min_ttft")),
+    sweeps=True,
+)
 
 
 def main() -> None:
@@ -64,7 +71,7 @@ def main() -> None:
 def measure(effort: Effort, *, data: Path | None) -> tuple[list[Row], Row]:
     """Everything, behind the gate."""
     from loading_methods import Judge, gate
-    from loading_sweeps import concurrency, lengths
+    from loading_sweeps import concurrency, lengths, starvation
     from loading_world import opened_world, store_context
 
     with opened_world(data=data) as world:
@@ -78,9 +85,10 @@ def measure(effort: Effort, *, data: Path | None) -> tuple[list[Row], Row]:
             world.link.set_rate(rate)
             rows += at_rate(judge, rate, effort.repeats)
         summary = summarise(rows, judge)
+        rows += concurrency(world, *effort.crowds)
         if effort.sweeps:
-            rows += concurrency(judge) + lengths(world, effort.chunk_tokens)
-    return rows, summary
+            rows += lengths(world, effort.chunk_tokens)
+    return rows, summary | {"slowest_of_8_over_median": starvation(rows)}
 
 
 def at_rate(judge: object, rate: float | None, repeats: int) -> list[Row]:

@@ -4,28 +4,47 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from loading_methods import INT8, MIN_TTFT, TEXT, Judge, run
+from loading_methods import INT8, MIN_TTFT, TEXT, prefill, run
 from loading_world import Context, World, store_context
+
+from cachegen.stream.sharing import Turns
 
 RATE_MBIT_S = 50.0
 CONCURRENCY = (1, 2, 4, 8)
 LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8000)
 METHODS = (TEXT, INT8, MIN_TTFT)
+CROWD_TOKENS, CROWD_CHUNK_TOKENS = 1024, 256
+_MODEL = Turns()
 Row = dict[str, object]
 
 
-def concurrency(judge: Judge) -> list[Row]:
-    """The same context loaded by several at once; text is prefilled one after the other."""
-    world, context = judge.world, judge.context
+def concurrency(world: World, counts: Sequence[int], methods: Sequence[str]) -> list[Row]:
+    """Different contexts loaded at once, which share link, decoder and model."""
+    world.link.set_rate(None)
+    contexts = [
+        store_context(
+            world, num_tokens=CROWD_TOKENS, chunk_tokens=CROWD_CHUNK_TOKENS, first=number * 500
+        )
+        for number in range(max(counts))
+    ]
     world.link.set_rate(RATE_MBIT_S)
     return [
-        _row("concurrency", method, count, context, _together(world, context, method, count))
-        for count in CONCURRENCY
-        for method in METHODS
+        _row("concurrency", method, count, contexts[0], _together(world, contexts[:count], method))
+        for count in counts
+        for method in methods
     ]
+
+
+def starvation(rows: Sequence[Row]) -> float:
+    """The slowest of the most loads at once over their median."""
+    crowd = max(
+        (row for row in rows if row["sweep"] == "concurrency" and row["method"] == MIN_TTFT),
+        key=lambda row: int(str(row["concurrency"])),
+    )
+    return round(float(str(crowd["slowest_s"])) / float(str(crowd["ttft_s"])), 3)
 
 
 def lengths(world: World, chunk_tokens: int) -> list[Row]:
@@ -40,21 +59,19 @@ def lengths(world: World, chunk_tokens: int) -> list[Row]:
     return rows
 
 
-def _together(world: World, context: Context, method: str, count: int) -> list[float]:
-    """Seconds of each of `count` loads that begin at once."""
-    if method == TEXT:
-        return _one_after_the_other(lambda: run(world, context, TEXT), count)
-    with ThreadPoolExecutor(count) as pool:
-        loads = [pool.submit(run, world, context, method) for _ in range(count)]
-        return [load.result().ttft_s for load in loads]
+def _together(world: World, contexts: Sequence[Context], method: str) -> list[float]:
+    """Seconds of each load, all begun at once; text waits for its turn at the model."""
+    began_s = time.perf_counter()
 
+    def one(context: Context) -> float:
+        if method == TEXT:
+            with _MODEL.taken():
+                prefill(world, context)
+            return time.perf_counter() - began_s
+        return run(world, context, method).ttft_s
 
-def _one_after_the_other(action: Callable[[], object], count: int) -> list[float]:
-    began_s, ends = time.perf_counter(), []
-    for _ in range(count):
-        action()
-        ends.append(time.perf_counter() - began_s)
-    return ends
+    with ThreadPoolExecutor(len(contexts)) as pool:
+        return list(pool.map(one, contexts))
 
 
 def _row(sweep: str, method: str, count: int, context: Context, times: list[float]) -> Row:

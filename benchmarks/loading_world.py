@@ -85,9 +85,13 @@ def opened_world(*, data: Path | None = None) -> Iterator[World]:
         )
 
 
-def store_context(world: World, *, num_tokens: int, chunk_tokens: int) -> Context:
-    """Prefill a context, store it at every level, and measure what prefilling takes."""
-    tokens = world.tokens[:num_tokens]
+def store_context(world: World, *, num_tokens: int, chunk_tokens: int, first: int = 0) -> Context:
+    """Prefill a context, store it at every level, and measure what prefilling takes.
+
+    ``first`` tokens of the text are left out.
+    """
+    text = world.tokens[first:]
+    tokens = text[:num_tokens]
     kv = capture(world.model, tokens)
     manifest = save(
         kv,
@@ -99,8 +103,8 @@ def store_context(world: World, *, num_tokens: int, chunk_tokens: int) -> Contex
         fingerprint=fingerprint(world.model),
     )
     lengths = (chunk_tokens // 4, chunk_tokens, num_tokens)
-    measure_prefill(world.model, world.tokens[: num_tokens + chunk_tokens], lengths=lengths)
-    continuation = world.tokens[num_tokens : num_tokens + CONTINUATION_TOKENS]
+    measure_prefill(world.model, text[: num_tokens + chunk_tokens], lengths=lengths)
+    continuation = text[num_tokens : num_tokens + CONTINUATION_TOKENS]
     return Context(tokens, continuation, kv, manifest)
 
 
