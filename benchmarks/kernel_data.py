@@ -59,7 +59,7 @@ class DataSet:
         return replace(self, symbols=self.symbols[:num_rows])
 
 
-def laplacian(num_columns: int = 16_384) -> DataSet:
+def laplacian(num_columns: int = 20_480) -> DataSet:
     """Rounded Laplacian numbers around 128 with an entropy of 2 bits, all of one table."""
     rng = np.random.default_rng(0)
     values = rng.laplace(128, _scale_of_entropy(ENTROPY_BITS), (NUM_ROWS, num_columns))

@@ -34,7 +34,7 @@ from cachegen.kernels import cpu, reference
 
 CONSTRICTION_SYMBOLS = 50_000
 GATE_ROWS = 40
-EXCERPT_CHARACTERS = 16_000
+EXCERPT_CHARACTERS = 12_000
 TEXTS = ("heldout-anstey", "heldout-chesterton", "heldout-craik")
 
 Results = dict[str, Any]
@@ -72,8 +72,8 @@ def shipped_text() -> str:
 
 
 def excerpts(text: str) -> list[str]:
-    """Fifteen stretches of a text, each longer than a context."""
-    starts = range(0, 15 * EXCERPT_CHARACTERS, EXCERPT_CHARACTERS)
+    """Twenty stretches of a text, each longer than a context."""
+    starts = range(0, 20 * EXCERPT_CHARACTERS, EXCERPT_CHARACTERS)
     return [text[start : start + EXCERPT_CHARACTERS] for start in starts]
 
 

@@ -37,7 +37,7 @@ def speed(
     )
     with one_core():
         alone = interleaved_medians(
-            runs, {"decode": lambda: decode(data, tokens=tokens, profile=profile, threads=1)}
+            10 * runs, {"decode": lambda: decode(data, tokens=tokens, profile=profile, threads=1)}
         )
     return {
         "decode_over_prefill": seconds["decode"] / seconds["prefill"],

@@ -148,7 +148,9 @@ def test_only_a_few_chunks_are_fetched_before_they_are_decoded(toy, intercept) -
     memory, tokens, asked = open_store("memory:"), list(range(1280)), []
     manifest = toy.save(tokens, memory, levels=["raw"])
     keys = [chunk.objects[0].key for chunk in manifest.chunks]
-    hold, busy = threading.Event(), [decoder().submit(lambda: hold.wait(20)) for _ in range(16)]
+    hold = threading.Event()
+    for _ in range(16):
+        decoder().submit(lambda: hold.wait(20) or None)
     store = intercept(memory, before_get=lambda key: asked.append(key) if key in keys else None)
     with ThreadPoolExecutor(1) as pool:
         loading = pool.submit(toy.load, tokens, store)
@@ -159,7 +161,6 @@ def test_only_a_few_chunks_are_fetched_before_they_are_decoded(toy, intercept) -
         assert asked == keys[:MAX_UNDECODED]
         hold.set()
         result = loading.result(30)
-    assert all(future.result() for future in busy)
     assert asked == keys
     toy.check(result, tokens, exact=True)
 

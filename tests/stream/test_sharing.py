@@ -5,7 +5,14 @@ import time
 
 import pytest
 
-from cachegen.stream.sharing import Link, Turns, link_to, measurements_of, turns_at
+from cachegen.stream.sharing import (
+    DecoderThreads,
+    Link,
+    Turns,
+    link_to,
+    measurements_of,
+    turns_at,
+)
 
 
 def test_turns_are_had_in_the_order_they_were_asked_for() -> None:
@@ -71,3 +78,19 @@ def test_one_of_each_in_a_process() -> None:
     assert link_to("file:one", known) is link_to("file:one", known)
     assert link_to("file:one", known) is not link_to("file:two", known)
     assert turns_at(bytes(32), "cpu") is turns_at(bytes(32), "cpu")
+
+
+def test_the_decoder_is_shared_by_those_who_wait_for_it() -> None:
+    threads, hold, done = DecoderThreads(1), threading.Event(), threading.Semaphore(0)
+
+    def work() -> None:
+        hold.wait(10)
+        done.release()
+
+    assert threads.share(0) == 1
+    for _ in range(3):
+        threads.submit(work)
+    assert [threads.share(own) for own in (0, 1, 3)] == [4, 3, 1]
+    hold.set()
+    for _ in range(3):
+        assert done.acquire(timeout=10)

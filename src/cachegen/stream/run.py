@@ -226,6 +226,7 @@ class Run:
             self.journal.began_s + state.now_s, active=state.transfer is not None
         )
         state.model_share = len(around.turns) + (state.recompute_began_s is None)
+        state.decoder_share = decoder().share(self._undecoded)
 
     def _reconsider(self) -> None:
         decision = self._controller.reconsider(self.state)

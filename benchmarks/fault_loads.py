@@ -1,0 +1,233 @@
+"""Loads under faults: a server, a proxy and a client each, and a verdict on every load."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from fault_cases import Evictions, Method, draw_method, faults_of
+from fault_model import FINGERPRINT
+from fault_proxy import LOOPBACK, FaultProxy, Script
+from fault_servers import TOKEN, Server, serving
+from fault_truth import Request, Truth
+
+from cachegen.bitstream.manifest import manifest_key
+from cachegen.codec.levels import TEXT
+from cachegen.store import Store, open_store
+from cachegen.stream import LoadedChunk, LoadResult, load
+
+STALL_S = 0.4
+HUNG_S = 20.0
+ELSEWHERE = ("wrong_token", "expired_certificate", "dead")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a load.
+
+    Attributes:
+        fault: which was injected.
+        verdict: `ok`, `wrong`, `hung` or `failed`.
+        detail: why, where it is not `ok`; enough to repeat it.
+        fired: whether the fault struck.
+        ttft_s: from the call to the result.
+        retried: chunks with an object that was asked for again.
+        relevelled: chunks that came at another level than the one they were first asked for at.
+        recomputed: chunks that were recomputed.
+    """
+
+    fault: str
+    verdict: str
+    detail: str = ""
+    fired: bool = False
+    ttft_s: float = 0.0
+    retried: int = 0
+    relevelled: int = 0
+    recomputed: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Bench:
+    """Where one load at a time is tried.
+
+    Attributes:
+        truth: what is stored, and what must come out.
+        server: the server of this bench alone.
+        proxy: between it and the loader.
+        stores: what the loader uses while the proxy does the mischief.
+        others: stores that are out of order by themselves, by fault.
+        evictions: of the server's folder.
+    """
+
+    truth: Truth
+    server: Server
+    proxy: FaultProxy
+    stores: Sequence[Store]
+    others: dict[str, Sequence[Store]]
+    evictions: Evictions
+    _restart: threading.Thread | None = None
+
+    def run(self, number: int, fault: str, *, seed: int) -> Outcome:
+        """One load; everything about it follows from its number and the seed."""
+        rng = random.Random(f"{seed} {number}")
+        request, method = rng.choice(self.truth.requests), draw_method(rng)
+        self.proxy.script = Script(
+            faults_of(
+                fault,
+                request.manifest,
+                rng=rng,
+                level=method.level or "high",
+                kill=self._kill,
+                evict=self.evictions.evict,
+            )
+        )
+        store = rng.choice(self.others.get(fault) or self.stores)
+        profile = request.profile if rng.random() < 0.7 else None
+        call = partial(
+            load,
+            request.tokens,
+            store=store,
+            profile=profile,
+            level=method.level,
+            controller=method.controller,
+            slo_s=method.slo_s,
+            recompute=self.truth.model.recompute,
+            fingerprint=FINGERPRINT,
+            stall_s=STALL_S,
+        )
+        try:
+            outcome = self._judge(call, fault, request, method)
+        finally:
+            self._repair()
+        if outcome.verdict == "ok":
+            return outcome
+        return _with_detail(outcome, f"load {number} by {method} from {store.url}")
+
+    def _judge(
+        self, call: partial[LoadResult], fault: str, request: Request, method: Method
+    ) -> Outcome:
+        cancel = threading.Event()
+        running = _in_thread(partial(call, cancel=cancel))
+        try:
+            result = running.result(timeout=HUNG_S)
+        except Exception as error:
+            cancel.set()
+            verdict = "failed" if running.done() else "hung"
+            return Outcome(fault, verdict, f"{type(error).__name__}: {error}", self._fired(fault))
+        flaw = self.truth.flaw(result, request)
+        lack = "" if flaw else self._lack(result, request)
+        return Outcome(
+            fault,
+            "wrong" if flaw else "failed" if lack else "ok",
+            flaw or lack,
+            self._fired(fault),
+            result.ttft_s,
+            retried=sum(chunk.retries > 0 for chunk in result.chunks),
+            relevelled=sum(
+                _is_relevelled(index, chunk, result, method.level)
+                for index, chunk in enumerate(result.chunks)
+            ),
+            recomputed=sum(chunk.level == TEXT for chunk in result.chunks),
+        )
+
+    def _lack(self, result: LoadResult, request: Request) -> str:
+        """Which tokens are missing; a context that is forgotten is one that nobody can know of."""
+        lost = [chunk for chunk in result.chunks if chunk.level is None]
+        is_known = manifest_key(request.manifest.context_id) not in self.evictions
+        if lost or (is_known and result.num_tokens < request.num_stored):
+            return f"{result.num_tokens} of {request.num_stored} stored tokens, lost: {lost}"
+        return ""
+
+    def _fired(self, fault: str) -> bool:
+        return fault in ELSEWHERE or self.proxy.script.fired > 0
+
+    def _kill(self) -> None:
+        """Kill the server, and have it back as soon as that can be."""
+        self.server.kill()
+        self._restart = threading.Thread(target=self._start_again)
+        self._restart.start()
+
+    def _start_again(self) -> None:
+        self.server.restart()
+        self.proxy.upstream = self.server.port
+
+    def _repair(self) -> None:
+        """All as it was, for the next load."""
+        self.proxy.script = Script()
+        self.evictions.restore()
+        if self._restart is not None:
+            self._restart.join()
+            self._restart = None
+
+
+def _is_relevelled(index: int, chunk: LoadedChunk, result: LoadResult, level: str | None) -> bool:
+    """Whether something went wrong with it, and it came at another level in the end."""
+    asked = [
+        timed.decision.level
+        for timed in result.decisions
+        if timed.decision.chunk == index and timed.decision.action == "fetch"
+    ]
+    first = level or (asked[0] if asked else None)
+    return bool(chunk.reason) and chunk.level not in (None, TEXT, first)
+
+
+def _with_detail(outcome: Outcome, how: str) -> Outcome:
+    return Outcome(outcome.fault, outcome.verdict, f"{outcome.detail} ({how})", outcome.fired)
+
+
+def _in_thread(call: partial[LoadResult]) -> Future[LoadResult]:
+    """A thread that nobody waits for: it may hang."""
+    future: Future[LoadResult] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+@contextmanager
+def open_bench(
+    truth: Truth,
+    original: Path,
+    work: Path,
+    *,
+    tokens: Path,
+    others: dict[str, Sequence[Store]],
+) -> Iterator[Bench]:
+    """A bench on a copy of the folder that holds what is stored."""
+    folder, aside = work / "objects", work / "evicted"
+    shutil.copytree(original, folder)
+    aside.mkdir()
+    (namespace,) = (path for path in folder.iterdir() if path.is_dir())
+    with ExitStack() as stack:
+        server = stack.enter_context(serving(folder, "--tokens", str(tokens)))
+        proxy = stack.enter_context(closing(FaultProxy()))
+        proxy.upstream = server.port
+        yield Bench(
+            truth,
+            server,
+            proxy,
+            open_both(proxy.port, TOKEN),
+            others | {"wrong_token": open_both(proxy.port, "wrong")},
+            Evictions(namespace, aside),
+        )
+
+
+def open_both(port: int, token: str, *, tls: str = "") -> list[Store]:
+    """Our own client, and a plain HTTP one."""
+    urls = (
+        f"cachegen{tls}://{token}@{LOOPBACK}:{port}",
+        f"http{tls}://tenant:{token}@{LOOPBACK}:{port}",
+    )
+    return [open_store(url) for url in urls]
