@@ -112,8 +112,8 @@ class Decoder {
     offsets_.push_back(0);
     for (size_t i = 0; i < num_sizes; i++) offsets_.push_back(offsets_.back() + sizes[i]);
     require(offsets_.back() + kPaddingWords == num_words, "the sizes contradict the words");
-    shared_ = count_distinct(block.table_ids, block.columns) <= kMaxSharedTables;
-    if (shared_) tables_ = decode_tables(block.table_ids, block.columns, block.frequencies);
+    shared_ = count_distinct(block.table_ids, block.columns, block.tables) <= kMaxSharedTables;
+    if (shared_) tables_ = make_tables(block.table_ids, block.columns);
   }
 
   DecodeResult run(size_t threads) const {
@@ -136,7 +136,7 @@ class Decoder {
     DecodeStream streams[kMaxInFlight];
     for (int i = 0; i < run.count; i++) streams[i] = stream(run.first + i);
     const Shape shape = rectangle(block_, grid_, run.first).shape;
-    const uint32_t* entries = tables_.entries.data();
+    const uint32_t* entries = tables_.entries.get();
     if (decode_(shape, entries, streams, run.count) == Status::ok) return {0, Status::ok};
     for (int i = 0; i < run.count; i++) {
       const Status status = decode_(shape, entries, streams + i, 1);
@@ -149,11 +149,16 @@ class Decoder {
     const Rectangle part = rectangle(block_, grid_, substream);
     const size_t columns = part.shape.groups * block_.lanes;
     const int32_t* ids = block_.table_ids + part.column;
-    require(count_distinct(ids, columns) <= kMaxTablesPerSubstream, "too many tables a substream");
-    const ColumnTables tables = decode_tables(ids, columns, block_.frequencies);
+    require(count_distinct(ids, columns, block_.tables) <= kMaxTablesPerSubstream,
+            "too many tables a substream");
+    const ColumnTables tables = make_tables(ids, columns);
     DecodeStream lone = stream(substream);
     lone.bases = tables.bases.data();
-    return {substream, decode_(part.shape, tables.entries.data(), &lone, 1)};
+    return {substream, decode_(part.shape, tables.entries.get(), &lone, 1)};
+  }
+
+  ColumnTables make_tables(const int32_t* table_ids, size_t columns) const {
+    return decode_tables(table_ids, columns, block_.frequencies, block_.tables);
   }
 
   DecodeStream stream(size_t substream) const {
@@ -197,7 +202,7 @@ class Encoder {
         symbols_(symbols) {
     check_tables(block);
     require(worst_words() <= std::numeric_limits<uint32_t>::max(), "a substream is too large");
-    tables_ = encode_tables(block.table_ids, block.columns, block.frequencies);
+    tables_ = encode_tables(block.table_ids, block.columns, block.frequencies, block.tables);
   }
 
   EncodeResult run(size_t threads) const {
@@ -230,7 +235,7 @@ class Encoder {
       streams[i] = {symbols_ + part.row * block_.columns + part.column,
                     tables_.bases.data() + part.column, words_end, words_end};
     }
-    if (!encode_(shape, tables_.entries.data(), streams, run.count)) return false;
+    if (!encode_(shape, tables_.entries.get(), streams, run.count)) return false;
     for (int i = 0; i < run.count; i++) {
       substreams[i].assign(streams[i].words, streams[i].words_end);
     }

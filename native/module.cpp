@@ -106,6 +106,8 @@ using AnyOutput = nb::ndarray<nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using PlaneFields = std::tuple<size_t, size_t, size_t, std::optional<size_t>>;
 // Cosines, sines, interleaved.
 using TurnFields = std::tuple<Input<float, 2>, Input<float, 2>, bool>;
+// Table, ids, basis.
+using LookupFields = std::tuple<Input<int8_t, 2>, Input<int64_t, 1>, Input<int16_t, 2>>;
 
 cachegen::Dtype find_dtype(const std::string& name, const AnyOutput& out) {
   const bool is_float = name == "float32";
@@ -137,11 +139,24 @@ std::vector<cachegen::Turn> make_turns(const std::vector<TurnFields>& fields) {
   return turns;
 }
 
+std::vector<cachegen::Lookup> make_lookups(const std::vector<LookupFields>& fields,
+                                           size_t columns) {
+  std::vector<cachegen::Lookup> lookups;
+  for (const auto& [table, ids, basis] : fields) {
+    if (basis.shape(0) != table.shape(1) || basis.shape(1) != columns) {
+      throw std::invalid_argument("a lookup's table and basis do not fit together");
+    }
+    lookups.push_back({table.data(), table.shape(0), table.shape(1), ids.data(), ids.shape(0),
+                       basis.data()});
+  }
+  return lookups;
+}
+
 void synthesise(const Input<int16_t, 2>& coefficients, const Input<int16_t, 2>& basis,
                 const Input<float, 1>& scales, const Input<float, 1>& means, const AnyOutput& out,
-                const std::vector<PlaneFields>& planes, const std::vector<TurnFields>& rotations,
-                size_t num_tokens, size_t first_token, const std::string& dtype, size_t threads,
-                const std::string& isa) {
+                const std::vector<LookupFields>& lookups, const std::vector<PlaneFields>& planes,
+                const std::vector<TurnFields>& rotations, size_t num_tokens, size_t first_token,
+                const std::string& dtype, size_t threads, const std::string& isa) {
   const size_t columns = basis.shape(1);
   if (basis.shape(0) != coefficients.shape(1) || scales.shape(0) != columns ||
       means.shape(0) != columns) {
@@ -152,6 +167,7 @@ void synthesise(const Input<int16_t, 2>& coefficients, const Input<int16_t, 2>& 
                                          .columns = columns,
                                          .coefficients = coefficients.data(),
                                          .basis = basis.data(),
+                                         .lookups = make_lookups(lookups, columns),
                                          .scales = scales.data(),
                                          .means = means.data(),
                                          .planes = make_planes(planes),
@@ -181,7 +197,7 @@ NB_MODULE(_native, module) {
              nb::kw_only(), "lanes"_a, "rows_per_substream"_a, "groups_per_substream"_a,
              "threads"_a, "isa"_a);
   module.def("synthesise", &synthesise, "coefficients"_a, "basis"_a, "scales"_a, "means"_a,
-             "out"_a.noconvert(), nb::kw_only(), "planes"_a, "rotations"_a, "num_tokens"_a,
-             "first_token"_a, "dtype"_a, "threads"_a, "isa"_a);
+             "out"_a.noconvert(), nb::kw_only(), "lookups"_a, "planes"_a, "rotations"_a,
+             "num_tokens"_a, "first_token"_a, "dtype"_a, "threads"_a, "isa"_a);
   module.def("supported", &supported, "Instruction sets that run here, fastest first.");
 }

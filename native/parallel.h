@@ -5,12 +5,17 @@
 #include <atomic>
 #include <cstddef>
 #include <exception>
+#include <functional>
 #include <mutex>
-#include <system_error>
-#include <thread>
-#include <vector>
 
 namespace cachegen {
+
+constexpr size_t kMaxThreads = 256;
+
+// Runs `work`, which must not throw, on this thread and on up to `helpers` others that are free
+// before it ends here; returns when it has ended everywhere. Helpers are kept from call to call,
+// and stay on the cores that were allowed when they were first needed.
+void run_together(size_t helpers, const std::function<void()>& work);
 
 // Runs jobs 0 to count - 1; every thread runs its own by the function that make_job() gives it. A
 // job that returns false stops the start of others. Rethrows the first exception of a job once all
@@ -18,7 +23,6 @@ namespace cachegen {
 // cache lines; the runs shrink towards the end, so that all threads end together.
 template <typename MakeJob>
 void run_jobs(size_t count, size_t threads, const MakeJob& make_job) {
-  constexpr size_t kMaxThreads = 256;
   const size_t wanted = std::max<size_t>(1, std::min({threads, count, kMaxThreads}));
   std::atomic<size_t> next{0};
   std::atomic<bool> stopped{false};
@@ -42,15 +46,7 @@ void run_jobs(size_t count, size_t threads, const MakeJob& make_job) {
       stopped = true;
     }
   };
-  std::vector<std::thread> helpers;
-  helpers.reserve(wanted);
-  try {
-    while (helpers.size() + 1 < wanted) helpers.emplace_back(work);
-  } catch (const std::system_error&) {
-    // The system gives no more threads; those that there are do all the work.
-  }
-  work();
-  for (std::thread& helper : helpers) helper.join();
+  run_together(wanted - 1, work);
   if (error) std::rethrow_exception(error);
 }
 

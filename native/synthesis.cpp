@@ -4,19 +4,18 @@
 #include <stdexcept>
 
 #include "parallel.h"
+#include "synthesis_packing.h"
 
 namespace cachegen {
 namespace {
 
-constexpr size_t kNoColumn = SIZE_MAX;
+// Columns worked on at a time, if heads are not wider: few enough that the sums of all lookups
+// stay in the cache.
+constexpr size_t kStripColumns = 64;
 
 void require(bool condition, const char* message) {
   if (!condition) throw std::invalid_argument(message);
 }
-
-size_t parts(size_t total, size_t each) { return total / each + (total % each != 0); }
-
-size_t round_up(size_t value, size_t multiple) { return parts(value, multiple) * multiple; }
 
 void check_turn(const Synthesis& s, const Plane& plane) {
   if (!plane.turn) return;
@@ -39,21 +38,83 @@ void check(const Synthesis& s) {
   require(s.rows <= s.num_tokens && s.first_token <= s.num_tokens - s.rows,
           "the rows end after the last token");
   for (const Turn& turn : s.turns) require(turn.rows == s.rows, "a rotation has other rows");
+  for (const Lookup& one : s.lookups) require(one.rows == s.rows, "a lookup has other rows");
 }
 
-struct alignas(kPanelAlignment) CacheLine {
-  Duo duos[kPanelAlignment / sizeof(Duo)];
+// Neighbouring heads of a plane, worked on together.
+struct Strip {
+  const Plane* plane;
+  size_t first_head;
+  size_t heads;
+  size_t first_column;  // of the basis
 };
 
-// Duos that start at a cache line, as multiply-adds like them best.
-class Duos {
+std::vector<Strip> plan_strips(const Synthesis& s) {
+  std::vector<Strip> strips;
+  size_t column = 0;
+  for (const Plane& plane : s.planes) {
+    const size_t most = std::max<size_t>(1, kStripColumns / plane.dim);
+    for (size_t head = 0; head < plane.heads; head += most) {
+      const size_t heads = std::min(most, plane.heads - head);
+      strips.push_back({&plane, head, heads, column});
+      column += heads * plane.dim;
+    }
+  }
+  return strips;
+}
+
+// The rows of a lookup's table that are named, once each, and where every row finds its own.
+class Named {
  public:
-  explicit Duos(size_t count) : lines_(parts(count, kPanelAlignment / sizeof(Duo))) {}
-  Duo* data() { return reinterpret_cast<Duo*>(lines_.data()); }
-  const Duo* data() const { return reinterpret_cast<const Duo*>(lines_.data()); }
+  explicit Named(const Lookup& lookup) : places_(lookup.rows) {
+    std::vector<uint32_t> place_of(lookup.entries);
+    for (size_t row = 0; row < lookup.rows; row++) {
+      const uint64_t id = uint64_t(lookup.ids[row]);
+      if (id >= lookup.entries) continue;
+      if (!place_of[id]) {
+        ids_.push_back(id);
+        place_of[id] = uint32_t(ids_.size());
+      }
+      places_[row] = place_of[id];
+    }
+  }
+
+  size_t count() const { return 1 + ids_.size(); }
+  const uint32_t* places(size_t row) const { return places_.data() + row; }
+
+  // (count, depth); the first row is of zeros.
+  std::vector<int16_t> table(const Lookup& lookup) const {
+    std::vector<int16_t> table(count() * lookup.depth);
+    int16_t* to = table.data() + lookup.depth;
+    for (const size_t id : ids_) {
+      to = std::copy_n(lookup.table + id * lookup.depth, lookup.depth, to);
+    }
+    return table;
+  }
 
  private:
-  std::vector<CacheLine> lines_;
+  std::vector<size_t> ids_;
+  std::vector<uint32_t> places_;
+};
+
+struct PackedLookup {
+  PackedLookup(const Lookup& lookup, size_t tile)
+      : named(lookup), rows(named.table(lookup).data(), named.count(), lookup.depth, tile) {}
+
+  Named named;
+  PackedRows rows;
+};
+
+// What all strips share.
+struct Inputs {
+  Inputs(const Synthesis& s, const SynthesisKernel& kernel)
+      : strips(plan_strips(s)), coefficients(s.coefficients, s.rows, s.depth, kernel.rows) {
+    for (const Lookup& lookup : s.lookups) lookups.emplace_back(lookup, kernel.rows);
+  }
+
+  std::vector<Strip> strips;
+  PackedRows coefficients;
+  std::vector<PackedLookup> lookups;
 };
 
 // The dimension at a place of a head's packed order.
@@ -62,150 +123,109 @@ size_t dim_of(size_t place, const Turn* turn) {
   return place < turn->pairs ? 2 * place : 2 * (place - turn->pairs) + 1;
 }
 
-// Basis, scales and means in packed order: plane after plane, each padded to whole tiles.
-class Packed {
+// One thread's work: strips, each block of rows by block.
+class StripJob {
  public:
-  Packed(const Synthesis& s, size_t width)
-      : width_(width), depth_(parts(s.depth, 2)), columns_(order(s)), basis_(0) {
-    basis_ = Duos(columns_.size() * depth_);
-    for (size_t first = 0; first < columns_.size(); first += width) pack_panel(s, first);
-    for (const size_t column : columns_) {
-      scales_.push_back(column == kNoColumn ? 0 : s.scales[column]);
-      means_.push_back(column == kNoColumn ? 0 : s.means[column]);
-    }
-  }
+  StripJob(const Synthesis& s, const SynthesisKernel& kernel, const Inputs& inputs)
+      : s_(s), kernel_(kernel), inputs_(inputs), lookup_sums_(inputs.lookups.size()) {}
 
-  size_t depth() const { return depth_; }  // in duos
-  // `first` is a multiple of the width.
-  const Duo* panel(size_t first) const { return basis_.data() + first * depth_; }
-  const float* scales(size_t first) const { return scales_.data() + first; }
-  const float* means(size_t first) const { return means_.data() + first; }
-
- private:
-  // The column of the basis at every place.
-  std::vector<size_t> order(const Synthesis& s) const {
-    std::vector<size_t> columns;
-    size_t column = 0;
-    for (const Plane& plane : s.planes) {
-      const Turn* turn = plane.turn ? &s.turns[*plane.turn] : nullptr;
-      for (size_t head = 0; head < plane.heads; head++, column += plane.dim) {
-        for (size_t i = 0; i < plane.dim; i++) columns.push_back(column + dim_of(i, turn));
-      }
-      columns.resize(round_up(columns.size(), width_), kNoColumn);
-    }
-    return columns;
-  }
-
-  void pack_panel(const Synthesis& s, size_t first) {
-    const size_t* columns = columns_.data() + first;
-    bool straight = columns[0] != kNoColumn;  // columns side by side, packed many at a time
-    for (size_t i = 1; i < width_; i++) straight = straight && columns[i] == columns[0] + i;
-    for (size_t k = 0; k < s.depth; k += 2) {
-      const int16_t* row = s.basis + k * s.columns;
-      const int16_t* next = k + 1 < s.depth ? row + s.columns : nullptr;
-      Duo* duos = basis_.data() + first * depth_ + k / 2 * width_;
-      if (straight && next) {
-        for (size_t i = 0; i < width_; i++) duos[i] = {row[columns[0] + i], next[columns[0] + i]};
-      } else {
-        for (size_t i = 0; i < width_; i++) duos[i] = duo(row, next, columns[i]);
-      }
-    }
-  }
-
-  static Duo duo(const int16_t* row, const int16_t* next, size_t column) {
-    if (column == kNoColumn) return {0, 0};
-    return {row[column], next ? next[column] : int16_t(0)};
-  }
-
-  size_t width_;
-  size_t depth_;
-  std::vector<size_t> columns_;
-  Duos basis_;
-  std::vector<float> scales_;
-  std::vector<float> means_;
-};
-
-size_t widest_plane(const Synthesis& s) {
-  size_t widest = 0;
-  for (const Plane& plane : s.planes) widest = std::max(widest, plane.heads * plane.dim);
-  return widest;
-}
-
-// One thread's work: blocks of rows, each plane by plane.
-class BlockJob {
- public:
-  BlockJob(const Synthesis& s, const SynthesisKernel& kernel, const Packed& packed)
-      : s_(s),
-        kernel_(kernel),
-        packed_(packed),
-        stride_(round_up(widest_plane(s), kernel.width)),
-        duos_(kBlockRows * packed.depth()),
-        sums_(kBlockRows * stride_) {}
-
-  bool operator()(size_t block) {
-    first_ = block * kBlockRows;
-    rows_ = std::min(kBlockRows, s_.rows - first_);
-    pack_rows();
-    size_t column = 0;
-    for (const Plane& plane : s_.planes) {
-      multiply(plane, column);
-      for (size_t head = 0; head < plane.heads; head++) finish(plane, head, column);
-      column += round_up(plane.heads * plane.dim, kernel_.width);
+  bool operator()(size_t index) {
+    begin(inputs_.strips[index]);
+    for (size_t i = 0; i < s_.lookups.size(); i++) sum_lookup(i);
+    pack(s_.basis, s_.depth);
+    for (size_t first = 0; first < s_.rows; first += kBlockRows) {
+      const size_t rows = std::min(kBlockRows, s_.rows - first);
+      multiply(inputs_.coefficients, first, rows, sums_.data());
+      add_lookups(first, rows);
+      for (size_t head = 0; head < strip_.heads; head++) finish(head, first, rows);
     }
     return true;
   }
 
  private:
-  // The coefficients tile by tile as (depth, kernel rows); rows after the last keep what they were.
-  void pack_rows() {
-    for (size_t row = 0; row < rows_; row++) {
-      const int16_t* from = s_.coefficients + (first_ + row) * s_.depth;
-      Duo* to = tile_rows(row - row % kernel_.rows) + row % kernel_.rows;
-      for (size_t k = 0; k + 1 < s_.depth; k += 2, to += kernel_.rows) *to = {from[k], from[k + 1]};
-      if (s_.depth % 2) *to = {from[s_.depth - 1], 0};
+  // Sets the columns of the basis in packed order, scales and means likewise.
+  void begin(const Strip& strip) {
+    strip_ = strip;
+    const Turn* turn = strip.plane->turn ? &s_.turns[*strip.plane->turn] : nullptr;
+    columns_.clear();
+    for (size_t head = 0; head < strip.heads; head++) {
+      const size_t first = strip.first_column + head * strip.plane->dim;
+      for (size_t i = 0; i < strip.plane->dim; i++) columns_.push_back(first + dim_of(i, turn));
     }
+    scales_.clear();
+    means_.clear();
+    for (const size_t column : columns_) {
+      scales_.push_back(s_.scales[column]);
+      means_.push_back(s_.means[column]);
+    }
+    columns_.resize(round_up(columns_.size(), kernel_.width), kNoColumn);
+    sums_.resize(kBlockRows * stride());
   }
 
-  Duo* tile_rows(size_t row) { return duos_.data() + row * packed_.depth(); }
+  size_t stride() const { return columns_.size(); }
 
-  void multiply(const Plane& plane, size_t first_column) {
-    for (size_t column = 0; column < plane.heads * plane.dim; column += kernel_.width) {
-      const Duo* panel = packed_.panel(first_column + column);
-      for (size_t row = 0; row < rows_; row += kernel_.rows) {
-        int32_t* sums = sums_.data() + row * stride_ + column;
-        kernel_.multiply(tile_rows(row), panel, packed_.depth(), sums, stride_);
+  void pack(const int16_t* basis, size_t depth) {
+    pack_panels(basis, depth, s_.columns, columns_, kernel_.width, panels_);
+  }
+
+  void sum_lookup(size_t index) {
+    const PackedRows& rows = inputs_.lookups[index].rows;
+    pack(s_.lookups[index].basis, s_.lookups[index].depth);
+    lookup_sums_[index].resize(round_up(rows.count(), kernel_.rows) * stride());
+    multiply(rows, 0, rows.count(), lookup_sums_[index].data());
+  }
+
+  // The sums of whole tiles, from the tile of row `first` on.
+  void multiply(const PackedRows& rows, size_t first, size_t count, int32_t* sums) const {
+    for (size_t column = 0; column < stride(); column += kernel_.width) {
+      const Duo* panel = panels_.data() + column * rows.depth();
+      for (size_t row = 0; row < count; row += kernel_.rows) {
+        kernel_.multiply(rows.tile(first + row), panel, rows.depth(),
+                         sums + row * stride() + column, stride());
       }
     }
   }
 
-  void finish(const Plane& plane, size_t head, size_t first_column) const {
+  void add_lookups(size_t first, size_t rows) {
+    addends_.clear();
+    for (size_t i = 0; i < s_.lookups.size(); i++) {
+      addends_.push_back({lookup_sums_[i].data(), inputs_.lookups[i].named.places(first)});
+    }
+    kernel_.add(sums_.data(), rows, stride(), addends_.data(), addends_.size());
+  }
+
+  void finish(size_t head, size_t first, size_t rows) const {
+    const Plane& plane = *strip_.plane;
     const size_t column = head * plane.dim;
-    const size_t token = head * s_.num_tokens + s_.first_token + first_;
+    const size_t token = (strip_.first_head + head) * s_.num_tokens + s_.first_token + first;
     const Turn turn = plane.turn ? s_.turns[*plane.turn] : Turn{};
     const size_t element_size = s_.dtype == Dtype::float32 ? sizeof(float) : sizeof(uint16_t);
     kernel_.finish[int(s_.dtype)]({
-        .rows = rows_,
+        .rows = rows,
         .dim = plane.dim,
         .pairs = turn.pairs,
         .interleaved = turn.interleaved,
         .sums = sums_.data() + column,
-        .stride = stride_,
-        .scales = packed_.scales(first_column + column),
-        .means = packed_.means(first_column + column),
-        .cos = turn.cos + first_ * turn.pairs,
-        .sin = turn.sin + first_ * turn.pairs,
+        .stride = stride(),
+        .scales = scales_.data() + column,
+        .means = means_.data() + column,
+        .cos = turn.cos + first * turn.pairs,
+        .sin = turn.sin + first * turn.pairs,
         .out = static_cast<char*>(s_.out) + (plane.offset + token * plane.dim) * element_size,
     });
   }
 
   const Synthesis& s_;
   const SynthesisKernel& kernel_;
-  const Packed& packed_;
-  size_t stride_;
-  Duos duos_;
-  std::vector<int32_t> sums_;
-  size_t first_ = 0;
-  size_t rows_ = 0;
+  const Inputs& inputs_;
+  Strip strip_{};
+  std::vector<size_t> columns_;
+  std::vector<float> scales_;
+  std::vector<float> means_;
+  Aligned<Duo> panels_;
+  std::vector<Aligned<int32_t>> lookup_sums_;
+  std::vector<Addend> addends_;
+  Aligned<int32_t> sums_;
 };
 
 }  // namespace
@@ -213,8 +233,8 @@ class BlockJob {
 void synthesise(const Synthesis& s, const SynthesisKernel& kernel, size_t threads) {
   check(s);
   if (s.rows == 0 || s.columns == 0) return;
-  const Packed packed(s, kernel.width);
-  run_jobs(parts(s.rows, kBlockRows), threads, [&] { return BlockJob(s, kernel, packed); });
+  const Inputs inputs(s, kernel);
+  run_jobs(inputs.strips.size(), threads, [&] { return StripJob(s, kernel, inputs); });
 }
 
 }  // namespace cachegen

@@ -11,6 +11,16 @@
 
 namespace cachegen {
 
+// What the table's row of an id adds to the sums of a row; ids beyond the table add nothing.
+struct Lookup {
+  const int8_t* table;  // (entries, depth)
+  size_t entries;
+  size_t depth;
+  const int64_t* ids;  // (rows)
+  size_t rows;
+  const int16_t* basis;  // (depth, columns)
+};
+
 // A rotation by the positions of the rows.
 struct Turn {
   const float* cos;  // (rows, pairs), sin likewise
@@ -33,7 +43,8 @@ struct Synthesis {
   size_t columns;  // heads * dim of all planes
   const int16_t* coefficients;  // (rows, depth)
   const int16_t* basis;         // (depth, columns)
-  const float* scales;          // (columns), means likewise
+  std::vector<Lookup> lookups;
+  const float* scales;  // (columns), means likewise
   const float* means;
   std::vector<Plane> planes;
   std::vector<Turn> turns;

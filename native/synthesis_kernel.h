@@ -34,7 +34,13 @@ struct Head {
   void* out;  // (rows, dim)
 };
 
-// Rows worked on at a time, few enough that a plane's sums stay in the cache.
+// What is added to rows of sums: to each the row of a table at its place.
+struct Addend {
+  const int32_t* table;
+  const uint32_t* places;
+};
+
+// Rows worked on at a time, few enough that their sums stay in the cache.
 constexpr size_t kBlockRows = 48;
 constexpr size_t kPanelAlignment = 64;
 
@@ -44,6 +50,8 @@ struct SynthesisKernel {
   // The tile of sums modulo 2^32, its rows `stride` apart: the duos of its rows (depth, rows) times
   // those of the panel (depth, width). Panels are aligned to kPanelAlignment bytes.
   void (*multiply)(const Duo* rows, const Duo* panel, size_t depth, int32_t* sums, size_t stride);
+  // Adds rows of tables to each of the rows of sums; those of sums and tables are `width` apart.
+  void (*add)(int32_t* sums, size_t rows, size_t width, const Addend* addends, size_t count);
   void (*finish[kDtypes])(const Head& head);
 };
 

@@ -32,6 +32,7 @@ const SynthesisKernel kSynthesisPortable = {
     kRows,
     kWidth,
     multiply_tile,
+    add_rows<kLanes>,
     {finish<kLanes, ToFloat32>, finish<kLanes, ToBfloat16>, finish<kLanes, ToFloat16>}};
 
 }  // namespace cachegen

@@ -164,11 +164,26 @@ void multiply(const Duo* rows, const Duo* panel, size_t depth, int32_t* sums, si
   });
 }
 
+// Unsigned, since sums wrap.
+template <int Lanes>
+void add_rows(int32_t* sums, size_t rows, size_t width, const Addend* addends, size_t count) {
+  using Ints = Vector<uint32_t, Lanes>;
+  for (size_t row = 0; row < rows; row++, sums += width) {
+    for (const Addend* one = addends; one < addends + count; one++) {
+      const int32_t* own = one->table + one->places[row] * width;
+      for (size_t column = 0; column < width; column += Lanes) {
+        store(sums + column, load<Ints>(sums + column) + load<Ints>(own + column));
+      }
+    }
+  }
+}
+
 template <typename Set>
 constexpr SynthesisKernel kSynthesis = {
     Set::kRows,
     2 * Set::kLanes,
     multiply<Set>,
+    add_rows<Set::kLanes>,
     {finish<Set::kLanes, ToFloat32>, finish<Set::kLanes, ToBfloat16>,
      finish<Set::kLanes, ToFloat16>}};
 

@@ -10,11 +10,20 @@ namespace {
 
 constexpr size_t kAlphabet = 256;
 
-std::vector<int32_t> distinct(const int32_t* table_ids, size_t columns) {
-  std::vector<int32_t> used(table_ids, table_ids + columns);
-  used.erase(std::unique(used.begin(), used.end()), used.end());
-  std::sort(used.begin(), used.end());
-  used.erase(std::unique(used.begin(), used.end()), used.end());
+// The tables in use, in ascending order, and the place of every table among them.
+struct Used {
+  std::vector<size_t> tables;
+  std::vector<uint32_t> places;
+};
+
+Used find_used(const int32_t* table_ids, size_t columns, size_t tables) {
+  Used used{.tables = {}, .places = std::vector<uint32_t>(tables)};
+  for (size_t column = 0; column < columns; column++) used.places[size_t(table_ids[column])] = 1;
+  for (size_t table = 0; table < tables; table++) {
+    if (!used.places[table]) continue;
+    used.places[table] = uint32_t(used.tables.size());
+    used.tables.push_back(table);
+  }
   return used;
 }
 
@@ -50,35 +59,38 @@ void fill_encode_table(const uint16_t* frequencies, uint32_t* entries) {
 
 template <typename Fill>
 ColumnTables column_tables(const int32_t* table_ids, size_t columns, const uint16_t* frequencies,
-                           size_t entries_per_table, Fill fill) {
-  const std::vector<int32_t> used = distinct(table_ids, columns);
-  ColumnTables tables;
-  tables.entries.resize(used.size() * entries_per_table);
-  for (size_t i = 0; i < used.size(); i++) {
-    const uint16_t* table = frequencies + size_t(used[i]) * kAlphabet;
+                           size_t tables, size_t entries_per_table, Fill fill) {
+  const Used used = find_used(table_ids, columns, tables);
+  ColumnTables made;
+  made.entries =
+      std::make_unique_for_overwrite<uint32_t[]>(used.tables.size() * entries_per_table);
+  for (size_t i = 0; i < used.tables.size(); i++) {
+    const uint16_t* table = frequencies + used.tables[i] * kAlphabet;
     check_distribution(table);
-    fill(table, tables.entries.data() + i * entries_per_table);
+    fill(table, made.entries.get() + i * entries_per_table);
   }
-  tables.bases.resize(columns);
+  made.bases.resize(columns);
   for (size_t column = 0; column < columns; column++) {
-    const auto found = std::lower_bound(used.begin(), used.end(), table_ids[column]);
-    tables.bases[column] = uint32_t(size_t(found - used.begin()) * entries_per_table);
+    made.bases[column] = used.places[size_t(table_ids[column])] * uint32_t(entries_per_table);
   }
-  return tables;
+  return made;
 }
 
 }  // namespace
 
-size_t count_distinct(const int32_t* table_ids, size_t columns) {
-  return distinct(table_ids, columns).size();
+size_t count_distinct(const int32_t* table_ids, size_t columns, size_t tables) {
+  return find_used(table_ids, columns, tables).tables.size();
 }
 
-ColumnTables decode_tables(const int32_t* table_ids, size_t columns, const uint16_t* frequencies) {
-  return column_tables(table_ids, columns, frequencies, kProbabilityScale, fill_decode_table);
+ColumnTables decode_tables(const int32_t* table_ids, size_t columns, const uint16_t* frequencies,
+                           size_t tables) {
+  return column_tables(table_ids, columns, frequencies, tables, kProbabilityScale,
+                       fill_decode_table);
 }
 
-ColumnTables encode_tables(const int32_t* table_ids, size_t columns, const uint16_t* frequencies) {
-  return column_tables(table_ids, columns, frequencies, kAlphabet, fill_encode_table);
+ColumnTables encode_tables(const int32_t* table_ids, size_t columns, const uint16_t* frequencies,
+                           size_t tables) {
+  return column_tables(table_ids, columns, frequencies, tables, kAlphabet, fill_encode_table);
 }
 
 }  // namespace cachegen

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from cachegen.codec.blocks import decode_block, encode_block, narrow
+from cachegen.codec.blocks import (
+    coded_columns,
+    decode_block,
+    decode_columns,
+    encode_block,
+    narrow,
+)
 from cachegen.codec.tables import table_frequencies
 from cachegen.kernels.layout import MAX_TABLES_PER_SUBSTREAM
 
@@ -34,6 +40,16 @@ def test_constant_columns_are_not_coded():
     assert np.flatnonzero(~block.active).tolist() == [3, 17]
     assert block.constants.tolist() == [9, 200]
     assert (decode_block(block, ids, frequencies, threads=1) == symbols).all()
+
+
+def test_columns_come_in_their_order():
+    symbols, ids, frequencies = make(50, 40)
+    symbols[:, 3], symbols[:, 17] = 9, 200
+    block = encode_block(symbols, NO_ESCAPES, ids, frequencies, threads=1)
+    columns = coded_columns(block.active, ids, frequencies, lanes=block.lanes)
+    assert sorted(columns.order.tolist()) == list(range(40))
+    found = decode_columns(block, columns, threads=1)
+    assert (found == symbols[:, columns.order]).all()
 
 
 def test_one_row_has_no_words():

@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from cachegen.codec.blocks import coded_columns, encode_block
 from cachegen.codec.codec import decode_chunk, encode_chunk
 from cachegen.codec.levels import LADDER
 from cachegen.codec.rope import RopeMap
+from cachegen.codec.symbols import to_symbols
+from cachegen.codec.tables import table_frequencies
+from cachegen.codec.transform import decode_steps
 from cachegen.errors import BitstreamError, ProfileMismatch, TokensMismatch
 
 COMPLETE = ("gqa", "mqa", "mla", "latent", "mixed")
@@ -207,3 +211,19 @@ def test_blocks_that_are_missing(profile, coded, make_cache, tokens_of):
         decode_chunk(
             replace(coded, blocks=()), tokens=tokens_of(make_cache("gqa", 80)), profile=profile
         )
+
+
+@pytest.mark.parametrize("spread", (0.5, 4.0, 90.0))
+def test_coefficients_come_back_with_their_escapes(spread):
+    rng = np.random.default_rng(1)
+    integers = rng.normal(0, spread, (90, 50)).round().astype(np.int32)
+    integers[:, 7] = 3
+    ids = rng.integers(0, 4, 50)
+    counts = np.zeros((4, 256), dtype=np.int64)
+    counts[:, 120:137] = rng.integers(1, 9, (4, 17))
+    frequencies = table_frequencies(counts, margin=0, escape=True)
+    symbols, escapes = to_symbols(integers, ids, frequencies)
+    assert (len(escapes) > 0) == (spread > 1)
+    block = encode_block(symbols, escapes, ids, frequencies, threads=1)
+    columns = coded_columns(block.active, ids, frequencies, lanes=block.lanes)
+    assert (decode_steps(block, columns, threads=1) == 32 * integers[:, columns.order]).all()

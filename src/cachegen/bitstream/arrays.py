@@ -19,8 +19,9 @@ Array = NDArray[Any]
 
 ALIGNMENT = 8
 
-_ENTRY = struct.Struct("<BBBBII4xQ")
+_ENTRY = struct.Struct("<BBBBII4sQ")
 _TYPES = tuple(np.dtype(code) for code in ("<u1", "<i1", "<u2", "<i2", "<u4", "<i4", "<f4", "<u8"))
+_TYPE_NAMES = tuple(dtype.name for dtype in _TYPES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ def entry_to_bytes(entry: ArrayEntry) -> bytes:
     rows, columns = (*entry.shape, 1)[:2]
     block, number = sort_key(entry)
     kind = _TYPES.index(entry.dtype)
-    return _ENTRY.pack(number, block, kind, len(entry.shape), rows, columns, entry.xxh3)
+    return _ENTRY.pack(number, block, kind, len(entry.shape), rows, columns, bytes(4), entry.xxh3)
 
 
 def read_table(reader: Reader, num_arrays: int) -> tuple[ArrayEntry, ...]:
@@ -169,7 +170,8 @@ def read_arrays(data: memoryview, entries: Iterable[ArrayEntry], offset: int) ->
         BitstreamError: sizes that do not add up, a checksum that differs, padding that is not zero.
     """
     entries = tuple(entries)
-    stop = offset + sum(entry.padded_bytes for entry in entries)
+    sizes = [entry.padded_bytes for entry in entries]
+    stop = offset + sum(sizes)
     if stop != len(data):
         raise BitstreamError(
             f"header and arrays take {stop} bytes, the chunk has {len(data)}",
@@ -177,40 +179,43 @@ def read_arrays(data: memoryview, entries: Iterable[ArrayEntry], offset: int) ->
             offset=offset,
         )
     placed = []
-    for entry in entries:
-        placed.append(_place(data, entry, offset))
-        offset += entry.padded_bytes
+    for entry, size in zip(entries, sizes, strict=True):
+        placed.append(_place(data[offset : offset + size], entry, offset))
+        offset += size
     return placed
 
 
 def _read_entry(reader: Reader, field: str) -> ArrayEntry:
-    number = reader.unsigned(1, f"{field}.name")
+    number, block, dtype_number, ndim, rows, columns, padding, xxh3 = _ENTRY.unpack(
+        reader.take(_ENTRY.size, field)
+    )
     if number not in _NAMES:
         reader.fail(f"unknown name {number}", f"{field}.name")
     name = _NAMES[number]
     kind = _KINDS[name]
-    block = reader.unsigned(1, f"{field}.block", high=None if kind.in_block else 0)
-    dtype = reader.choice(f"{field}.type", _TYPES)
-    if dtype.name not in kind.types:
-        reader.fail(f"{name} must be {' or '.join(kind.types)}, got {dtype}", f"{field}.type")
-    ndim = reader.unsigned(1, f"{field}.ndim", low=kind.ndim, high=kind.ndim)
-    rows = reader.unsigned(4, f"{field}.dims")
-    columns = reader.unsigned(4, f"{field}.dims")
+    if block and not kind.in_block:
+        reader.fail(f"{name} is of no block, got {block}", f"{field}.block", skip=1)
+    if dtype_number >= len(_TYPES) or _TYPE_NAMES[dtype_number] not in kind.types:
+        message = f"{name} must be {' or '.join(kind.types)}, got type {dtype_number}"
+        reader.fail(message, f"{field}.type", skip=2)
+    if ndim != kind.ndim:
+        reader.fail(f"expected {kind.ndim}, got {ndim}", f"{field}.ndim", skip=3)
     if ndim == 1 and columns != 1:
-        reader.fail(f"expected 1 as second dimension, got {columns}", f"{field}.dims")
+        reader.fail(f"expected 1 as second dimension, got {columns}", f"{field}.dims", skip=8)
     if kind.length not in (None, rows):
-        reader.fail(f"expected {kind.length} entries of {name}, got {rows}", f"{field}.dims")
-    reader.zeros(4, f"{field}.padding")
-    xxh3 = reader.unsigned(8, f"{field}.xxh3")
+        message = f"expected {kind.length} entries of {name}, got {rows}"
+        reader.fail(message, f"{field}.dims", skip=4)
+    if any(padding):
+        reader.fail("expected zero bytes", f"{field}.padding", skip=12)
     shape = (rows, columns)[:ndim]
-    return ArrayEntry(name, block if kind.in_block else None, dtype, shape, xxh3)
+    return ArrayEntry(name, block if kind.in_block else None, _TYPES[dtype_number], shape, xxh3)
 
 
-def _place(data: memoryview, entry: ArrayEntry, offset: int) -> PlacedArray:
-    values: Array = np.ndarray(entry.shape, dtype=entry.dtype, buffer=data, offset=offset)
+def _place(stored: memoryview, entry: ArrayEntry, offset: int) -> PlacedArray:
+    """The array in these bytes, which begin at `offset`."""
+    values: Array = np.ndarray(entry.shape, dtype=entry.dtype, buffer=stored)
     values.flags.writeable = False
     placed = PlacedArray(entry, offset, values)
-    stored = data[offset : offset + entry.padded_bytes]
     if xxhash.xxh3_64_intdigest(stored) != entry.xxh3:
         placed.fail("the checksum differs: the array is damaged")
     if any(stored[entry.size_bytes :]):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cachegen.bitstream.arrays import ArrayEntry
 from cachegen.bitstream.format import MAX_BYTES, UNLIMITED, Buffer, pack, unpack
@@ -119,11 +121,8 @@ def describe(data: Buffer) -> ChunkInfo:
     return ChunkInfo(chunk, header.arrays, header_bytes, memoryview(data).nbytes)
 
 
-def _token_ids(tokens: Tokens | None) -> list[int] | None:
-    if tokens is None:
-        return None
-    ids: list[int] = tokens_from_bytes(tokens_to_bytes(tokens)).tolist()
-    return ids
+def _token_ids(tokens: Tokens | None) -> NDArray[np.uint32] | None:
+    return None if tokens is None else tokens_from_bytes(tokens_to_bytes(tokens))
 
 
 def _check_model(chunk: EncodedChunk, fingerprint: bytes | None) -> None:

@@ -103,7 +103,8 @@ def _named(chunk: EncodedChunk) -> Iterator[tuple[int | None, str, Array]]:
 
 def _aligned(view: memoryview) -> memoryview:
     """The same bytes at an address where arrays of any type may begin."""
-    if np.frombuffer(view, dtype=np.uint8).ctypes.data % 8:
+    address, _ = np.frombuffer(view, dtype=np.uint8).__array_interface__["data"]
+    if address % 8:
         return memoryview(bytes(view))
     return view
 

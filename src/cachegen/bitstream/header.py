@@ -119,7 +119,7 @@ def read_header(data: memoryview) -> tuple[Header, int]:
     """
     reader = Reader(data)
     codec, dtype, size, num_arrays = _read_envelope(reader, data)
-    reader = Reader(data[:size], reader.offset)
+    reader = Reader(bytes(data[:size]), reader.offset)
     start = reader.unsigned(8, "start", high=_MAX_POSITION)
     num_tokens = reader.unsigned(4, "num_tokens", high=MAX_TOKENS)
     num_runs = reader.unsigned(2, "num_runs", low=1)

@@ -17,7 +17,7 @@ class Reader:
         offset: where to begin.
     """
 
-    def __init__(self, data: memoryview, offset: int = 0) -> None:
+    def __init__(self, data: memoryview | bytes, offset: int = 0) -> None:
         """Begin at `offset`."""
         self._data = data
         self._next = offset
@@ -28,9 +28,9 @@ class Reader:
         """Where the next field begins."""
         return self._next
 
-    def fail(self, message: str, field: str) -> NoReturn:
-        """Raise the error of the field that was read last."""
-        raise BitstreamError(message, field=field, offset=self._field_offset)
+    def fail(self, message: str, field: str, *, skip: int = 0) -> NoReturn:
+        """Raise the error of what was read last, or of what lies `skip` bytes into it."""
+        raise BitstreamError(message, field=field, offset=self._field_offset + skip)
 
     def take(self, size: int, field: str) -> bytes:
         """The next `size` bytes."""

@@ -69,6 +69,15 @@ class Transform:
         return sum(table.shape[1] for table in self.features)
 
 
+def ids_before(
+    tokens: Sequence[int] | np.ndarray, *, num_lags: int, num_rows: int
+) -> list[np.ndarray]:
+    """The ids 0, 1, ... tokens before each of the last `num_rows`: int64, -1 before the first."""
+    ids = np.full(num_lags + len(tokens), -1, dtype=np.int64)
+    ids[num_lags:] = tokens
+    return [ids[len(ids) - num_rows - lag : len(ids) - lag] for lag in range(num_lags)]
+
+
 def fill_features(
     rows: np.ndarray, transform: Transform, tokens: Sequence[int] | np.ndarray
 ) -> None:
@@ -81,15 +90,12 @@ def fill_features(
         transform: learned.
         tokens: of the whole chunk.
     """
-    ids = np.asarray(tokens, dtype=np.int64)
-    skipped, first = len(ids) - len(rows), 0
-    for lag, table in enumerate(transform.features):
+    first = 0
+    ids = ids_before(tokens, num_lags=len(transform.features), num_rows=len(rows))
+    for table, before in zip(transform.features, ids, strict=True):
         own = rows[:, first : first + table.shape[1]]
-        before = min(max(lag - skipped, 0), len(rows))
-        source = slice(max(skipped - lag, 0), max(len(ids) - lag, 0))
-        own[:before] = 0
-        own[before:] = table.take(ids[source], axis=0, mode="clip")
-        own[before:][(ids[source] < 0) | (ids[source] >= len(table))] = 0
+        own[:] = table.take(before, axis=0, mode="clip")
+        own[(before < 0) | (before >= len(table))] = 0
         first += table.shape[1]
 
 

@@ -13,11 +13,19 @@ from cachegen.kernels.layout import MAX_TABLES_PER_SUBSTREAM
 _SUBSTREAM_WORDS = 6400
 
 
-@dataclass(frozen=True, slots=True)
-class _Columns:
-    """Active coefficients in coded order, and the tables of all columns, padding included."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """What the columns of a coded block are.
 
-    coefficients: np.ndarray
+    Attributes:
+        order: int64 (coefficients,): the active ones as they are coded, then the others.
+        num_active: how many of them are coded.
+        table_ids: int32 (columns,), rows of the block's own `frequencies`; padding has one too.
+        frequencies: uint16 (tables, 256).
+    """
+
+    order: np.ndarray
+    num_active: int
     table_ids: np.ndarray
     frequencies: np.ndarray
 
@@ -43,9 +51,9 @@ def encode_block(
     first = symbols[0] if rows else np.zeros(symbols.shape[1], dtype=np.uint8)
     active = (symbols != first).any(axis=0)
     lanes, groups_per_substream = _grid(rows, table_ids[active], frequencies)
-    columns = _columns(active, table_ids, frequencies, lanes)
+    columns = coded_columns(active, table_ids, frequencies, lanes=lanes)
     coded = np.zeros((rows, len(columns.table_ids)), dtype=np.uint8)
-    coded[:, : len(columns.coefficients)] = symbols[:, columns.coefficients]
+    coded[:, : columns.num_active] = symbols[:, columns.order[: columns.num_active]]
     result = kernels.encode(
         coded,
         columns.table_ids,
@@ -76,7 +84,17 @@ def decode_block(
     Raises:
         BitstreamError: words that do not decode.
     """
-    columns = _columns(block.active, table_ids, frequencies, block.lanes)
+    columns = coded_columns(block.active, table_ids, frequencies, lanes=block.lanes)
+    symbols = decode_columns(block, columns, threads=threads)
+    return symbols.take(np.argsort(columns.order), axis=1)
+
+
+def decode_columns(block: Block, columns: Columns, *, threads: int) -> np.ndarray:
+    """The symbols of a block, uint8 (rows, coefficients), in the columns' order.
+
+    Raises:
+        BitstreamError: words that do not decode.
+    """
     coded = kernels.decode(
         block.words,
         block.sizes,
@@ -88,14 +106,38 @@ def decode_block(
         groups_per_substream=block.groups_per_substream,
         threads=threads,
     )
-    if not len(columns.coefficients):
-        return np.broadcast_to(block.constants, (block.num_rows, len(block.active))).copy()
-    position = np.zeros(len(block.active), dtype=np.int64)
-    position[columns.coefficients] = np.arange(len(columns.coefficients))
-    symbols = coded.take(position, axis=1)
-    if len(block.constants):
-        symbols[:, ~block.active] = block.constants
-    return symbols
+    symbols = coded[:, : columns.num_active]
+    if not len(block.constants):
+        return symbols
+    constants = np.broadcast_to(block.constants, (block.num_rows, len(block.constants)))
+    return np.concatenate([symbols, constants], axis=1)
+
+
+def coded_columns(
+    active: np.ndarray, table_ids: np.ndarray, frequencies: np.ndarray, *, lanes: int
+) -> Columns:
+    """The columns of a block with these active coefficients: sorted by table, whole groups.
+
+    Args:
+        active: bool (coefficients,).
+        table_ids: (coefficients,) rows of `frequencies`.
+        frequencies: uint16 (tables, 256).
+        lanes: columns of a group.
+    """
+    coefficients = np.flatnonzero(active)
+    coefficients = coefficients[np.argsort(table_ids[coefficients], kind="stable")]
+    sorted_ids = table_ids[coefficients]
+    is_first = np.diff(sorted_ids, prepend=-1) != 0
+    used, ids = sorted_ids[is_first], np.cumsum(is_first) - 1
+    padding = np.full(-len(coefficients) % lanes, len(used))
+    skip = np.zeros((1, 256), dtype=np.uint16)
+    skip[0, :2] = 4095, 1
+    return Columns(
+        order=np.concatenate([coefficients, np.flatnonzero(~active)]),
+        num_active=len(coefficients),
+        table_ids=np.concatenate([ids, padding]).astype(np.int32),
+        frequencies=np.concatenate([frequencies[used], skip]),
+    )
 
 
 def narrow(integers: np.ndarray) -> np.ndarray:
@@ -105,21 +147,6 @@ def narrow(integers: np.ndarray) -> np.ndarray:
         if not len(integers) or (integers.min() >= limits.min and integers.max() <= limits.max):
             return integers.astype(dtype)
     return integers.astype(np.int32)
-
-
-def _columns(
-    active: np.ndarray, table_ids: np.ndarray, frequencies: np.ndarray, lanes: int
-) -> _Columns:
-    coefficients = np.flatnonzero(active)
-    order = np.argsort(table_ids[coefficients], kind="stable")
-    coefficients = coefficients[order]
-    used, ids = np.unique(table_ids[coefficients], return_inverse=True)
-    padding = -len(coefficients) % lanes
-    skip = np.zeros((1, 256), dtype=np.uint16)
-    skip[0, :2] = 4095, 1
-    tables = np.concatenate([frequencies[used], skip])
-    ids = np.concatenate([ids, np.full(padding, len(used))])
-    return _Columns(coefficients, ids.astype(np.int32), tables)
 
 
 def _grid(rows: int, table_ids: np.ndarray, frequencies: np.ndarray) -> tuple[int, int]:

@@ -43,7 +43,7 @@ def resolve_level(profile: Profile | None, name: str | None) -> EncodingLevel:
 def encode_chunk(
     kv: KVCache,
     *,
-    tokens: Sequence[int] | None = None,
+    tokens: Sequence[int] | np.ndarray | None = None,
     profile: Profile | None = None,
     level: str | None = None,
     rope: RopeMap | None = None,
@@ -89,7 +89,7 @@ def decode_chunk(
     chunk: EncodedChunk,
     *,
     profile: Profile | None = None,
-    tokens: Sequence[int] | None = None,
+    tokens: Sequence[int] | np.ndarray | None = None,
     threads: int = 2,
 ) -> KVCache:
     """The cache of a chunk.
@@ -156,12 +156,12 @@ def check_model(profile: Profile, fingerprint: bytes) -> None:
         )
 
 
-def _check_number(tokens: Sequence[int] | None, num_tokens: int) -> None:
+def _check_number(tokens: Sequence[int] | np.ndarray | None, num_tokens: int) -> None:
     if tokens is not None and len(tokens) != num_tokens:
         raise ValueError(f"expected the {num_tokens} tokens of the cache, got {len(tokens)}")
 
 
-def _needed(tokens: Sequence[int] | None) -> Sequence[int]:
+def _needed(tokens: Sequence[int] | np.ndarray | None) -> Sequence[int] | np.ndarray:
     if tokens is None:
         raise ValueError("this profile predicts from the text: pass the chunk's `tokens`")
     return tokens
@@ -169,7 +169,7 @@ def _needed(tokens: Sequence[int] | None) -> Sequence[int]:
 
 def _encode_within_bound(
     kv: KVCache,
-    tokens: Sequence[int],
+    tokens: Sequence[int] | np.ndarray,
     level: EncodingLevel,
     profile: Profile | None,
     threads: int,

@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
 
 from cachegen import kernels
 from cachegen.codec import matrix
-from cachegen.codec.basis import IntegerBasis, Transform
+from cachegen.codec.basis import IntegerBasis, Transform, ids_before
 from cachegen.codec.fixed import unpack_planes
 from cachegen.codec.rope import RopeMap
-from cachegen.kernels.layout import PlaneLayout, Turn
+from cachegen.kernels.layout import Lookup, PlaneLayout, Turn
 from cachegen.kvcache import Geometry, KVCache
 
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Coefficients:
+    """The coefficients of a group, in any order.
+
+    Attributes:
+        steps: int16 (rows, active coefficients), in 1/32 steps.
+        basis: int16 (active coefficients, columns): what each stands for, in the same order.
+    """
+
+    steps: np.ndarray
+    basis: np.ndarray
+
+
 def synthesise(
-    inputs: Iterable[np.ndarray],
+    coefficients: Iterable[Coefficients],
+    tokens: Sequence[int] | np.ndarray,
     sinks: dict[str, np.ndarray],
     transform: Transform,
     bases: Sequence[IntegerBasis],
@@ -27,38 +43,41 @@ def synthesise(
     geometry: Geometry,
     *,
     start: int,
-    num_tokens: int,
     num_rows: int,
     threads: int,
 ) -> KVCache:
     """The cache behind coefficients.
 
     Args:
-        inputs: per group int16 (rows, active coefficients + features): coefficients in 1/32 steps
-            and the features of the text.
+        coefficients: of every group.
+        tokens: ids of all tokens covered.
         sinks: the arrays `scales` and `codes` of the tokens before the rows.
         transform: what it was analysed with.
         bases: per group, the integers of its level.
         rope: rotations to put back.
         geometry: planes and dtype of the cache.
         start: absolute position of the first token.
-        num_tokens: tokens covered.
-        num_rows: the last of them, which the inputs are of; sinks come before.
+        num_rows: the last of the tokens, which the coefficients are of; sinks come before.
         threads: worker threads.
 
     Raises:
         BitstreamError: sinks that are not those of these tokens.
     """
-    elements, offsets = _elements(geometry, num_tokens)
+    num_tokens = len(tokens)
+    sizes = [shape.width * num_tokens for shape in geometry.planes]
+    offsets = list(accumulate(sizes, initial=0))
+    elements = torch.empty(offsets[-1], dtype=geometry.dtype)
     skipped = num_tokens - num_rows
     turns = _turns(rope, start + skipped, start + num_tokens)
-    for group, basis, own in zip(transform.groups, bases, inputs, strict=True):
+    ids = ids_before(tokens, num_lags=len(transform.features), num_rows=num_rows)
+    for group, basis, own in zip(transform.groups, bases, coefficients, strict=True):
         kernels.synthesise(
-            own,
-            basis.rows,
+            own.steps,
+            own.basis,
             basis.scales,
             group.means,
             _as_numpy(elements),
+            lookups=_lookups(transform, basis.rows[len(own.basis) :], ids),
             planes=[
                 PlaneLayout(
                     geometry.planes[plane].heads,
@@ -75,11 +94,10 @@ def synthesise(
             dtype=_NAMES[geometry.dtype],
             threads=threads,
         )
+    pieces = elements.split_with_sizes(sizes)
     planes = {
-        index: elements[first : first + shape.width * num_tokens].view(
-            shape.heads, num_tokens, shape.dim
-        )
-        for index, (shape, first) in enumerate(zip(geometry.planes, offsets, strict=True))
+        index: piece.view(shape.heads, num_tokens, shape.dim)
+        for index, (shape, piece) in enumerate(zip(geometry.planes, pieces, strict=True))
     }
     if skipped:
         shapes = [(shape.heads, skipped, shape.dim) for shape in geometry.planes]
@@ -88,16 +106,22 @@ def synthesise(
     return matrix.from_planes(planes, geometry, start=start, num_tokens=num_tokens)
 
 
-def _elements(geometry: Geometry, num_tokens: int) -> tuple[torch.Tensor, list[int]]:
-    """Memory for all planes, one after the other, and where each begins."""
-    offsets = matrix.plane_offsets(geometry) * num_tokens
-    return torch.empty(int(offsets[-1]), dtype=geometry.dtype), offsets[:-1].tolist()
-
-
 def _as_numpy(elements: torch.Tensor) -> np.ndarray:
     if elements.dtype == torch.float32:
         return elements.numpy()
     return elements.view(torch.int16).numpy().view(np.uint16)
+
+
+def _lookups(
+    transform: Transform, prediction: np.ndarray, ids: Sequence[np.ndarray]
+) -> list[Lookup]:
+    """What the text adds: of each lag's features, with their own rows of the prediction."""
+    lookups, first = [], 0
+    for table, own in zip(transform.features, ids, strict=True):
+        stop = first + table.shape[1]
+        lookups.append(Lookup(table, own, prediction[first:stop]))
+        first = stop
+    return lookups
 
 
 def _turns(rope: RopeMap, first: int, stop: int) -> list[Turn]:

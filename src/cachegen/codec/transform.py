@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from cachegen.codec.analysis import (
     Analysed,
@@ -27,16 +26,15 @@ from cachegen.codec.basis import (
     LARGEST_COEFFICIENT,
     IntegerBasis,
     Transform,
-    fill_features,
     integer_basis,
 )
-from cachegen.codec.blocks import decode_block, encode_block
+from cachegen.codec.blocks import Columns, coded_columns, decode_columns, encode_block
 from cachegen.codec.encoded import Block, EncodedChunk
 from cachegen.codec.model import take
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.rows import sinks_among
 from cachegen.codec.symbols import CENTER, ESCAPE, to_symbols
-from cachegen.codec.synthesis import synthesise
+from cachegen.codec.synthesis import Coefficients, synthesise
 from cachegen.errors import BitstreamError, TokensMismatch
 from cachegen.kvcache import KVCache
 
@@ -62,6 +60,26 @@ class TransformLevel:
     bases: tuple[IntegerBasis, ...]
     table_ids: tuple[np.ndarray, ...]
     frequencies: np.ndarray
+    _columns: dict[tuple[int, int], tuple[Columns, np.ndarray]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    def columns(self, group: int, block: Block) -> tuple[Columns, np.ndarray]:
+        """What the columns of a group's block are, and the rows of the basis in their order.
+
+        Nearly all blocks have all coefficients active; what those share is made once.
+        """
+        if not block.active.all():
+            return self._make_columns(group, block)
+        key = group, block.lanes
+        if key not in self._columns:
+            self._columns[key] = self._make_columns(group, block)
+        return self._columns[key]
+
+    def _make_columns(self, group: int, block: Block) -> tuple[Columns, np.ndarray]:
+        ids = self.table_ids[group]
+        columns = coded_columns(block.active, ids, self.frequencies, lanes=block.lanes)
+        return columns, self.bases[group].rows[columns.order]
 
     def quantise(self, analysed: Analysed) -> Quantised:
         """See `quantise_coefficients`."""
@@ -100,7 +118,7 @@ def encode_blocks(
 
 
 def decode(
-    chunk: EncodedChunk, tokens: Sequence[int], level: TransformLevel, *, threads: int
+    chunk: EncodedChunk, tokens: Sequence[int] | np.ndarray, level: TransformLevel, *, threads: int
 ) -> KVCache:
     """The cache of a chunk.
 
@@ -121,46 +139,42 @@ def decode(
     skipped = sinks_among(chunk.start, chunk.num_tokens, most=transform.num_sinks)
     num_rows = chunk.num_tokens - skipped
 
-    def inputs() -> Iterator[np.ndarray]:
-        for block, ids in zip(chunk.blocks, level.table_ids, strict=True):
-            block.expect(num_rows, len(ids))
-            rows = np.empty((num_rows, len(ids) + transform.num_features), dtype=np.int16)
-            symbols = decode_block(block, ids, level.frequencies, threads=threads)
-            _fill_coefficients(rows[:, : len(ids)], symbols, block.escapes)
-            fill_features(rows[:, len(ids) :], transform, tokens)
-            yield rows
+    def coefficients() -> Iterator[Coefficients]:
+        for group, block in enumerate(chunk.blocks):
+            block.expect(num_rows, level.num_active[group])
+            columns, basis = level.columns(group, block)
+            yield Coefficients(decode_steps(block, columns, threads=threads), basis)
 
     return synthesise(
-        inputs(),
+        coefficients(),
+        tokens,
         chunk.arrays,
         transform,
         level.bases,
         level.rope,
         chunk.geometry,
         start=chunk.start,
-        num_tokens=chunk.num_tokens,
         num_rows=num_rows,
         threads=threads,
     )
 
 
-def roundtrip(kv: KVCache, tokens: Sequence[int], level: TransformLevel) -> KVCache:
+def roundtrip(kv: KVCache, tokens: Sequence[int] | np.ndarray, level: TransformLevel) -> KVCache:
     """What `decode` would make of a coded chunk, without coding anything."""
     analysed = analyse(kv, tokens, level.transform, level.rope)
-    features = analysed.features.to(torch.int16).numpy()
     return synthesise(
         [
-            np.concatenate([(FRACTION * whole).astype(np.int16), features], axis=1)
-            for whole in level.quantise(analysed).integers
+            Coefficients((FRACTION * whole).astype(np.int16), basis.rows[: whole.shape[1]])
+            for whole, basis in zip(level.quantise(analysed).integers, level.bases, strict=True)
         ],
+        tokens,
         analysed.sinks,
         level.transform,
         level.bases,
         level.rope,
         kv.geometry,
         start=kv.start,
-        num_tokens=kv.num_tokens,
-        num_rows=len(features),
+        num_rows=len(analysed.features),
         threads=2,
     )
 
@@ -171,7 +185,7 @@ def tokens_digest(tokens: Sequence[int] | np.ndarray) -> np.ndarray:
     return np.frombuffer(digest, dtype=np.uint8)
 
 
-def check_tokens(chunk: EncodedChunk, tokens: Sequence[int]) -> None:
+def check_tokens(chunk: EncodedChunk, tokens: Sequence[int] | np.ndarray) -> None:
     """Refuse to decode with other tokens than those the chunk was coded for.
 
     Raises:
@@ -186,15 +200,23 @@ def check_tokens(chunk: EncodedChunk, tokens: Sequence[int]) -> None:
         )
 
 
-def _fill_coefficients(rows: np.ndarray, symbols: np.ndarray, escapes: np.ndarray) -> None:
-    """Write what symbols and escapes stand for into int16 (rows, coefficients), in 1/32 steps."""
-    escaped = symbols == ESCAPE
+def decode_steps(block: Block, columns: Columns, *, threads: int) -> np.ndarray:
+    """Coefficients in 1/32 steps, int16 (rows, coefficients), in the columns' order.
+
+    Raises:
+        BitstreamError: words that do not decode; escapes that are too many, too few or too large.
+    """
+    steps = decode_columns(block, columns, threads=threads).astype(np.int16)
+    escaped = steps == ESCAPE
     count = int(np.count_nonzero(escaped))
-    if count != len(escapes):
-        raise BitstreamError(f"expected {count} escapes, got {len(escapes)}", field="escapes")
-    if (np.abs(escapes.astype(np.int64)) > LARGEST_COEFFICIENT).any():
+    if count != len(block.escapes):
+        raise BitstreamError(f"expected {count} escapes, got {len(block.escapes)}", field="escapes")
+    if (np.abs(block.escapes.astype(np.int64)) > LARGEST_COEFFICIENT).any():
         raise BitstreamError(f"expected at most {LARGEST_COEFFICIENT} steps", field="escapes")
-    np.subtract(symbols, CENTER, out=rows, dtype=np.int16)
+    steps -= CENTER
     if count:
-        rows[escaped] = escapes
-    rows *= FRACTION
+        at_row, at_column = np.nonzero(escaped)
+        as_stored = np.lexsort((columns.order[at_column], at_row))
+        steps[at_row[as_stored], at_column[as_stored]] = block.escapes
+    steps *= FRACTION
+    return steps

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cachegen.kernels import reference, synthesis
-from cachegen.kernels.layout import CodedBlock, PlaneLayout, Turn
+from cachegen.kernels.layout import CodedBlock, Lookup, PlaneLayout, Turn
 from cachegen.kernels.tables import normalise
 
 __all__ = [
     "CodedBlock",
+    "Lookup",
     "PlaneLayout",
     "Turn",
     "active_set",
@@ -99,6 +100,7 @@ def synthesise(
     means: NDArray[np.float32],
     out: NDArray[Any],
     *,
+    lookups: Sequence[Lookup] = (),
     planes: Sequence[PlaneLayout],
     rotations: Sequence[Turn],
     num_tokens: int,
@@ -106,7 +108,7 @@ def synthesise(
     dtype: str,
     threads: int = 1,
 ) -> None:
-    """Write coefficients (rows, C) @ basis (C, columns) * scales + means into planes of `out`.
+    """Write (coefficients (rows, C) @ basis (C, columns) + lookups) * scales + means into `out`.
 
     The columns are those of the planes side by side. Row r is token first_token + r of planes
     (heads, num_tokens, dim), rotated where a plane says so, then rounded to `dtype` (float32,
@@ -118,6 +120,7 @@ def synthesise(
         scales,
         means,
         out,
+        lookups=lookups,
         planes=planes,
         rotations=rotations,
         num_tokens=num_tokens,

@@ -35,6 +35,7 @@ def synthesise(
     means: NDArray[np.float32],
     out: NDArray[Any],
     *,
+    lookups: Sequence[tuple[NDArray[np.int8], NDArray[np.int64], NDArray[np.int16]]],
     planes: Sequence[tuple[int, int, int, int | None]],
     rotations: Sequence[tuple[NDArray[np.float32], NDArray[np.float32], bool]],
     num_tokens: int,

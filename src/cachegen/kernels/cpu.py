@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cachegen.kernels import _native, checks
-from cachegen.kernels.layout import CodedBlock, PlaneLayout, Turn
+from cachegen.kernels.layout import CodedBlock, Lookup, PlaneLayout, Turn
 from cachegen.kernels.synthesis_checks import check_synthesise
 
 # In the order of the native statuses; 0 means that all is well.
@@ -112,6 +112,7 @@ def synthesise(
     means: NDArray[np.float32],
     out: NDArray[Any],
     *,
+    lookups: Sequence[Lookup] = (),
     planes: Sequence[PlaneLayout],
     rotations: Sequence[Turn],
     num_tokens: int,
@@ -127,6 +128,7 @@ def synthesise(
         scales,
         means,
         out,
+        lookups=lookups,
         planes=planes,
         rotations=rotations,
         num_tokens=num_tokens,
@@ -140,6 +142,14 @@ def synthesise(
         np.ascontiguousarray(scales),
         np.ascontiguousarray(means),
         out,
+        lookups=[
+            (
+                np.ascontiguousarray(one.table),
+                np.ascontiguousarray(one.ids),
+                np.ascontiguousarray(one.basis),
+            )
+            for one in lookups
+        ],
         planes=[(plane.heads, plane.dim, plane.offset, plane.rotation) for plane in planes],
         rotations=[
             (np.ascontiguousarray(turn.cos), np.ascontiguousarray(turn.sin), turn.interleaved)

@@ -91,6 +91,21 @@ class PlaneLayout:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Lookup:
+    """A term of the sums of a row that depends on an id: table[id] @ basis.
+
+    Attributes:
+        table: int8 (entries, features).
+        ids: int64 (rows,); those beyond the table, negative ones too, add nothing.
+        basis: int16 (features, columns).
+    """
+
+    table: NDArray[np.int8]
+    ids: NDArray[np.int64]
+    basis: NDArray[np.int16]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Turn:
     """A rotation of the first 2 * pairs dimensions of a head, row by row.
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cachegen.kernels.layout import PlaneLayout, Turn
+from cachegen.kernels.layout import Lookup, PlaneLayout, Turn
 from cachegen.kernels.synthesis_checks import check_synthesise
 
 LARGEST_FLOAT16 = np.float32(65504)
@@ -23,6 +23,7 @@ def synthesise(
     means: NDArray[np.float32],
     out: NDArray[Any],
     *,
+    lookups: Sequence[Lookup] = (),
     planes: Sequence[PlaneLayout],
     rotations: Sequence[Turn],
     num_tokens: int,
@@ -30,7 +31,7 @@ def synthesise(
     dtype: str,
     threads: int = 1,
 ) -> None:
-    """Write coefficients (rows, C) @ basis (C, columns) * scales + means into planes of `out`.
+    """Write (coefficients (rows, C) @ basis (C, columns) + lookups) * scales + means into `out`.
 
     The columns are those of the planes side by side. Row r is token first_token + r of planes
     (heads, num_tokens, dim); `out` holds values of `dtype`, 16-bit ones as their bits.
@@ -41,6 +42,7 @@ def synthesise(
         scales,
         means,
         out,
+        lookups=lookups,
         planes=planes,
         rotations=rotations,
         num_tokens=num_tokens,
@@ -49,6 +51,8 @@ def synthesise(
         threads=threads,
     )
     sums = coefficients.astype(np.uint32) @ basis.astype(np.uint32)
+    for lookup in lookups:
+        sums += _looked_up(lookup)
     with np.errstate(over="ignore", invalid="ignore"):
         rows = sums.view(np.int32).astype(np.float32) * scales + means
         column = 0
@@ -61,6 +65,14 @@ def synthesise(
             view = view.reshape(plane.heads, num_tokens, plane.dim)
             view[:, tokens] = _rounded(values, dtype).swapaxes(0, 1)
             column += plane.width
+
+
+def _looked_up(lookup: Lookup) -> NDArray[np.uint32]:
+    """What a lookup adds to the sums (rows, columns)."""
+    known = (lookup.ids >= 0) & (lookup.ids < len(lookup.table))
+    features = np.zeros((len(known), lookup.table.shape[1]), dtype=np.uint32)
+    features[known] = lookup.table[lookup.ids[known]].astype(np.uint32)
+    return features @ lookup.basis.astype(np.uint32)
 
 
 def _turn(values: NDArray[np.float32], by: Turn) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cachegen.kernels.checks import check_array
-from cachegen.kernels.layout import PlaneLayout, Turn
+from cachegen.kernels.layout import Lookup, PlaneLayout, Turn
 
 ELEMENT_TYPES: dict[str, type[np.generic]] = {
     "float32": np.float32,
@@ -24,6 +24,7 @@ def check_synthesise(
     means: NDArray[np.float32],
     out: NDArray[Any],
     *,
+    lookups: Sequence[Lookup] = (),
     planes: Sequence[PlaneLayout],
     rotations: Sequence[Turn],
     num_tokens: int,
@@ -46,6 +47,8 @@ def check_synthesise(
         raise ValueError(
             f"{num_rows} rows from token {first_token} do not fit into {num_tokens} tokens"
         )
+    for index, lookup in enumerate(lookups):
+        _check_lookup(lookup, f"lookups[{index}]", num_rows, basis.shape[1])
     for index, turn in enumerate(rotations):
         _check_turn(turn, f"rotations[{index}]", num_rows)
     for index, plane in enumerate(planes):
@@ -76,6 +79,17 @@ def _check_matrices(
             f"basis has {basis.shape[1]} columns, but there are {scales.size} scales and"
             f" {means.size} means"
         )
+
+
+def _check_lookup(lookup: Lookup, name: str, num_rows: int, num_columns: int) -> None:
+    check_array(lookup.table, f"{name}.table", dtype=np.int8, ndim=2)
+    check_array(lookup.ids, f"{name}.ids", dtype=np.int64, ndim=1)
+    check_array(lookup.basis, f"{name}.basis", dtype=np.int16, ndim=2)
+    if len(lookup.ids) != num_rows:
+        raise ValueError(f"{name} has {len(lookup.ids)} ids for {num_rows} rows")
+    expected = (lookup.table.shape[1], num_columns)
+    if lookup.basis.shape != expected:
+        raise ValueError(f"{name}.basis must be {expected}, got {lookup.basis.shape}")
 
 
 def _check_turn(turn: Turn, name: str, num_rows: int) -> None:
