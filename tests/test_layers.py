@@ -15,14 +15,22 @@ LAYERS = {
     "codec": 2,
     "bitstream": 3,
     "store": 4,
+    "links": 4,
     "stream": 5,
+    "simulation": 6,
     "engines": 6,
+    "server": 6,
     "refmodel": 7,
     ROOT: 8,
     "cli": 9,
 }
 # The reference model is data and its questions, put to it through an engine: it knows no codec.
-ALLOWED = {"refmodel": {"refmodel", "engines", "errors"}}
+# Links are between any two processes; the server knows keys and bytes.
+ALLOWED = {
+    "refmodel": {"refmodel", "engines", "errors"},
+    "links": {"links", "errors"},
+    "server": {"server", "store", "errors"},
+}
 
 
 def layer_of(module: str) -> str:

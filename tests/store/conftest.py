@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
+import redis
+import urllib3
 
 from cachegen.store import Store, open_store
 
@@ -71,32 +83,160 @@ def file_server() -> Callable[..., AbstractContextManager[FileServer]]:
     return serving
 
 
-def _memory(_: Path) -> Store:
+@contextmanager
+def running(command: list[str], *, port: int) -> Iterator[None]:
+    """A server of its own process while the context lasts; it accepts connections."""
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(command, stdout=said, stderr=said) as process,
+    ):
+        try:
+            _await_port(process, port, said)
+            yield
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+
+
+def _await_port(process: subprocess.Popen[bytes], port: int, said: IO[bytes]) -> None:
+    give_up_s = time.monotonic() + 30
+    while time.monotonic() < give_up_s and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.02)
+    said.seek(0)
+    pytest.fail(f"{process.args} did not start: {said.read().decode()}")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def program(name: str) -> str:
+    """The path of an installed program; where there is none the test is skipped, or fails."""
+    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+    if found is None:
+        absent = f"{name} is not installed"
+        if os.environ.get("CACHEGEN_REQUIRE_SERVERS") == "1":
+            pytest.fail(absent)
+        pytest.skip(absent)
+    return found
+
+
+@pytest.fixture(scope="session")
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[str]]:
+    """`cachegen serve`; URLs of tenants that nobody used yet."""
+    directory, port = tmp_path_factory.mktemp("own"), free_port()
+    tenants = [{"name": f"{n}", "token": f"token{n}", "salt": f"salt{n}"} for n in range(300)]
+    (directory / "tokens.json").write_text(json.dumps({"tenants": tenants}))
+    options = ["--store", str(directory / "store"), "--tokens", str(directory / "tokens.json")]
+    command = [sys.executable, "-m", "cachegen.cli", "serve", *options, "--port", str(port)]
+    with running(command, port=port):
+        yield (f"cachegen://:{tenant['token']}@127.0.0.1:{port}" for tenant in tenants)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Debian's Redis, without files."""
+    port = free_port()
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    options += ["--dir", str(tmp_path_factory.mktemp("redis"))]
+    with running([program("redis-server"), *options], port=port):
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The S3 protocol, spoken by moto."""
+    port = free_port()
+    with running([sys.executable, "-m", "moto.server", "-p", str(port)], port=port):
+        url = f"http://127.0.0.1:{port}"
+        urllib3.request("PUT", f"{url}/bucket", retries=False)
+        yield url
+
+
+NGINX = """
+daemon off; master_process off; pid {0}/pid; error_log {0}/errors;
+events {{}}
+http {{
+  access_log off;
+  client_body_temp_path {0}/a; proxy_temp_path {0}/b; fastcgi_temp_path {0}/c;
+  uwsgi_temp_path {0}/d; scgi_temp_path {0}/e;
+  server {{ listen 127.0.0.1:{1}; root {0}/files; }}
+}}
+"""
+
+
+@pytest.fixture(scope="session")
+def nginx_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """Debian's nginx: the folder whose files it serves, and its URL."""
+    directory, port = tmp_path_factory.mktemp("nginx"), free_port()
+    (directory / "files").mkdir()
+    (directory / "configuration").write_text(NGINX.format(directory, port))
+    command = [program("nginx"), "-p", str(directory), "-c", str(directory / "configuration")]
+    with running([*command, "-e", str(directory / "errors")], port=port):
+        yield directory / "files", f"http://127.0.0.1:{port}"
+
+
+Request = pytest.FixtureRequest
+
+
+def _memory(_: Request, __: Path) -> Store:
     return open_store("memory:")
 
 
-def _file(directory: Path) -> Store:
+def _file(_: Request, directory: Path) -> Store:
     return open_store(directory.as_uri())
 
 
-WRITABLE: dict[str, Callable[[Path], Store]] = {"memory": _memory, "file": _file}
-READABLE = (*WRITABLE, "http")
+def _own(request: Request, _: Path) -> Store:
+    return open_store(next(request.getfixturevalue("own_server")))
+
+
+def _redis(request: Request, _: Path) -> Store:
+    url = request.getfixturevalue("redis_server")
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    return open_store(url)
+
+
+def _s3(request: Request, directory: Path) -> Store:
+    environment = request.getfixturevalue("monkeypatch")
+    environment.setenv("AWS_ENDPOINT", request.getfixturevalue("s3_server"))
+    environment.setenv("AWS_REGION", "us-east-1")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        environment.setenv(name, "testing")
+    return open_store(f"s3://bucket/{directory.parent.name}")
+
+
+Open = Callable[[Request, Path], Store]
+WRITABLE: dict[str, Open] = {
+    "memory": _memory,
+    "file": _file,
+    "server": _own,
+    "redis": _redis,
+    "s3": _s3,
+}
+READABLE = (*WRITABLE, "http", "nginx")
 
 
 @pytest.fixture(params=WRITABLE)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+def store(request: Request, tmp_path: Path) -> Store:
     """An empty store that can be written."""
-    return WRITABLE[request.param](tmp_path / "store")
+    return WRITABLE[request.param](request, tmp_path / "store")
 
 
 @pytest.fixture(params=READABLE)
-def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Store, Store]]:
+def pair(request: Request, tmp_path: Path) -> Iterator[tuple[Store, Store]]:
     """A writer, and a reader of the same objects."""
-    directory = tmp_path / "store"
-    if request.param != "http":
-        both = WRITABLE[request.param](directory)
+    if request.param == "http":
+        writer = _file(request, tmp_path)
+        with serving(tmp_path) as server:
+            yield writer, open_store(f"http://{server.host}/", timeout_s=5.0)
+    elif request.param == "nginx":
+        files, url = request.getfixturevalue("nginx_server")
+        yield _file(request, files / tmp_path.name), open_store(f"{url}/{tmp_path.name}/")
+    else:
+        both = WRITABLE[request.param](request, tmp_path / "store")
         yield both, both
-        return
-    writer = _file(directory)
-    with serving(directory) as server:
-        yield writer, open_store(f"http://{server.host}/", timeout_s=5.0)

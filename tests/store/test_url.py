@@ -41,7 +41,10 @@ def test_a_file_is_no_directory(tmp_path: Path) -> None:
     ("url", "expected"),
     [
         ("", "empty"),
-        ("redos://host/1", "memory:, file://, s3://, gs://, az://, http://, https://"),
+        ("redos://host/1", "memory:, file://, s3://, .*, cachegens://, redis://, rediss://"),
+        ("cachegen://host", "host:port without a path"),
+        ("cachegen://:SECRET@host:80/path", "host:port without a path"),
+        ("redis://", "bucket or host"),
         ("file://host/directory", "file:///absolute/path"),
         ("file://", "file:///absolute/path"),
         ("s3:///prefix", "bucket or host"),

@@ -1,4 +1,4 @@
-"""The command line: `cachegen demo | calibrate | encode | decode | inspect | save | load`."""
+"""The command line: `cachegen demo`, `save`, `load`, `serve` and the others listed below."""
 
 import sys
 
@@ -8,6 +8,8 @@ from cachegen.cli.calibration import calibrate
 from cachegen.cli.chunks import decode, encode, inspect
 from cachegen.cli.contexts import load, save
 from cachegen.cli.demo import demo
+from cachegen.cli.serve import serve
+from cachegen.cli.simulate import simulate
 
 app = typer.Typer(
     name="cachegen",
@@ -16,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (demo, calibrate, encode, decode, inspect, save, load):
+for command in (demo, calibrate, encode, decode, inspect, save, load, serve, simulate):
     app.command()(command)
 
 

@@ -1,4 +1,4 @@
-"""Key -> bytes, anywhere: memory, a directory, S3, GCS, Azure, or any HTTP server.
+"""Key -> bytes, anywhere: memory, a directory, buckets, Redis, our server, any HTTP server.
 
 Knows no codec, no chunk and no model. `open_store` turns a URL into a `Store`.
 """

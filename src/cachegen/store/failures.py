@@ -6,9 +6,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from obstore.exceptions import BaseError, NotSupportedError
+from obstore.exceptions import (
+    BaseError,
+    NotSupportedError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
 
-from cachegen.errors import KeyNotFound, StoreError, StoreTimeout
+from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreFull, StoreTimeout
 
 _REASON_LENGTH = 300
 
@@ -23,13 +28,16 @@ def translated(url: str, doing: str) -> Iterator[None]:
     except (NotSupportedError, NotImplementedError) as error:
         raise StoreError(f"{url}: cannot {doing}: not supported: {_reason(error)}") from error
     except (BaseError, OSError) as error:
-        kind = StoreTimeout if _is_timeout(error) else StoreError
-        raise kind(f"{url}: cannot {doing}: {_reason(error)}") from error
+        raise _kind(error)(f"{url}: cannot {doing}: {_reason(error)}") from error
 
 
-def _is_timeout(error: Exception) -> bool:
-    """Obstore has no class for it; its message ends in the source error's debug print."""
-    return "kind: Timeout" in str(error)
+def _kind(error: Exception) -> type[StoreError]:
+    """Obstore has no class for all; its message ends in the source error's debug print."""
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+        return StoreDenied
+    if "No space left on device" in str(error):
+        return StoreFull
+    return StoreTimeout if "kind: Timeout" in str(error) else StoreError
 
 
 def _reason(error: Exception) -> str:

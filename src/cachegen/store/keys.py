@@ -26,3 +26,13 @@ def check_key(key: str) -> None:
             f"expected a key of segments [A-Za-z0-9._-] joined by '/', without '.' and '..', "
             f"at most {MAX_KEY_LENGTH} characters; got {key[:MAX_KEY_LENGTH]!r}"
         )
+
+
+def check_range(range: tuple[int, int] | None) -> None:
+    """Refuse what is not a range.
+
+    Raises:
+        ValueError: says what a range looks like.
+    """
+    if range is not None and not 0 <= range[0] < range[1]:
+        raise ValueError(f"expected a range with 0 <= start < stop, got {range}")

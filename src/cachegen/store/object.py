@@ -11,10 +11,11 @@ from obstore.store import ObjectStore as Backend
 
 from cachegen.errors import StoreError
 from cachegen.store.failures import translated
-from cachegen.store.keys import check_key, is_key
+from cachegen.store.keys import check_key, check_range, is_key
 from cachegen.store.protocol import Buffer
 
 _READ_BYTES = 1 << 20
+_AS_THEY_ARRIVE = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +56,12 @@ class ObjectStore:
     def get(self, key: str, range: tuple[int, int] | None = None) -> Iterator[Buffer]:
         """See `Store.get`."""
         check_key(key)
-        if range is not None and not 0 <= range[0] < range[1]:
-            raise ValueError(f"expected a range with 0 <= start < stop, got {range}")
+        check_range(range)
         if self.reads_pieces:
             return self._pieces(key, *self._span(key, range))
         with translated(self.url, f"get {key}"):
             result = self.backend.get(key, options=None if range is None else {"range": range})
-            stream = result.stream(min_chunk_size=_READ_BYTES)
+            stream = result.stream(min_chunk_size=_AS_THEY_ARRIVE)
         return self._buffers(stream, key)
 
     def lookup(self, keys: Sequence[str]) -> list[int | None]:

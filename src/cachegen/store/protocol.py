@@ -16,8 +16,14 @@ class Store(Protocol):
     A key is made of segments of ``A-Z a-z 0-9 . _ -`` joined by ``/``, at most 512 characters;
     any other is a ValueError. A key does not continue another one: where ``a/b`` is an object,
     ``a/b/c`` cannot be. An object appears whole or not at all. Every method may raise
-    StoreError, or StoreTimeout where the store does not answer.
+    StoreError, StoreTimeout where the store does not answer, or StoreDenied where it refuses
+    the credentials.
     """
+
+    @property
+    def url(self) -> str:
+        """The store's name in messages, free of credentials."""
+        ...
 
     def put(self, key: str, data: Buffer, *, parent: str | None = None) -> bool:
         """Create the object; False where the key was taken, whose object then stays as it is.
@@ -29,6 +35,9 @@ class Store(Protocol):
 
     def get(self, key: str, range: tuple[int, int] | None = None) -> Iterator[Buffer]:
         """The object's bytes as they arrive; of ``range`` = (start, stop) those that exist.
+
+        From a network the buffers are small, so that their arrival tells the throughput.
+        Closing the iterator ends the transfer.
 
         Raises:
             KeyNotFound: there is nothing under this key.

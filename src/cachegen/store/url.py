@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from obstore.store import HTTPStore, LocalStore, MemoryStore, from_url
 
+from cachegen.errors import StoreError
 from cachegen.store.failures import translated
 from cachegen.store.object import ObjectStore
 from cachegen.store.protocol import Store
@@ -18,7 +19,13 @@ from cachegen.store.protocol import Store
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
-SCHEMES = ("memory:", "file://", "s3://", "gs://", "az://", "http://", "https://")
+SCHEMES = (
+    *("memory:", "file://", "s3://", "gs://", "az://", "http://", "https://"),
+    *("cachegen://", "cachegens://", "redis://", "rediss://"),
+)
+_SERVERS = ("cachegen", "cachegens")
+_REDIS = ("redis", "rediss")
+_WITH_CREDENTIALS = ("http", "https", *_SERVERS, *_REDIS)
 _LOOKUP_THREADS = 16
 
 
@@ -28,12 +35,16 @@ def open_store(url: str | os.PathLike[str], *, timeout_s: float = 30.0) -> Store
     ``memory:`` is a new, empty store of this process; ``file:///directory`` or a plain path is
     a directory, created where missing; ``s3://bucket/prefix``, ``gs://bucket/prefix`` and
     ``az://container/prefix`` take account and credentials from the environment variables of
-    their vendors; ``http(s)://`` is read-only, with ``user:password@`` for basic authentication.
+    their vendors; ``http(s)://`` is read-only, with ``user:password@`` for basic authentication;
+    ``cachegen://:TOKEN@host:port`` is a server that `cachegen serve` started (``cachegens://`` by
+    TLS), its token else from the environment variable ``CACHEGEN_TOKEN``;
+    ``redis://:password@host:port/database`` (``rediss://`` by TLS) is a Redis database.
     ``timeout_s`` is the longest wait for an answer or for the next bytes of one.
 
     Raises:
         ValueError: an unknown scheme or a malformed URL.
-        StoreError: the directory cannot be made, or the account is not configured.
+        StoreError: the directory cannot be made, the account is not configured, or redis-py is
+            not installed.
     """
     text = os.fspath(url)
     if text in ("memory:", "memory://"):
@@ -46,6 +57,10 @@ def open_store(url: str | os.PathLike[str], *, timeout_s: float = 30.0) -> Store
     _check(parts)
     if parts.scheme == "file":
         return _open_directory(Path(unquote(parts.path)))
+    if parts.scheme in _SERVERS:
+        return _open_server(parts, timeout_s=timeout_s)
+    if parts.scheme in _REDIS:
+        return _open_redis(parts, timeout_s=timeout_s)
     return _open_remote(parts, timeout_s=timeout_s)
 
 
@@ -59,8 +74,10 @@ def _check(parts: SplitResult) -> None:
         raise ValueError(f"expected file:///absolute/path, got {name!r}")
     if parts.scheme != "file" and not parts.hostname:
         raise ValueError(f"expected a bucket or host after {parts.scheme}://, got {name!r}")
-    if parts.username is not None and parts.scheme not in ("http", "https"):
+    if parts.username is not None and parts.scheme not in _WITH_CREDENTIALS:
         raise ValueError(f"expected the credentials of {name!r} in the environment, not the URL")
+    if parts.scheme in _SERVERS and (parts.path not in ("", "/") or parts.port is None):
+        raise ValueError(f"expected {parts.scheme}://host:port without a path, got {name!r}")
 
 
 def _public_name(parts: SplitResult) -> str:
@@ -75,6 +92,28 @@ def _open_directory(path: Path) -> Store:
     with translated(str(path), "open the directory"):
         backend = LocalStore(path.absolute(), mkdir=True)
     return ObjectStore(backend, str(path), reads_pieces=True)
+
+
+def _open_server(parts: SplitResult, *, timeout_s: float) -> Store:
+    from cachegen.store.remote import connect
+
+    return connect(
+        str(parts.hostname),
+        int(parts.port or 0),
+        url=_public_name(parts),
+        token=unquote(parts.password or parts.username or "") or os.environ.get("CACHEGEN_TOKEN"),
+        tls=parts.scheme == "cachegens",
+        timeout_s=timeout_s,
+    )
+
+
+def _open_redis(parts: SplitResult, *, timeout_s: float) -> Store:
+    name = _public_name(parts)
+    try:
+        from cachegen.store.redis import connect
+    except ModuleNotFoundError as error:
+        raise StoreError(f"{name}: expected redis-py: pip install 'cachegen[redis]'") from error
+    return connect(parts.geturl(), name=name, timeout_s=timeout_s)
 
 
 def _open_remote(parts: SplitResult, *, timeout_s: float) -> Store:
@@ -105,4 +144,11 @@ def _client_options(parts: SplitResult, *, timeout_s: float) -> ClientConfig:
 
 
 def _retry_options(timeout_s: float) -> RetryConfig:
-    return {"max_retries": 3, "retry_timeout": timedelta(seconds=timeout_s)}
+    """Once, for a pooled connection that the server has closed: callers know better than a store
+    whether another attempt, another level or no object at all is worth their time."""
+    pause = timedelta(milliseconds=50)
+    return {
+        "max_retries": 1,
+        "retry_timeout": timedelta(seconds=timeout_s),
+        "backoff": {"init_backoff": pause, "max_backoff": pause, "base": 2},
+    }

@@ -1,0 +1,75 @@
+"""`serve`: a store behind HTTP."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+StoreUrl = Annotated[
+    str, typer.Option("--store", help="Folder, or s3:// gs:// az:// redis:// URL.")
+]
+
+
+def serve(
+    store: StoreUrl,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: any that is free.")] = 8080,
+    tokens: Annotated[
+        Path | None, typer.Option(help="TOML or JSON file of tenants and their bearer tokens.")
+    ] = None,
+    allow_anonymous: Annotated[
+        bool, typer.Option(help="Without --tokens, listen beyond this machine all the same.")
+    ] = False,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM).")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Private key (PEM).")] = None,
+    max_object_mb: Annotated[float, typer.Option(help="Largest object.")] = 1024.0,
+    quota_mb: Annotated[
+        float | None, typer.Option(help="What each tenant may store; default: any amount.")
+    ] = None,
+    capacity_mb: Annotated[
+        float | None,
+        typer.Option(help="What all may store; the least recently used make room."),
+    ] = None,
+    index: Annotated[
+        Path | None, typer.Option(help="File that keeps the order of use over restarts.")
+    ] = None,
+    drain_s: Annotated[int, typer.Option(help="Time for running transfers after SIGTERM.")] = 30,
+    access_log: Annotated[bool, typer.Option(help="One JSON line a request, on stderr.")] = False,
+) -> None:
+    """Serve a store over HTTP: tenants, quotas, eviction, metrics."""
+    from cachegen.server.run import Address, Limits
+    from cachegen.server.run import serve as run
+    from cachegen.server.tenants import anonymous, read_tenants
+    from cachegen.store import open_store
+
+    if tokens is None and not allow_anonymous and not _is_loopback(host):
+        raise ValueError(
+            f"{host} is reachable from other machines: give --tokens, or --allow-anonymous"
+        )
+    if (tls_cert is None) != (tls_key is None):
+        raise ValueError("expected both --tls-cert and --tls-key, or none of them")
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    quota_bytes = _bytes(quota_mb)
+    run(
+        open_store(store),
+        read_tenants(tokens, quota_bytes=quota_bytes) if tokens else anonymous(quota_bytes),
+        address=Address(host, port, tls_cert, tls_key),
+        limits=Limits(int(max_object_mb * 1e6), _bytes(capacity_mb), drain_s),
+        index_path=index,
+        logs=access_log,
+    )
+
+
+def _bytes(size_mb: float | None) -> int | None:
+    return None if size_mb is None else int(size_mb * 1e6)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,189 @@
+"""The HTTP interface of a shelf: what each path and method does.
+
+Objects lie at ``/<key>`` for any HTTP client; `cachegen.store.wire` names the other paths.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import IO
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from cachegen.errors import KeyNotFound
+from cachegen.server.bodies import IN_MEMORY_BYTES, check_size, make_spool, receive_body
+from cachegen.server.failures import FAILURES
+from cachegen.server.metrics import CONTENT_TYPE, Metrics
+from cachegen.server.observe import Observed
+from cachegen.server.ranges import span_of
+from cachegen.server.shelf import Shelf
+from cachegen.server.streamed import Content, Streamed
+from cachegen.server.tenants import Tenant, Tenants
+from cachegen.store.keys import MAX_KEY_LENGTH, is_key
+from cachegen.store.wire import LIST_PATH, LOOKUP_PATH, MAX_LOOKUP_KEYS, PARENT_HEADER, RESERVED
+
+_MAX_LOOKUP_BYTES = (MAX_KEY_LENGTH + 8) * MAX_LOOKUP_KEYS
+_KEYS_A_PIECE = 256
+_LARGE_PUTS = 2
+
+
+def make_app(
+    shelf: Shelf, tenants: Tenants, *, metrics: Metrics, max_object_bytes: int, logs: bool = False
+) -> Observed:
+    """The ASGI application."""
+    handlers = _Handlers(shelf, tenants, metrics, max_object_bytes)
+    routes = [
+        Route("/healthz", handlers.healthz),
+        Route("/metrics", handlers.render_metrics),
+        Route(LOOKUP_PATH, handlers.lookup, methods=["POST"]),
+        Route(LIST_PATH, handlers.list_keys),
+        Route("/{key:path}", handlers.head, methods=["HEAD"]),
+        Route("/{key:path}", handlers.get, methods=["GET"]),
+        Route("/{key:path}", handlers.put, methods=["PUT"]),
+        Route("/{key:path}", handlers.delete, methods=["DELETE"]),
+    ]
+    app = Starlette(routes=routes, exception_handlers=FAILURES)
+    return Observed(app, metrics, logs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Handlers:
+    shelf: Shelf
+    tenants: Tenants
+    metrics: Metrics
+    max_object_bytes: int
+    large_puts: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, _LARGE_PUTS))
+
+    async def healthz(self, request: Request) -> Response:
+        """The process answers; the store is not asked."""
+        return PlainTextResponse("ok\n")
+
+    async def render_metrics(self, request: Request) -> Response:
+        """Counters of all tenants together, so for operators only."""
+        if not self._tenant(request).operator:
+            raise HTTPException(403, "metrics are of all tenants: expected an operator's token")
+        return Response(self.metrics.render(), media_type=CONTENT_TYPE)
+
+    async def head(self, request: Request) -> Response:
+        """An object's size."""
+        key = _full(self._tenant(request), request.path_params["key"])
+        (size_bytes,) = await run_in_threadpool(self.shelf.lookup, [key])
+        if size_bytes is None:
+            raise KeyNotFound(key)
+        return Response(headers=_headers(size_bytes))
+
+    async def get(self, request: Request) -> Response:
+        """An object, or a range of it."""
+        key = _full(self._tenant(request), request.path_params["key"])
+        return Streamed(_object(self.shelf, key, request.headers.get("range")))
+
+    async def put(self, request: Request) -> Response:
+        """Create an object: 201, or 412 where there is one."""
+        tenant, name = self._tenant(request), request.path_params["key"]
+        if name in RESERVED:
+            raise HTTPException(400, f"expected a key other than {', '.join(RESERVED)}")
+        key, parent = _full(tenant, name), request.headers.get(PARENT_HEADER)
+        put = partial(
+            self.shelf.put,
+            key,
+            parent=None if parent is None else _full(tenant, parent),
+            quota_bytes=tenant.quota_bytes,
+        )
+        with make_spool() as spool:
+            size_bytes = await receive_body(request, spool, max_bytes=self.max_object_bytes)
+            if size_bytes <= IN_MEMORY_BYTES:
+                created = await run_in_threadpool(_put_spooled, put, spool)
+            else:
+                async with self.large_puts:
+                    created = await run_in_threadpool(_put_spooled, put, spool)
+        return Response(status_code=201 if created else 412)
+
+    async def delete(self, request: Request) -> Response:
+        """Remove an object, if there is one."""
+        key = _full(self._tenant(request), request.path_params["key"])
+        await run_in_threadpool(self.shelf.delete, key)
+        return Response(status_code=204)
+
+    async def lookup(self, request: Request) -> Response:
+        """``{"keys": [...]}`` to ``{"sizes": [...]}``, null for what is not there."""
+        tenant, body = self._tenant(request), bytearray()
+        async for piece in request.stream():
+            body += piece
+            check_size(len(body), _MAX_LOOKUP_BYTES)
+        keys = [_full(tenant, key) for key in _keys_in(body)]
+        return JSONResponse({"sizes": await run_in_threadpool(self.shelf.lookup, keys)})
+
+    async def list_keys(self, request: Request) -> Response:
+        """The keys below ``?prefix=``, one a line."""
+        tenant, prefix = self._tenant(request), request.query_params.get("prefix", "")
+        return Streamed(_listing(self.shelf, tenant, _full(tenant, prefix, empty=True)))
+
+    def _tenant(self, request: Request) -> Tenant:
+        tenant = self.tenants.find(request.headers.get("authorization"))
+        if tenant is None:
+            headers = {"WWW-Authenticate": 'Bearer realm="cachegen"'}
+            raise HTTPException(401, "expected a valid token", headers=headers)
+        request.scope["tenant"] = tenant.name
+        return tenant
+
+
+def _full(tenant: Tenant, key: str, *, empty: bool = False) -> str:
+    """The key in the store, where each tenant has a folder."""
+    full = "/".join(part for part in (tenant.namespace, key) if part)
+    if not (is_key(full) and is_key(key)) and not (empty and not key):
+        raise HTTPException(400, "expected a key of segments [A-Za-z0-9._-] joined by '/'")
+    return full
+
+
+@contextmanager
+def _object(shelf: Shelf, key: str, wanted: str | None) -> Iterator[Content]:
+    with shelf.reading(key, partial(span_of, wanted)) as reading:
+        size_bytes = reading.stop - reading.start
+        status, headers = 200, _headers(size_bytes)
+        if size_bytes < reading.size_bytes:
+            status = 206
+            span = f"{reading.start}-{reading.stop - 1}/{reading.size_bytes}"
+            headers["content-range"] = f"bytes {span}"
+        yield Content(status, headers, reading.buffers, size_bytes)
+
+
+def _headers(size_bytes: int) -> dict[str, str]:
+    return {
+        "content-length": str(size_bytes),
+        "content-type": "application/octet-stream",
+        "accept-ranges": "bytes",
+    }
+
+
+@contextmanager
+def _listing(shelf: Shelf, tenant: Tenant, prefix: str) -> Iterator[Content]:
+    skipped = len(tenant.namespace) + 1 if tenant.namespace else 0
+    lines = (f"{key[skipped:]}\n".encode() for key in shelf.store.list(prefix))
+    pieces = iter(lambda: b"".join(itertools.islice(lines, _KEYS_A_PIECE)), b"")
+    yield Content(200, {"content-type": "text/plain"}, pieces)
+
+
+def _put_spooled(put: partial[bool], spool: IO[bytes]) -> bool:
+    spool.seek(0)
+    return put(spool.read())
+
+
+def _keys_in(body: bytes | bytearray) -> list[str]:
+    try:
+        keys = json.loads(body)["keys"]
+    except (ValueError, KeyError, TypeError):
+        keys = None
+    if not isinstance(keys, list) or len(keys) > MAX_LOOKUP_KEYS:
+        raise HTTPException(400, f'expected {{"keys": [...]}} with at most {MAX_LOOKUP_KEYS} keys')
+    return [str(key) for key in keys]

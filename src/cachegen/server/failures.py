@@ -1,0 +1,65 @@
+"""Errors as answers: a status, and one JSON object that says what was wrong."""
+
+from __future__ import annotations
+
+import errno
+import logging
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ExceptionHandler
+
+from cachegen.errors import KeyNotFound, StoreError, StoreFull, StoreTimeout
+from cachegen.server.ranges import RangeBehindEnd
+
+_LOG = logging.getLogger("cachegen.server")
+
+
+def _answer(status: int, reason: str, **headers: str) -> Response:
+    return JSONResponse({"error": reason}, status, headers=headers)
+
+
+def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+
+
+def _behind_end(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RangeBehindEnd)
+    return _answer(416, str(error), **{"Content-Range": f"bytes */{error.size_bytes}"})
+
+
+def _not_found(_: Request, error: Exception) -> Response:
+    return _answer(404, "there is no such object")
+
+
+def _store_failed(request: Request, error: Exception) -> Response:
+    """The store's own words may hold its address and other tenants' names: they are only logged."""
+    _LOG.warning("%s %s: %s", request.method, request.url.path, error)
+    if isinstance(error, StoreFull):
+        return _answer(507, "no room for the object: a quota, the capacity or the disk is used up")
+    if isinstance(error, StoreTimeout):
+        return _answer(504, "the store behind this server did not answer in time")
+    return _answer(502, "the store behind this server failed")
+
+
+def _system_failed(request: Request, error: Exception) -> Response:
+    """A full disk while a body waits to be whole, for one."""
+    assert isinstance(error, OSError)
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return _store_failed(request, (StoreFull if full else StoreError)(str(error)))
+
+
+def _left(_: Request, error: Exception) -> Response:
+    return _answer(400, "the client left before the body was whole")
+
+
+FAILURES: dict[int | type[Exception], ExceptionHandler] = {
+    HTTPException: _refused,
+    RangeBehindEnd: _behind_end,
+    KeyNotFound: _not_found,
+    StoreError: _store_failed,
+    OSError: _system_failed,
+    ClientDisconnect: _left,
+}

@@ -1,0 +1,125 @@
+"""The server's process: its socket, its signals, its end."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from cachegen.server.app import make_app
+from cachegen.server.index import Index
+from cachegen.server.metrics import Metrics
+from cachegen.server.shelf import Shelf
+from cachegen.server.tenants import Tenants
+from cachegen.store import Store
+
+_BACKLOG = 1024
+_KEEP_ALIVE_S = 75
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a server takes.
+
+    Attributes:
+        max_object_bytes: the largest object.
+        capacity_bytes: what all objects may take, then the least recently used are evicted.
+        drain_s: how long transfers may go on after SIGTERM.
+    """
+
+    max_object_bytes: int = 1 << 30
+    capacity_bytes: int | None = None
+    drain_s: int = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen; with a certificate and its key, by TLS."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+
+def serve(
+    store: Store,
+    tenants: Tenants,
+    *,
+    address: Address,
+    limits: Limits,
+    index_path: Path | None = None,
+    logs: bool = False,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then let transfers finish.
+
+    Prints one line, ``serving STORE at URL``, once connections are accepted.
+
+    Raises:
+        OSError: the address cannot be listened on, or the certificate cannot be read.
+        StoreError: the store cannot be listed, or the index file is damaged.
+    """
+    index = Index(index_path, namespaces=tenants.namespaces)
+    metrics = Metrics(index)
+    shelf = Shelf(
+        store,
+        index=index,
+        capacity_bytes=limits.capacity_bytes,
+        on_evict=metrics.count_eviction,
+    )
+    if limits.capacity_bytes is not None or tenants.have_quotas:
+        shelf.scan()
+    app = make_app(
+        shelf, tenants, metrics=metrics, max_object_bytes=limits.max_object_bytes, logs=logs
+    )
+    config = _config(app, address, drain_s=limits.drain_s)
+    server = uvicorn.Server(config)
+    _end_on_signals(server)
+    with _listen(address) as listening:
+        print(f"serving {store.url} at {_url(address, listening)}", flush=True)
+        server.run(sockets=[listening])
+    index.close()
+
+
+def _config(app: ASGIApp, address: Address, *, drain_s: int) -> uvicorn.Config:
+    config = uvicorn.Config(
+        app,
+        ssl_certfile=address.tls_cert,
+        ssl_keyfile=address.tls_key,
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=drain_s,
+    )
+    config.load()
+    return config
+
+
+def _listen(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    return socket.create_server((address.host, address.port), family=family, backlog=_BACKLOG)
+
+
+def _end_on_signals(server: uvicorn.Server) -> None:
+    """For a signal before uvicorn listens to signals, and for the same one raised once more by
+    uvicorn after its end: neither kills the process."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+
+
+def _url(address: Address, listening: socket.socket) -> str:
+    scheme = "http" if address.tls_cert is None else "https"
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{scheme}://{host}:{listening.getsockname()[1]}"

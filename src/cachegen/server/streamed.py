@@ -1,0 +1,82 @@
+"""A response whose bytes come from a blocking iterator, and which never ends well in vain."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from cachegen.errors import StoreError
+from cachegen.server.bodies import Sending
+from cachegen.store import Buffer
+
+_LOG = logging.getLogger("cachegen.server")
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Status, headers and bytes of a response; `size_bytes` of them where that is known."""
+
+    status: int
+    headers: dict[str, str]
+    buffers: Iterator[Buffer]
+    size_bytes: int | None = None
+
+
+class Streamed(Response):
+    """Sends a content while its context lasts.
+
+    A failure on the way leaves the response unfinished, so that the server drops the connection
+    and the client cannot take what it got for the whole.
+    """
+
+    def __init__(self, content: AbstractContextManager[Content]) -> None:
+        super().__init__()
+        self._content = content
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        with ExitStack() as stack:
+            content, first = await run_in_threadpool(_begin, stack, self._content)
+            await send(_head(content))
+            try:
+                if first is not None:
+                    await _send_body(content, first, send, receive)
+            except ClientDisconnect:
+                return
+            except StoreError as error:
+                _LOG.warning("%s: broken off: %s", scope["path"], error)
+                return
+            await send({"type": "http.response.body", "body": b""})
+
+
+def _begin(
+    stack: ExitStack, opening: AbstractContextManager[Content]
+) -> tuple[Content, Buffer | None]:
+    """Open a content and take its first buffer, in one go: most objects have but one."""
+    content = stack.enter_context(opening)
+    return content, next(content.buffers, None)
+
+
+async def _send_body(content: Content, first: Buffer, send: Send, receive: Receive) -> None:
+    sending = Sending(send, receive)
+    try:
+        buffer: Buffer | None = first
+        while buffer is not None:
+            await sending.send(buffer)
+            if sending.sent_bytes == content.size_bytes:
+                return
+            buffer = await run_in_threadpool(next, content.buffers, None)
+    finally:
+        sending.end()
+
+
+def _head(content: Content) -> Message:
+    headers = [(name.encode(), value.encode()) for name, value in content.headers.items()]
+    return {"type": "http.response.start", "status": content.status, "headers": headers}

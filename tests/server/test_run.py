@@ -1,0 +1,169 @@
+"""The server's process: signals, slow clients, TLS, eviction, a hard end."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import random
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import trustme
+
+from cachegen.errors import KeyNotFound, StoreError
+from cachegen.store import open_store, read
+
+MB = 10**6
+
+
+@contextmanager
+def slow_reader(server, path: str) -> Iterator[socket.socket]:
+    """A client that has asked for an object and takes none of it."""
+    host, _, port = server.host.partition(":")
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        connection.settimeout(10)
+        connection.connect((host, int(port)))
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        yield connection
+
+
+def take_all(connection: socket.socket) -> bytes:
+    """Everything up to the end of the connection."""
+    parts = []
+    while part := connection.recv(1 << 20):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def resident_mb(pid: int) -> float:
+    (line,) = (x for x in Path(f"/proc/{pid}/status").read_text().splitlines() if "VmRSS" in x)
+    return int(line.split()[1]) / 1000
+
+
+def test_a_slow_reader_costs_little_memory(serve, tmp_path: Path) -> None:
+    open_store(tmp_path).put("large", bytes(100 * MB))
+    with serve("--store", tmp_path) as server:
+        read(server.client(), "large")
+        before_mb = resident_mb(server.process.pid)
+        with slow_reader(server, "/large"), slow_reader(server, "/large"):
+            time.sleep(0.3)
+            assert resident_mb(server.process.pid) - before_mb < 20
+
+
+def test_sigterm_lets_transfers_finish(serve, tmp_path: Path) -> None:
+    data = random.Random(4).randbytes(20 * MB)
+    open_store(tmp_path).put("k", data)
+    with serve("--store", tmp_path) as server, slow_reader(server, "/k") as connection:
+        head = connection.recv(1000)
+        stopping = threading.Timer(0.1, server.process.terminate)
+        stopping.start()
+        time.sleep(0.4)
+        assert server.process.poll() is None
+        with pytest.raises(StoreError):
+            server.client(timeout_s=0.5).lookup(["k"])
+        rest = take_all(connection)
+        assert (head + rest).partition(b"\r\n\r\n")[2] == data
+        assert server.process.wait(timeout=10) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_the_first_moment(serve, tmp_path: Path, number: signal.Signals) -> None:
+    with serve("--store", tmp_path) as server:
+        server.process.send_signal(number)
+        assert server.process.wait(timeout=10) == 0
+
+
+def test_a_transfer_that_takes_too_long_is_cut(serve, tmp_path: Path) -> None:
+    open_store(tmp_path).put("k", bytes(20 * MB))
+    with (
+        serve("--store", tmp_path, "--drain-s", 1) as server,
+        slow_reader(server, "/k") as connection,
+    ):
+        connection.recv(1000)
+        assert server.stop() == 0
+        assert len(take_all(connection)) < 20 * MB
+
+
+def test_a_killed_server_leaves_whole_objects(serve, tmp_path: Path) -> None:
+    source, store = random.Random(6), open_store(tmp_path / "store")
+    for round_ in range(2):
+        with serve("--store", tmp_path / "store", "--index", tmp_path / "index") as server:
+            client = server.client()
+            for key in store.list():
+                assert hashlib.sha256(read(client, key)).hexdigest() == key.partition("/")[2]
+            killing = threading.Timer(source.uniform(0.05, 0.3), server.process.kill)
+            killing.start()
+            with pytest.raises(StoreError):
+                while True:
+                    data = source.randbytes(source.randrange(2 * MB))
+                    client.put(f"{round_}/{hashlib.sha256(data).hexdigest()}", data)
+            killing.join()
+    kept = list(store.list())
+    assert kept
+    assert all(hashlib.sha256(read(store, key)).hexdigest() in key for key in kept)
+
+
+def test_capacity(serve, tmp_path: Path) -> None:
+    options = ("--store", tmp_path / "store", "--capacity-mb", 1, "--index", tmp_path / "index")
+    with serve(*options) as server:
+        client = server.client()
+        client.put("parent", bytes(300_000))
+        client.put("child", bytes(300_000), parent="parent")
+        client.put("other", bytes(300_000))
+        read(client, "child")
+        assert server.stop() == 0
+    with serve(*options) as server:
+        client = server.client()
+        client.put("new", bytes(200_000))
+        assert sorted(client.list()) == ["child", "new", "parent"]
+        client.put("newer", bytes(500_000))
+        assert sorted(client.list()) == ["new", "newer", "parent"]
+        with pytest.raises(KeyNotFound):
+            client.get("child")
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch) -> None:
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+
+
+@contextmanager
+def serving_tls(serve, authority: trustme.CA, folder: Path, **validity) -> Iterator:
+    certificate = authority.issue_cert("127.0.0.1", **validity)
+    certificate.private_key_pem.write_to_path(folder / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(folder / "chain.pem")
+    files = ("--tls-cert", folder / "chain.pem", "--tls-key", folder / "key.pem")
+    with serve("--store", folder / "store", *files) as server:
+        yield server
+
+
+def test_tls(serve, authority: trustme.CA, tmp_path: Path, trusted: None, monkeypatch) -> None:
+    with serving_tls(serve, authority, tmp_path) as server:
+        assert server.url.startswith("https://")
+        client = server.client()
+        client.put("k", bytes(MB))
+        assert read(client, "k") == bytes(MB)
+        monkeypatch.delenv("SSL_CERT_FILE")
+        with pytest.raises(StoreError, match="CERTIFICATE_VERIFY_FAILED"):
+            server.client().lookup(["k"])
+
+
+def test_an_expired_certificate(serve, authority, tmp_path: Path, trusted: None) -> None:
+    yesterday = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    with serving_tls(serve, authority, tmp_path, not_after=yesterday) as server:
+        for verb in (server.client().get, lambda key: server.client().put(key, b"1")):
+            with pytest.raises(StoreError, match="certificate has expired"):
+                verb("k")
