@@ -85,7 +85,7 @@ def link_table(link: dict[str, object]) -> list[str]:
         f"{link['chunk_tokens']}, `cachegen serve` on the far side of a link shaped to "
         f"{link['mbit_s']:g} Mbit/s ({link['kind']}), medians of interleaved loads, each checked "
         f"bit for bit, {link['questions']} questions. TTFT ends when the cache is there; its "
-        "parts overlap. `text` is a full prefill, `raw` the cache in 16 bits, 8-bit the level `packed`.",
+        "parts overlap. `text` is a full prefill, `raw` the cache in 16 bits, 8-bit `packed`.",
     ]
 
 

@@ -41,6 +41,16 @@ def test_a_saved_text_is_loaded_and_continued_alike(text_file: Path, tmp_path: P
     assert other["bytes"] == 0
 
 
+def test_a_load_is_drawn(text_file: Path, tmp_path: Path) -> None:
+    common = ["--model", MODEL, "--text", str(text_file), "--store", str(tmp_path / "store")]
+    run_json("save", *common, "--level", "high")
+    page = tmp_path / "load.html"
+    run_json("load", *common, "--slo", "5", "--timeline", str(page))
+    picture = page.read_text()
+    assert "fetch chunk 0 at high" in picture
+    assert "deadline: 5000 ms" in picture
+
+
 def test_calibrate_writes_a_profile_of_the_model(text_file: Path, tmp_path: Path) -> None:
     text_file.write_text(refmodel.load_text("heldout-craik")[:12_000])
     output = tmp_path / "profile.safetensors"

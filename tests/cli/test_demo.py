@@ -6,7 +6,7 @@ import sys
 
 from cachegen.codec.levels import LADDER
 
-DEMO = [sys.executable, "-m", "cachegen.cli", "demo", "--json"]
+DEMO = [sys.executable, "-m", "cachegen.cli", "demo", "--json", "--no-link"]
 
 
 def test_the_demo_answers_as_well_from_the_default_level_as_without_coding() -> None:
@@ -19,6 +19,8 @@ def test_the_demo_answers_as_well_from_the_default_level_as_without_coding() -> 
     assert result["answers_correct"] >= 0.9
     assert result["answers_equal"] >= 0.9
     assert result["default_level"] in LADDER
+
+    assert "link" not in result
 
     levels = {level["name"]: level for level in result["levels"]}
     assert list(levels) == [*LADDER, "packed", "lossless", "raw"]

@@ -81,12 +81,17 @@ def load(
         typer.Option(help="Level; default: what ends soonest at the profile's default quality."),
     ] = None,
     slo: Annotated[float | None, typer.Option(help="Deadline of the load in seconds.")] = None,
+    timeline: Annotated[
+        Path | None, typer.Option(help="File for a picture of the load, .svg or .html.")
+    ] = None,
     salt: Salt = "",
     as_json: AsJson = False,
 ) -> None:
     """Load a text's KV cache from a store and continue from it."""
     import torch
 
+    from cachegen.cli.timeline import draw
+    from cachegen.cli.timeline import write as write_timeline
     from cachegen.engines.transformers import load_context
 
     network, tokenizer = load_model(model)
@@ -101,6 +106,9 @@ def load(
         slo_s=slo,
         salt=salt.encode(),
     )
+    if timeline is not None:
+        title = f"Load of {text.name}"
+        write_timeline(timeline, draw(loaded.result, title=title, deadline_s=slo), title=title)
     output = network.generate(
         torch.tensor([tokens]),
         past_key_values=loaded.cache,

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from cachegen.cli.demo import Job
+from cachegen.cli.demo_writer import Job
 from cachegen.cli.models import load_model
 from cachegen.codec.profile import read_profile
 from cachegen.engines.transformers import LoadedContext, capture, load_context, to_cache
@@ -89,28 +89,45 @@ class Reader:
         return to_cache(kv, self.model)
 
 
+class Judge:
+    """What the model answers and predicts from the cache that it computed itself."""
+
+    def __init__(self, reader: Reader) -> None:
+        """Prefill the document once more and ask every question."""
+        original = capture(reader.model, reader.job.tokens)
+        self.reader, self.fp16_bytes = reader, 2 * original.num_values
+        self.answers = reader.answers(original)
+        self.reference = reader.log_probabilities(original)
+
+    @property
+    def share_correct(self) -> float:
+        """How many of its answers are right."""
+        return self.reader.share_correct(self.answers)
+
+    def compare(self, kv: KVCache) -> dict[str, float]:
+        """How far answers and predictions from another cache are from that."""
+        given, found = self.reader.answers(kv), self.reader.log_probabilities(kv)
+        equal = sum(a == b for a, b in zip(given, self.answers, strict=True))
+        return {
+            "kl": float((self.reference.exp() * (self.reference - found)).sum(-1).mean()),
+            "answers_correct": self.reader.share_correct(given),
+            "answers_equal": equal / len(given),
+        }
+
+
 def run(job: Job) -> dict[str, Any]:
     """Time prefill against loading, turn about, then compare answers and predictions."""
     reader = Reader(job)
     prefill_s, load_s = _time(reader)
-    original = capture(reader.model, job.tokens)
-    expected, reference = reader.answers(original), reader.log_probabilities(original)
-    levels = {}
+    judge, levels = Judge(reader), {}
     for level in job.levels:
         kv = reader.load(level).result.kv
         assert kv is not None
-        given, found = reader.answers(kv), reader.log_probabilities(kv)
-        equal = sum(a == b for a, b in zip(given, expected, strict=True))
-        levels[level] = {
-            "load_s": load_s[level],
-            "kl": float((reference.exp() * (reference - found)).sum(-1).mean()),
-            "answers_correct": reader.share_correct(given),
-            "answers_equal": equal / len(given),
-        }
+        levels[level] = {"load_s": load_s[level], **judge.compare(kv)}
     return {
         "prefill_s": prefill_s,
-        "fp16_bytes": 2 * original.num_values,
-        "answers_correct": reader.share_correct(expected),
+        "fp16_bytes": judge.fp16_bytes,
+        "answers_correct": judge.share_correct,
         "default_level": reader.profile.default_level,
         "levels": levels,
     }

@@ -1,0 +1,167 @@
+"""`simulate`: what loads would take over a given link, without any of it being there."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cachegen.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from cachegen.simulation.scenario import Context
+    from cachegen.simulation.trace import Trace
+    from cachegen.simulation.trials import Outcome
+
+POLICIES = ("min_ttft", "algorithm1", "fixed:high", "fixed:raw", "text")
+
+
+def simulate(
+    model: Annotated[
+        str, typer.Option(help="Whose cache it is, and whose prefill.")
+    ] = "Llama-3.1-8B",
+    tokens: Annotated[int, typer.Option(help="Length of the context.")] = 16384,
+    chunk_tokens: Annotated[int, typer.Option(help="Tokens of a chunk.")] = 1536,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="Manifest of a stored context: its chunks and sizes instead."),
+    ] = None,
+    bits: Annotated[
+        list[str] | None,
+        typer.Option(help="LEVEL=BITS per value; repeatable; default: the reference model's."),
+    ] = None,
+    default_level: Annotated[str, typer.Option(help="Level when nothing presses.")] = "high",
+    gpu: Annotated[str, typer.Option(help="What prefills and decodes.")] = "A100-80G",
+    gpus: Annotated[int, typer.Option(help="How many of them.")] = 1,
+    trace: Annotated[
+        str,
+        typer.Option(
+            help="constant:MBIT, step:S@MBIT,..., random:LOW-HIGH[@S], a shipped trace or a file."
+        ),
+    ] = "constant:3000",
+    mean_mbit_s: Annotated[
+        float | None, typer.Option("--mbit", help="Scale the trace to this mean.")
+    ] = None,
+    speed_up: Annotated[float, typer.Option(help="Let it change so many times as fast.")] = 1.0,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help="min_ttft, algorithm1, fixed:LEVEL or text; repeatable."),
+    ] = None,
+    slo_s: Annotated[float | None, typer.Option("--slo", help="Deadline, seconds.")] = None,
+    loads: Annotated[int, typer.Option(help="How many loads of each policy.")] = 100,
+    concurrency: Annotated[int, typer.Option(help="How many begin together.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of random traces and of where loads begin.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Simulate loads over a bandwidth trace, with the controllers that real loads use."""
+    from cachegen.simulation.geometries import find_model
+    from cachegen.simulation.hardware import costs_of, find_gpu
+    from cachegen.simulation.specs import parse_policy, parse_trace
+    from cachegen.simulation.trials import Trials, outcome_of
+
+    link = parse_trace(trace, seed=seed).sped_up(speed_up)
+    link = link if mean_mbit_s is None else link.scaled(mean_mbit_s)
+    geometry = find_model(model)
+    context = _context(
+        manifest,
+        geometry.name,
+        tokens=tokens,
+        chunk_tokens=chunk_tokens,
+        bits=bits,
+        default_level=default_level,
+    )
+    costs = costs_of(geometry, find_gpu(gpu), num_gpus=gpus)
+    trials = Trials(context, costs, link, slo_s, loads, concurrency, seed)
+    policies = [parse_policy(text) for text in policy or POLICIES]
+    outcomes = {known.name: outcome_of(trials.run(known)) for known in policies}
+    assumed = _assumptions(gpu, gpus, has_sizes=manifest is not None or bool(bits))
+    if as_json:
+        print_json({**_as_json(geometry.name, context, link, outcomes), "assumed": assumed})
+    else:
+        _show(geometry.name, context, link, outcomes)
+        print("Assumed: " + "; ".join(assumed))
+
+
+def _context(
+    manifest: Path | None,
+    model: str,
+    *,
+    tokens: int,
+    chunk_tokens: int,
+    bits: list[str] | None,
+    default_level: str,
+) -> Context:
+    from cachegen.bitstream.manifest import read_manifest
+    from cachegen.simulation.geometries import context_of, find_model
+    from cachegen.simulation.stored import context_from
+
+    if manifest is not None:
+        return context_from(read_manifest(manifest.read_bytes()), default_level=default_level)
+    return context_of(
+        find_model(model),
+        num_tokens=tokens,
+        chunk_tokens=chunk_tokens,
+        bits=_bits(bits),
+        default_level=default_level,
+    )
+
+
+def _assumptions(gpu: str, num_gpus: int, *, has_sizes: bool) -> list[str]:
+    from cachegen.simulation.hardware import DECODE_GB_S, REQUEST_S, UTILISATION
+
+    assumed = [
+        f"prefill at {UTILISATION:.0%} of the published bf16 rate of {num_gpus} x {gpu}",
+        f"decoding at {DECODE_GB_S:g} GB/s of cache",
+        f"{REQUEST_S * 1e3:g} ms from a request to its first byte",
+    ]
+    sizes = "bits per value as measured on the shipped reference model"
+    return assumed if has_sizes else [*assumed, sizes]
+
+
+def _bits(texts: list[str] | None) -> dict[str, float] | None:
+    if not texts:
+        return None
+    known = {}
+    for text in texts:
+        level, _, value = text.partition("=")
+        try:
+            known[level] = float(value)
+        except ValueError as error:
+            raise ValueError(f"expected LEVEL=BITS, got {text!r}") from error
+    return known
+
+
+def _as_json(
+    model: str, context: Context, link: Trace, outcomes: dict[str, Outcome]
+) -> dict[str, object]:
+    return {
+        "model": model,
+        "tokens": context.num_tokens,
+        "chunks": len(context.chunks),
+        "trace": link.name,
+        "mean_mbit_s": link.mean_bytes_per_s * 8e-6,
+        "policies": {name: asdict(outcome) for name, outcome in outcomes.items()},
+    }
+
+
+def _show(model: str, context: Context, link: Trace, outcomes: dict[str, Outcome]) -> None:
+    columns = ("policy", "TTFT median", "p95", "MB", "recomputed", "deadline met", "levels")
+    rows = [
+        (
+            name,
+            f"{outcome.ttft_median_s:.3f} s",
+            f"{outcome.ttft_p95_s:.3f} s",
+            f"{outcome.mean_bytes / 1e6:.1f}",
+            f"{outcome.recomputed:.0%}",
+            "-" if outcome.met is None else f"{outcome.met:.0%}",
+            ", ".join(f"{level} {share:.0%}" for level, share in outcome.levels.items()),
+        )
+        for name, outcome in outcomes.items()
+    ]
+    title = (
+        f"{model}, {context.num_tokens} tokens in {len(context.chunks)} chunks, {link.name} "
+        f"(mean {link.mean_bytes_per_s * 8e-6:.0f} Mbit/s)"
+    )
+    print_table(title, columns, rows)
