@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -120,14 +120,14 @@ class Bench:
         except Exception as error:
             cancel.set()
             verdict = "failed" if running.done() else "hung"
-            return Outcome(fault, verdict, f"{type(error).__name__}: {error}", self._fired(fault))
+            return Outcome(fault, verdict, f"{type(error).__name__}: {error}")
         flaw = self.truth.flaw(result, request)
         lack = "" if flaw else self._lack(result, request)
         return Outcome(
             fault,
             "wrong" if flaw else "failed" if lack else "ok",
             flaw or lack,
-            self._fired(fault),
+            self._fired(fault, result),
             result.ttft_s,
             retried=sum(chunk.retries > 0 for chunk in result.chunks),
             relevelled=sum(
@@ -145,8 +145,10 @@ class Bench:
             return f"{result.num_tokens} of {request.num_stored} stored tokens, lost: {lost}"
         return ""
 
-    def _fired(self, fault: str) -> bool:
-        return fault in ELSEWHERE or self.proxy.script.fired > 0
+    def _fired(self, fault: str, result: LoadResult) -> bool:
+        """Whether the proxy did it, or the load noticed that its store is no good."""
+        noticed = any(chunk.reason for chunk in result.chunks)
+        return noticed if fault in ELSEWHERE else self.proxy.script.fired > 0
 
     def _kill(self) -> None:
         """Kill the server, and have it back as soon as that can be."""
@@ -179,7 +181,7 @@ def _is_relevelled(index: int, chunk: LoadedChunk, result: LoadResult, level: st
 
 
 def _with_detail(outcome: Outcome, how: str) -> Outcome:
-    return Outcome(outcome.fault, outcome.verdict, f"{outcome.detail} ({how})", outcome.fired)
+    return replace(outcome, detail=f"{outcome.detail} ({how})")
 
 
 def _in_thread(call: partial[LoadResult]) -> Future[LoadResult]:

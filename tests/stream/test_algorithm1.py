@@ -59,6 +59,14 @@ def test_text_for_the_rest_waits_for_what_comes_before():
     assert what(Algorithm1().choose(state, "model")) == (1, "text")
 
 
+def test_what_the_model_works_at_comes_first():
+    state = load(1.0, prefill_s=0.3)
+    state.chunks[0].status, state.recompute_began_s = Status.RECOMPUTING, 0.0
+    assert what(Algorithm1().choose(state, "link")) == (1, "medium")
+    state.slo_s = 1.3
+    assert Algorithm1().choose(state, "link") is None
+
+
 @pytest.mark.parametrize(("slo_s", "rate"), ((None, 1000.0), (5.0, None), (None, None)))
 def test_the_default_level_where_something_is_unknown(slo_s: float | None, rate: float | None):
     state = load(slo_s, rate=rate)

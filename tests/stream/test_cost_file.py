@@ -59,7 +59,7 @@ def test_another_model_or_device_is_another_matter():
         b'{"format": "cachegen-costs-1", "prefill": [[1, 2]], "decode": {}, "links": {}}',
         b'{"format": "cachegen-costs-1", "prefill": [], "decode": [], "links": {}}',
         b'{"format": "cachegen-costs-1", "prefill": [[9, 0, NaN]], "decode": {}, "links": {}}',
-        b'{"format": "cachegen-costs-1", "prefill": [], "decode": {}, "links": {"a": [-1, 0]}}',
+        b'{"format": "cachegen-costs-1", "prefill": [], "decode": {}, "links": {"a": [-1, 0, 0]}}',
     ),
 )
 def test_a_damaged_file_says_nothing(content: bytes):
@@ -135,3 +135,18 @@ def test_threads_may_add_while_others_read():
     for thread in threads:
         thread.join()
     assert {"a", "b", "c"} <= known.costs().decode.keys()
+
+
+def test_a_throughput_of_long_ago_is_not_known_and_repeating_it_is_no_news():
+    known = measured()
+    known.save()
+    content = json.loads(known.path.read_text())
+    content["links"]["http://host/a"][2] -= 7200
+    known.path.write_text(json.dumps(content))
+    found = Measurements.read(FINGERPRINT, "cpu")
+    assert found.throughput("http://host/a") is None
+    assert found.costs("http://host/a").request_s == 0.01
+    found.add_link("http://host/a", 1e6, 0.01)
+    assert found.throughput("http://host/a") is None
+    found.add_link("http://host/a", 2e6, 0.01)
+    assert found.throughput("http://host/a") == 2e6

@@ -159,6 +159,14 @@ def test_a_low_estimate_is_what_deadlines_count_on():
     assert both(state)[0] == (7, "low")
 
 
+def test_a_big_chunk_must_leave_time_for_the_rest_on_a_slower_link():
+    state = load(prefill_s=100.0, slo_s=1.1)
+    state.low_bytes_per_s = state.bytes_per_s
+    assert both(state)[0] == (7, "highest")
+    careful = MinTTFT(prudence=Prudence(worst=0.15))
+    assert what(careful.choose(state, "link")) == (7, "high")
+
+
 def test_quality_rises_with_the_deadline():
     state = load(prefill_s=0.5)
     ranks = []

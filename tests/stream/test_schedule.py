@@ -50,6 +50,14 @@ def test_what_is_under_way_ends_first():
     assert chunks_left(state) == [1]
 
 
+def test_a_decoding_under_way_counts_from_its_beginning():
+    state = load()
+    state.chunks[3].status, state.chunks[3].level = Status.DECODING, "high"
+    assert ends(state, 1000.0).decoder_s == pytest.approx(0.12)
+    state.now_s, state.decode_began_s = 10.0, 9.9
+    assert ends(state, 1000.0).decoder_s == pytest.approx(0.02)
+
+
 def test_a_transfer_without_a_byte_still_waits_for_its_answer():
     state = load()
     state.transfer = Transfer(3, OPTIONS[1], 0.0)
@@ -108,6 +116,7 @@ def test_the_best_split_is_found(rate: float, num_chunks: int, rank: int):
     plan = best_plan(outlook, rank)
     assert plan.finish_s == pytest.approx(min(finishes))
     assert finishes[plan.split] == pytest.approx(plan.finish_s)
+    assert best_plan(outlook, rank, within_s=1.01 * plan.finish_s) == plan
 
 
 def test_a_chunk_without_options_is_recomputed_at_the_end():

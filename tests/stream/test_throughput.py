@@ -57,7 +57,9 @@ def test_nothing_is_known_before_anything_came():
 
 def test_a_burst_at_the_start_does_not_count():
     line = Line()
-    line.estimate.arrived(12_000, line.now_s + 1e-6)
+    line.now_s += 1e-6
+    line.estimate.arrived(12_000, line.now_s)
+    assert line.estimate.bytes_per_s(line.now_s) is None
     assert line.flow(0.1) == pytest.approx(RATE, rel=0.05)
 
 
@@ -146,3 +148,21 @@ def test_the_low_estimate_follows_the_variation():
     low = [line.estimate.low_bytes_per_s(line.now_s) or 0.0 for line in (steady, jumping)]
     assert low[0] > 0.9 * RATE
     assert 0.1 * jumping.expected() < low[1] < 0.8 * jumping.expected()
+
+
+def test_a_link_not_used_for_minutes_is_unknown_again():
+    line = Line()
+    line.flow(0.5)
+    line.end()
+    line.now_s += 300
+    assert line.estimate.bytes_per_s(line.now_s) is None
+    line.begin()
+    assert line.estimate.bytes_per_s(line.now_s) is None
+    assert line.flow(0.5, RATE / 10) == pytest.approx(RATE / 10, rel=0.05)
+
+
+def test_what_was_given_counts_from_its_first_use():
+    estimate = Throughput(RATE)
+    assert estimate.bytes_per_s(1e6) == RATE
+    assert estimate.bytes_per_s(1e6 + 60) == RATE
+    assert estimate.bytes_per_s(1e6 + 300) is None

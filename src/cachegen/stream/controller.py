@@ -138,6 +138,8 @@ class LoadState:
             that is not known apart from `bytes_per_s`.
         transfer: the one under way, if any.
         recompute_began_s: when the recompute under way began; None where there is none.
+        decode_began_s: when the decoding under way began; None where there is none, or where
+            that is not known.
         model_share: how many loads take turns at the model, this one included.
         decoder_share: how many loads share the decoder, this one included.
         front: the first chunk that is not done; the number of chunks when all are.
@@ -153,6 +155,7 @@ class LoadState:
     low_bytes_per_s: float | None = None
     transfer: Transfer | None = None
     recompute_began_s: float | None = None
+    decode_began_s: float | None = None
     model_share: int = 1
     decoder_share: int = 1
     front: int = field(default=0)

@@ -13,6 +13,9 @@ import math
 import os
 import tempfile
 import threading
+import time
+from dataclasses import astuple, dataclass
+from math import isclose
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -26,9 +29,26 @@ FOLDER_VARIABLE = "CACHEGEN_CACHE_DIR"
 _FORMAT = "cachegen-costs-1"
 _MOST_SAMPLES = 32
 _MOST_STORES = 64
+_LINK_AGE_S = 3600.0
+_SAME = 1e-6
 
 Prefill = tuple[int, int, float]
 Decode = tuple[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What a store gave.
+
+    Attributes:
+        bytes_per_s: its throughput.
+        request_s: from asking to the first byte.
+        at_s: when, in seconds of the epoch.
+    """
+
+    bytes_per_s: float
+    request_s: float
+    at_s: float
 
 
 class Measurements:
@@ -40,7 +60,7 @@ class Measurements:
         self._lock = threading.Lock()
         self._prefill: list[Prefill] = []
         self._decode: dict[str, list[Decode]] = {}
-        self._links: dict[str, tuple[float, float]] = {}
+        self._links: dict[str, Link] = {}
         self._prefill_cost: PrefillCost | None = None
         self._decode_costs: dict[str, DecodeCost] = {}
 
@@ -57,17 +77,21 @@ class Measurements:
     def costs(self, url: str | None = None) -> Costs:
         """The costs fitted to the samples; with the request time of a store, if one is named."""
         with self._lock:
-            request_s = self._links[_name(url)][1] if url and _name(url) in self._links else 0.0
+            link = None if url is None else self._links.get(_name(url))
             if self._prefill_cost is None:
                 self._prefill_cost = fit_prefill(self._prefill)
             for level in self._decode.keys() - self._decode_costs.keys():
                 self._decode_costs[level] = fit_decode(self._decode[level])
-            return Costs(self._prefill_cost, dict(self._decode_costs), request_s)
+            return Costs(
+                self._prefill_cost, dict(self._decode_costs), link.request_s if link else 0.0
+            )
 
     def throughput(self, url: str) -> float | None:
-        """Bytes per second that a store gave last; None where it was never used."""
+        """Bytes per second that a store gave last; None where that is not known, or long ago."""
         with self._lock:
-            return self._links[_name(url)][0] if _name(url) in self._links else None
+            link = self._links.get(_name(url))
+        is_fresh = link is not None and 0 <= time.time() - link.at_s < _LINK_AGE_S
+        return link.bytes_per_s if link is not None and is_fresh else None
 
     def add_prefill(self, num_tokens: int, past: int, seconds: float) -> None:
         """So many tokens were computed after so many others."""
@@ -85,10 +109,15 @@ class Measurements:
             self._decode_costs.pop(level, None)
 
     def add_link(self, url: str, bytes_per_s: float, request_s: float) -> None:
-        """A store gave so many bytes per second, the first after so many seconds."""
+        """A store gives so many bytes per second, the first after so many seconds.
+
+        The throughput that is known already is no news and gets no younger.
+        """
         with self._lock:
-            self._links.pop(_name(url), None)
-            self._links[_name(url)] = (bytes_per_s, request_s)
+            known = self._links.pop(_name(url), None)
+            is_news = known is None or not isclose(known.bytes_per_s, bytes_per_s, rel_tol=_SAME)
+            at_s = time.time() if known is None or is_news else known.at_s
+            self._links[_name(url)] = Link(bytes_per_s, request_s, at_s)
             while len(self._links) > _MOST_STORES:
                 del self._links[next(iter(self._links))]
 
@@ -99,7 +128,7 @@ class Measurements:
                 "format": _FORMAT,
                 "prefill": self._prefill,
                 "decode": self._decode,
-                "links": self._links,
+                "links": {url: astuple(link) for url, link in self._links.items()},
             }
             text = json.dumps(content, indent=1)
         with contextlib.suppress(OSError):
@@ -115,8 +144,8 @@ class Measurements:
             for level, samples in content["decode"].items()
         }
         links = {
-            str(url): (_positive(rate), _positive(wait))
-            for url, (rate, wait) in content["links"].items()
+            str(url): Link(_positive(rate), _positive(wait), _positive(at))
+            for url, (rate, wait, at) in content["links"].items()
         }
         self._prefill, self._decode, self._links = prefill, decode, links
 

@@ -9,9 +9,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-_ROUNDS = 6
+_ROUNDS = 4
 _USUAL = 0.03
-_FAR = 3
 _AS_GOOD = 1.1
 _ROUNDING = 1e-9
 _SINGULAR = 1e-8
@@ -95,19 +94,23 @@ def fit_decode(samples: Sequence[tuple[int, float]]) -> DecodeCost:
 
 
 def _fit(features: Sequence[Sequence[float]], seconds: Sequence[float]) -> list[float]:
-    """Coefficients, none negative, of least relative error; samples far off count little."""
-    relative = np.array(features, dtype=np.float64) / np.array(seconds)[:, None]
+    """Coefficients, none negative, of least relative error; samples far off count little.
+
+    Errors are relative to the longer of the two times, so that a time too short by a factor is
+    as wrong as one too long. The first estimate is the median of the times per token.
+    """
+    times = np.array(seconds)
+    relative = np.array(features, dtype=np.float64) / times[:, None]
     scale = relative.max(axis=0)
     relative /= scale
-    weights = np.ones(len(relative))
-    found = _non_negative(relative, weights)
+    ratios = relative[:, 1] / np.median(relative[:, 1])
+    found = np.zeros(relative.shape[1])
     for _ in range(_ROUNDS):
-        off = np.abs(relative @ found - 1)
+        shares = 1 / np.maximum(ratios, 1)
+        off = np.abs(ratios - 1) * shares
         usual = max(float(np.median(off)), _USUAL)
-        if off.max() <= usual * _FAR:
-            break
-        weights = 1 / np.maximum(off / usual, 1) ** 2
-        found = _non_negative(relative, weights)
+        found = _non_negative(relative, (shares / np.maximum(off / usual, 1)) ** 2)
+        ratios = relative @ found
     return [float(value) for value in found / scale]
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from cachegen.bitstream.manifest import EXACT_LEVELS
 from cachegen.stream.controller import (
     ChunkState,
     Decision,
@@ -14,6 +15,7 @@ from cachegen.stream.controller import (
     Status,
     Transfer,
 )
+from cachegen.stream.deadline import Prudence, plan_in_time
 from cachegen.stream.in_order import recompute_front
 from cachegen.stream.schedule import (
     UNKNOWN_S,
@@ -23,7 +25,8 @@ from cachegen.stream.schedule import (
     best_plan,
     chunks_left,
     decode_s,
-    ends,
+    earliest_plan,
+    look,
     nearest,
     recompute_s,
 )
@@ -42,15 +45,16 @@ class MinTTFT:
     cost of that is unknown; chunks are then fetched in the order of the context.
 
     Attributes:
-        caution: share of the expected throughput that deadlines count on where nothing is known
-            of how it varies.
+        prudence: how far deadlines are trusted to estimates.
         gain: share of the time left that abandoning a transfer must save.
         least_gain_s: seconds that it must save at least.
+        in_flight_bytes: so much of an abandoned transfer is on its way already, and comes first.
     """
 
-    caution: float = 0.75
+    prudence: Prudence = field(default_factory=Prudence)
     gain: float = 0.25
     least_gain_s: float = 0.01
+    in_flight_bytes: int = 48 << 10
 
     def choose(self, state: LoadState, resource: Resource) -> Decision | None:
         """The chunk at the front for the model, the last one that waits for the link."""
@@ -69,63 +73,32 @@ class MinTTFT:
         return _fetch(state, target, option, plan)
 
     def reconsider(self, state: LoadState) -> Decision | None:
-        """A smaller level, or recomputing, where that is earlier by a margin.
+        """Recompute the chunk, or fetch it at a smaller level, where that is earlier by a margin.
 
-        With a deadline only where it would be missed otherwise.
+        With a deadline, another level only where the deadline would be missed otherwise.
         """
-        if state.transfer is None:
+        transfer = state.transfer
+        if transfer is None:
             return None
         rate = assumed_bytes_per_s(state)
-        goes_on_s = _finish_s(state, rate)
-        if state.slo_s is not None and goes_on_s <= state.slo_s - state.now_s:
-            return None
-        return self._instead(state, state.transfer, rate, goes_on_s)
+        goes_on_s = _finish_s(state, transfer, rate)
+        bar_s = goes_on_s * (1 - self.gain) - self.least_gain_s
+        queue_s = min(transfer.missing_bytes, self.in_flight_bytes) / rate
+        return _by_model(state, transfer, goes_on_s, bar_s) or _smaller(
+            state, transfer, goes_on_s, bar_s, queue_s=queue_s
+        )
 
     def _plan(self, state: LoadState, left: Sequence[int], target: int) -> Plan:
         options = state.chunks[target].options
+        rate = assumed_bytes_per_s(state)
         if state.bytes_per_s is None:
-            rate = assumed_bytes_per_s(state)
             rank = nearest(options, state.default_rank).rank
-            return best_plan(state, left, rank, free=ends(state, rate), bytes_per_s=rate)
+            return best_plan(look(state, left, rate), rank)
         if state.slo_s is None:
-            return _earliest(state, left, options, state.bytes_per_s)
-        return self._in_time(state, left, options, state.slo_s - state.now_s)
-
-    def _in_time(
-        self, state: LoadState, left: Sequence[int], options: Sequence[Option], remaining_s: float
-    ) -> Plan:
-        """The best quality that ends in time, else the earliest end."""
-        expected = assumed_bytes_per_s(state)
-        rate = min(state.low_bytes_per_s or self.caution * expected, expected)
-        free = ends(state, rate)
-        plans = []
-        for option in reversed(options):
-            plan = best_plan(state, left, option.rank, free=free, bytes_per_s=rate)
-            if plan.finish_s <= remaining_s:
-                return plan
-            plans.append(plan)
-        return min(plans, key=lambda plan: plan.finish_s)
-
-    def _instead(
-        self, state: LoadState, transfer: Transfer, rate: float, goes_on_s: float
-    ) -> Decision | None:
-        """What ends sooner than the transfer under way by the margin; None where nothing does."""
-        bar_s = goes_on_s * (1 - self.gain) - self.least_gain_s
-        index, chunk = transfer.chunk, state.chunks[transfer.chunk]
-        if index == state.front and state.recompute_began_s is None:
-            by_model_s = recompute_s(state, chunk)
-            if by_model_s < bar_s:
-                reason = f"recomputing takes {by_model_s:.3f} s, the transfer {goes_on_s:.3f} s"
-                return Decision.recompute(index, f"{_speed(state)}: {reason}")
-        least_rank = 0 if state.slo_s is not None else state.default_rank
-        for option in chunk.options:
-            if option.rank < least_rank or option.size_bytes >= transfer.missing_bytes:
-                continue
-            anew_s = state.costs.request_s + option.size_bytes / rate
-            if anew_s < bar_s:
-                reason = f"{option.level} takes {anew_s:.3f} s, the rest {goes_on_s:.3f} s"
-                return Decision.fetch(index, option.level, f"{_speed(state)}: {reason}")
-        return None
+            allowed = [o for o in options if o.rank >= state.default_rank] or options[-1:]
+            return earliest_plan(look(state, left, rate), allowed)
+        remaining_s = state.slo_s - state.now_s
+        return plan_in_time(state, left, target, remaining_s=remaining_s, prudence=self.prudence)
 
 
 def _next_to_fetch(state: LoadState, left: Sequence[int]) -> int | None:
@@ -135,27 +108,57 @@ def _next_to_fetch(state: LoadState, left: Sequence[int]) -> int | None:
     return next((index for index in order if state.chunks[index].options), None)
 
 
-def _earliest(
-    state: LoadState, left: Sequence[int], options: Sequence[Option], rate: float
-) -> Plan:
-    """The earliest end at default quality or better; the better quality on a tie."""
-    free = ends(state, rate)
-    allowed = [o for o in options if o.rank >= state.default_rank] or [options[-1]]
-    best: Plan | None = None
-    for option in allowed:
-        within_s = float("inf") if best is None else best.finish_s
-        plan = best_plan(state, left, option.rank, free=free, bytes_per_s=rate, within_s=within_s)
-        if best is None or plan.finish_s < best.finish_s:
-            best = plan
-    assert best is not None
-    return best
-
-
-def _finish_s(state: LoadState, rate: float) -> float:
-    transfer = state.transfer
-    assert transfer is not None
+def _finish_s(state: LoadState, transfer: Transfer, rate: float) -> float:
+    """When the chunk of a transfer will be there."""
     chunk = state.chunks[transfer.chunk]
     return arrival_s(state, rate) + decode_s(state, chunk, transfer.option.level)
+
+
+def _by_model(
+    state: LoadState, transfer: Transfer, goes_on_s: float, bar_s: float
+) -> Decision | None:
+    """Recompute the chunk, where it is at the front, the model is idle and that is soon enough."""
+    if transfer.chunk != state.front or state.recompute_began_s is not None:
+        return None
+    takes_s = recompute_s(state, state.chunks[transfer.chunk])
+    if takes_s >= bar_s:
+        return None
+    reason = f"recomputing ends in {takes_s:.3f} s, the transfer in {goes_on_s:.3f} s"
+    return Decision.recompute(transfer.chunk, f"{_speed(state)}: {reason}")
+
+
+def _smaller(
+    state: LoadState, transfer: Transfer, goes_on_s: float, bar_s: float, *, queue_s: float
+) -> Decision | None:
+    """Another level that is soon enough, where the deadline is in danger or there is none.
+
+    The best one that meets the deadline, else the earliest; without a deadline the earliest of
+    default quality or better.
+    """
+    remaining_s = 0.0 if state.slo_s is None else state.slo_s - state.now_s
+    if goes_on_s <= remaining_s:
+        return None
+    chunk, least_rank = (
+        state.chunks[transfer.chunk],
+        state.default_rank if state.slo_s is None else 0,
+    )
+    takes_s = {
+        option: queue_s + _anew_s(state, chunk, option)
+        for option in reversed(chunk.options)
+        if option.rank >= least_rank and option.size_bytes < transfer.missing_bytes
+    }
+    in_time = (option for option, seconds in takes_s.items() if seconds <= remaining_s)
+    option = next(in_time, min(takes_s, key=takes_s.__getitem__, default=None))
+    if option is None or takes_s[option] >= bar_s:
+        return None
+    reason = f"{option.level} ends in {takes_s[option]:.3f} s, the rest in {goes_on_s:.3f} s"
+    return Decision.fetch(transfer.chunk, option.level, f"{_speed(state)}: {reason}")
+
+
+def _anew_s(state: LoadState, chunk: ChunkState, option: Option) -> float:
+    """When the chunk would be there if it were asked for now."""
+    transfer_s = state.costs.request_s + option.size_bytes / assumed_bytes_per_s(state)
+    return transfer_s + decode_s(state, chunk, option.level)
 
 
 def _compute(state: LoadState, plan: Plan) -> Decision | None:
@@ -170,16 +173,19 @@ def _compute(state: LoadState, plan: Plan) -> Decision | None:
 
 def _raised(state: LoadState, chunk: ChunkState, plan: Plan) -> Option:
     """The plan's option, or a better one for which the link has time while the model works."""
-    planned = nearest(chunk.options, plan.rank)
-    if state.slo_s is not None or not state.bytes_per_s:
+    best = planned = nearest(chunk.options, plan.rank)
+    if state.slo_s is not None or state.bytes_per_s is None or plan.finish_s >= UNKNOWN_S:
         return planned
+    planned_decode_s = decode_s(state, chunk, planned.level)
     spare_s = _SURE * (plan.finish_s - plan.fetched_s)
-    for option in reversed(chunk.options):
-        longer_s = (option.size_bytes - planned.size_bytes) / state.bytes_per_s
-        longer_s += decode_s(state, chunk, option.level) - decode_s(state, chunk, planned.level)
+    for option in chunk.options:
+        longer_s = (option.size_bytes - planned.size_bytes) / assumed_bytes_per_s(state)
+        longer_s += max(decode_s(state, chunk, option.level) - planned_decode_s, 0.0)
         if option.rank > planned.rank and longer_s <= spare_s:
-            return option
-    return planned
+            best = option
+        if option.level in EXACT_LEVELS:
+            break
+    return best
 
 
 def _fetch(state: LoadState, target: int, option: Option, plan: Plan) -> Decision:

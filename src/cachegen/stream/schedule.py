@@ -6,6 +6,7 @@ context.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,25 @@ class Ends:
     link_s: float
     decoder_s: float
     model_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What plans are made from.
+
+    Attributes:
+        state: of the load.
+        left: the chunks that wait.
+        bytes_per_s: the throughput to plan with.
+        free: when each resource is free.
+        compute_s: to recompute each of those left.
+    """
+
+    state: LoadState
+    left: Sequence[int]
+    bytes_per_s: float
+    free: Ends
+    compute_s: Sequence[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +94,9 @@ def assumed_bytes_per_s(state: LoadState) -> float:
     if state.bytes_per_s is not None:
         return max(state.bytes_per_s, _LEAST_BYTES_PER_S)
     if state.transfer is None:
-        return float("inf")
+        return math.inf
     late_s = state.now_s - state.transfer.began_s - state.costs.request_s
-    return state.transfer.option.size_bytes / late_s if late_s > 0 else float("inf")
+    return state.transfer.option.size_bytes / late_s if late_s > 0 else math.inf
 
 
 def recompute_s(state: LoadState, chunk: ChunkState) -> float:
@@ -108,18 +128,27 @@ def arrival_s(state: LoadState, bytes_per_s: float) -> float:
     return wait_s + transfer.missing_bytes / bytes_per_s
 
 
-def ends(state: LoadState, bytes_per_s: float, *, without_transfer: bool = False) -> Ends:
-    """When what is under way will be over, the transfer abandoned or not."""
-    link_s = 0.0 if without_transfer else arrival_s(state, bytes_per_s)
-    decoder_s = 0.0
-    for chunk in state.chunks:
-        if chunk.status is Status.DECODING and chunk.level is not None:
-            decoder_s += decode_s(state, chunk, chunk.level)
-    if state.transfer is not None and not without_transfer:
+def ends(state: LoadState, bytes_per_s: float) -> Ends:
+    """When what is under way will be over."""
+    link_s, decoder_s = arrival_s(state, bytes_per_s), _decoder_free_s(state)
+    if state.transfer is not None:
         arriving = state.chunks[state.transfer.chunk]
         level = state.transfer.option.level
         decoder_s = max(decoder_s, link_s) + decode_s(state, arriving, level)
     return Ends(link_s, decoder_s, _model_free_s(state, decoder_s))
+
+
+def _decoder_free_s(state: LoadState) -> float:
+    """When everything that has arrived is decoded."""
+    lasts_s = [
+        decode_s(state, chunk, chunk.level or "")
+        for chunk in state.chunks
+        if chunk.status is Status.DECODING
+    ]
+    if not lasts_s:
+        return 0.0
+    began_s = state.now_s if state.decode_began_s is None else state.decode_began_s
+    return max(began_s + sum(lasts_s) - state.now_s, _OVERDUE * min(lasts_s))
 
 
 def _model_free_s(state: LoadState, decoder_s: float) -> float:
@@ -135,24 +164,22 @@ def _model_free_s(state: LoadState, decoder_s: float) -> float:
     return max(state.recompute_began_s + lasts_s - state.now_s, _OVERDUE * lasts_s)
 
 
-def best_plan(
-    state: LoadState,
-    left: Sequence[int],
-    rank: int,
-    *,
-    free: Ends,
-    bytes_per_s: float,
-    within_s: float = float("inf"),
-) -> Plan:
+def look(state: LoadState, left: Sequence[int], bytes_per_s: float) -> Outlook:
+    """The outlook at a throughput."""
+    compute_s = [recompute_s(state, state.chunks[index]) for index in left]
+    return Outlook(state, left, bytes_per_s, ends(state, bytes_per_s), compute_s)
+
+
+def best_plan(outlook: Outlook, rank: int, *, within_s: float = math.inf) -> Plan:
     """The split with the earliest end at this quality; on a tie the one that fetches more.
 
     Chunks without options are recomputed once all others are there. The search ends early where
     nothing can end within ``within_s`` any more.
     """
-    request_s = state.costs.request_s
-    link_s, fetched_s = free.link_s, free.decoder_s
-    compute_s = [recompute_s(state, state.chunks[index]) for index in left]
-    computed_s, tail_s = free.model_s + sum(compute_s), 0.0
+    state, left, compute_s = outlook.state, outlook.left, outlook.compute_s
+    request_s, bytes_per_s = state.costs.request_s, outlook.bytes_per_s
+    link_s, fetched_s = outlook.free.link_s, outlook.free.decoder_s
+    computed_s, tail_s = outlook.free.model_s + sum(compute_s), 0.0
     best = (max(computed_s, fetched_s), len(left), fetched_s, computed_s)
     for split in range(len(left) - 1, -1, -1):
         chunk = state.chunks[left[split]]
@@ -163,10 +190,20 @@ def best_plan(
             fetched_s = max(fetched_s, link_s) + decode_s(state, chunk, option.level)
         else:
             tail_s += compute_s[split]
-        finish_s = max(fetched_s, computed_s if split else 0.0) + tail_s
+        finish_s = max(fetched_s, computed_s if split else outlook.free.model_s) + tail_s
         if finish_s <= best[0]:
             best = (finish_s, split, fetched_s, computed_s + tail_s)
         if fetched_s >= computed_s or link_s >= within_s:
             break
     finish_s, split, fetched_s, computed_s = best
     return Plan(rank, split, finish_s, fetched_s, computed_s)
+
+
+def earliest_plan(outlook: Outlook, options: Sequence[Option]) -> Plan:
+    """The earliest end over the qualities of these options; on a tie the smallest."""
+    best = best_plan(outlook, options[0].rank)
+    for option in options[1:]:
+        plan = best_plan(outlook, option.rank, within_s=best.finish_s)
+        if plan.finish_s < best.finish_s:
+            best = plan
+    return best

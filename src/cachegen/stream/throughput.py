@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import math
 
-_WINDOW_S = 0.15
+_WINDOW_S = 0.1
 _PRIOR_S = 0.1
 _BURST_BYTES = 16 << 10
 _SLOT_S = 0.05
 _FIRST_DEVIATION = 0.25
 _DEVIATIONS = 1.5
 _LEAST_SHARE = 0.2
+_REQUEST_WEIGHT = 0.25
 _LATE = 2.0
 _LATE_S = 0.02
+_REMEMBERED_S = 120.0
 
 
 class Throughput:
     """Bytes per second over the time in which transfers are under way.
 
     The clock is the caller's: every method takes the time, which may not run backwards. Recent
-    time counts most, silence counts as no bytes, and what was known from earlier fades. Not for
-    use by several threads at once.
+    time counts most, silence counts as no bytes, and what was known from earlier fades. A link that
+    was not used for minutes is unknown again, so that one that was bad is tried again. Not for use
+    by several threads at once.
 
     The wait for the first byte after the link was idle is `request_s`, not silence, unless it is
     much longer than usual. What comes first tells little: it may have been buffered on the way.
@@ -39,7 +42,7 @@ class Throughput:
         self._bytes = self._seconds = 0.0
         self._transfers = 0
         self._waits = False
-        self._last_s = 0.0
+        self._last_s: float | None = None
         self._uncounted_bytes = _BURST_BYTES
         self._deviation = _FIRST_DEVIATION
         self._slot_bytes = self._slot_s = 0.0
@@ -47,6 +50,7 @@ class Throughput:
     def begin(self, now_s: float) -> None:
         """A transfer has been asked for."""
         if not self._transfers:
+            self._forget(now_s)
             self._waits, self._last_s = True, now_s
         self._transfers += 1
 
@@ -54,7 +58,7 @@ class Throughput:
         """So many bytes have come, of whichever transfer."""
         uncounted = min(self._uncounted_bytes, num_bytes)
         self._uncounted_bytes -= uncounted
-        passed_s = max(now_s - self._last_s, 0.0)
+        passed_s = self._since_s(now_s)
         if self._waits:
             self._answered(passed_s)
         elif num_bytes > uncounted:
@@ -71,13 +75,8 @@ class Throughput:
 
     def bytes_per_s(self, now_s: float) -> float | None:
         """What to expect of the link; None while nothing is known."""
-        fade = math.exp(-self._silence_s(now_s) / _WINDOW_S)
-        seconds = self._seconds * fade + _WINDOW_S * (1 - fade)
-        prior_s = self._prior_s * fade
-        if not (self._bytes or prior_s):
-            return None
-        prior_bytes = prior_s * (self._prior_bytes_per_s or 0.0)
-        return (self._bytes * fade + prior_bytes) / (seconds + prior_s)
+        self._forget(now_s)
+        return self._expected(self._silence_s(now_s))
 
     def low_bytes_per_s(self, now_s: float) -> float | None:
         """What to count on: less by as much as expectations have been wrong lately."""
@@ -86,30 +85,54 @@ class Throughput:
             return None
         return expected * max(1 - _DEVIATIONS * self._deviation, _LEAST_SHARE)
 
+    def _expected(self, silence_s: float) -> float | None:
+        fade = math.exp(-silence_s / _WINDOW_S)
+        seconds = self._seconds * fade + _WINDOW_S * (1 - fade)
+        prior_s = self._prior_s * fade
+        if not (self._bytes or prior_s):
+            return None
+        prior_bytes = prior_s * (self._prior_bytes_per_s or 0.0)
+        return (self._bytes * fade + prior_bytes) / (seconds + prior_s)
+
     def _answered(self, waited_s: float) -> None:
         self._waits = False
-        self.request_s = waited_s if self.request_s is None else (self.request_s + waited_s) / 2
+        known_s = waited_s if self.request_s is None else self.request_s
+        self.request_s = known_s + _REQUEST_WEIGHT * (waited_s - known_s)
+
+    def _since_s(self, now_s: float) -> float:
+        """Since the latest news."""
+        return 0.0 if self._last_s is None else max(now_s - self._last_s, 0.0)
+
+    def _forget(self, now_s: float) -> None:
+        """Drop what is too old; what was given at the start counts from its first use."""
+        if self._last_s is None:
+            self._last_s = now_s
+        if not self._transfers and self._since_s(now_s) > _REMEMBERED_S:
+            self._bytes = self._seconds = self._prior_s = 0.0
+            self._deviation = _FIRST_DEVIATION
 
     def _silence_s(self, now_s: float) -> float:
         """How long bytes have been missing."""
         if not self._transfers:
             return 0.0
         usual_s = _LATE * (self.request_s or 0.0) + _LATE_S if self._waits else 0.0
-        return max(now_s - self._last_s - usual_s, 0.0)
+        return max(self._since_s(now_s) - usual_s, 0.0)
 
     def _count(self, num_bytes: int, seconds: float) -> None:
-        fade = math.exp(-seconds / _WINDOW_S)
+        """Bytes that came evenly over some seconds, up to now."""
         self._slot_bytes += num_bytes
         self._slot_s += seconds
         if self._slot_s >= _SLOT_S:
             self._compare()
-        self._bytes = self._bytes * fade + num_bytes
-        self._seconds = self._seconds * fade + _WINDOW_S * (1 - fade)
+        fade = math.exp(-seconds / _WINDOW_S)
+        lasting_s = _WINDOW_S * (1 - fade)
+        self._bytes = self._bytes * fade + num_bytes * (lasting_s / seconds if seconds else 1.0)
+        self._seconds = self._seconds * fade + lasting_s
         self._prior_s *= fade
 
     def _compare(self) -> None:
         """Learn how far the latest slot was from what was expected before it."""
-        expected = self.bytes_per_s(self._last_s)
+        expected = self._expected(0.0)
         if expected:
             wrong = abs(self._slot_bytes / self._slot_s / expected - 1)
             weight = 1 - math.exp(-self._slot_s / (2 * _WINDOW_S))
