@@ -16,6 +16,20 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from loading_methods import (
+    ALGORITHM1,
+    INT8,
+    MIN_TTFT,
+    TEXT,
+    Judge,
+    Timed,
+    alternatives,
+    gate,
+    names,
+    run,
+)
+from loading_sweeps import concurrency, lengths, starvation
+from loading_world import opened_world, store_context
 from record import append
 
 Row = dict[str, object]
@@ -31,22 +45,25 @@ class Effort:
         repeats: loads of each method at each rate, turn about.
         num_tokens: of the context.
         chunk_tokens: of its chunks.
+        texts_a_rate: of them, prefills; the median is over those at all rates.
         crowds: how many loads at once, by which methods.
         sweeps: whether context lengths are swept too.
     """
 
     rates: tuple[float | None, ...]
     repeats: int
+    texts_a_rate: int
     crowds: tuple[tuple[int, ...], tuple[str, ...]]
     num_tokens: int = 4096
     chunk_tokens: int = 1024
     sweeps: bool = False
 
 
-QUICK = Effort((20, 50, 200, None), 3, ((8,), ("min_ttft",)))
+QUICK = Effort((20, 50, 200, None), 3, 1, ((8,), ("min_ttft",)))
 FULL = Effort(
     (5, 20, 50, 100, 200, 500, 1000, None),
     5,
+    2,
     ((1, 2, 4, 8), ("text", "int8", "min_ttft")),
     sweeps=True,
 )
@@ -70,20 +87,19 @@ def main() -> None:
 
 def measure(effort: Effort, *, data: Path | None) -> tuple[list[Row], Row]:
     """Everything, behind the gate."""
-    from loading_methods import Judge, gate
-    from loading_sweeps import concurrency, lengths, starvation
-    from loading_world import opened_world, store_context
-
     with opened_world(data=data) as world:
         context = store_context(
             world, num_tokens=effort.num_tokens, chunk_tokens=effort.chunk_tokens
         )
         gate(world, context, lambda method: _say(f"correct: {method}"))
         judge = Judge(world, context)
-        rows: list[Row] = []
-        for rate in effort.rates:
-            world.link.set_rate(rate)
-            rows += at_rate(judge, rate, effort.repeats)
+        found = {rate: at_rate(judge, rate, effort) for rate in effort.rates}
+        texts = [load for loads in found.values() for load in loads[TEXT]]
+        rows = [
+            row(judge, method, rate, texts if method == TEXT else loads)
+            for rate, by_method in found.items()
+            for method, loads in by_method.items()
+        ]
         summary = summarise(rows, judge)
         rows += concurrency(world, *effort.crowds)
         if effort.sweeps:
@@ -91,28 +107,23 @@ def measure(effort: Effort, *, data: Path | None) -> tuple[list[Row], Row]:
     return rows, summary | {"slowest_of_8_over_median": starvation(rows)}
 
 
-def at_rate(judge: object, rate: float | None, repeats: int) -> list[Row]:
-    """Medians of every method over one link."""
-    from loading_methods import ALGORITHM1, MIN_TTFT, Judge, Timed, names, run
-
-    assert isinstance(judge, Judge)
-    methods = names(judge.world)
+def at_rate(judge: Judge, rate: float | None, effort: Effort) -> dict[str, list[Timed]]:
+    """Every method over one link, turn about. Text needs no link: all rates share its runs."""
+    judge.world.link.set_rate(rate)
     for method in (ALGORITHM1, MIN_TTFT):
         run(judge.world, judge.context, method)
-    found: dict[str, list[Timed]] = {method: [] for method in methods}
-    for _ in range(repeats):
-        for method in methods:
-            found[method].append(run(judge.world, judge.context, method))
+    found: dict[str, list[Timed]] = {method: [] for method in names(judge.world)}
+    for repeat in range(effort.repeats):
+        for method, loads in found.items():
+            if method != TEXT or repeat < effort.texts_a_rate:
+                loads.append(run(judge.world, judge.context, method))
     _say(f"measured: {rate or UNSHAPED} Mbit/s")
-    return [row(judge, method, rate, loads) for method, loads in found.items()]
+    return found
 
 
-def row(judge: object, method: str, rate: float | None, loads: Sequence[object]) -> Row:
+def row(judge: Judge, method: str, rate: float | None, loads: Sequence[Timed]) -> Row:
     """The median load of a method, whole, and the KL of all of them at most."""
-    from loading_methods import Judge, Timed
-
-    assert isinstance(judge, Judge)
-    timed = sorted((load for load in loads if isinstance(load, Timed)), key=lambda t: t.ttft_s)
+    timed = sorted(loads, key=lambda load: load.ttft_s)
     middle = timed[len(timed) // 2]
     return {
         "sweep": "rate",
@@ -128,11 +139,8 @@ def row(judge: object, method: str, rate: float | None, loads: Sequence[object])
     }
 
 
-def summarise(rows: Sequence[Row], judge: object) -> Row:
+def summarise(rows: Sequence[Row], judge: Judge) -> Row:
     """`min_ttft` against the best single alternative of every rate."""
-    from loading_methods import INT8, MIN_TTFT, TEXT, Judge, alternatives
-
-    assert isinstance(judge, Judge)
     by_rate: dict[object, dict[str, float]] = {}
     for found in rows:
         by_rate.setdefault(found["mbit_s"], {})[str(found["method"])] = float(str(found["ttft_s"]))

@@ -65,7 +65,7 @@ def _together(world: World, contexts: Sequence[Context], method: str) -> list[fl
 
     def one(context: Context) -> float:
         if method == TEXT:
-            with _MODEL.taken():
+            with _MODEL.queue():
                 prefill(world, context)
             return time.perf_counter() - began_s
         return run(world, context, method).ttft_s

@@ -75,6 +75,7 @@ def opened_world(*, data: Path | None = None) -> Iterator[World]:
     with tempfile.TemporaryDirectory() as folder, open_link(None) as link:
         print(f"link: {link.kind} ({link.reason})", file=sys.stderr)
         port = _serve(link, Path(folder))
+        measure_prefill(model, tokens, lengths=(256, 1024, 3072))
         yield World(
             model=model,
             profile=read_profile(refmodel.profile_path()),
@@ -96,14 +97,12 @@ def store_context(world: World, *, num_tokens: int, chunk_tokens: int, first: in
     manifest = save(
         kv,
         tokens=tokens,
-        store=world.local,
+        store=world.remote,
         profile=world.profile,
         levels=[level.name for level in world.profile.levels + FIXED_LEVELS],
         chunk_tokens=chunk_tokens,
         fingerprint=fingerprint(world.model),
     )
-    lengths = (chunk_tokens // 4, chunk_tokens, num_tokens)
-    measure_prefill(world.model, text[: num_tokens + chunk_tokens], lengths=lengths)
     continuation = text[num_tokens : num_tokens + CONTINUATION_TOKENS]
     return Context(tokens, continuation, kv, manifest)
 

@@ -195,16 +195,26 @@ def test_many_loads_at_once_take_turns_at_the_model(toy, full) -> None:
         running["now"] -= 1
         return part
 
-    script = ["text", "text", "lossless", "lossless", "lossless"]
+    class Eager(Script):
+        """The model where it is free, else the link; whoever is left waits for the model."""
+
+        def choose(self, state: LoadState, resource: Resource) -> Decision | None:
+            if resource == "model":
+                return Decision.recompute(state.front, "it is free")
+            if state.recompute_began_s is None:
+                return None
+            return super().choose(state, resource)
 
     def load(_: int):
-        return toy.load(TOKENS, full, controller=Script(list(script)), recompute=recompute)
+        script = Eager(["lossless"] * 5)
+        return toy.load(TOKENS, full, controller=script, recompute=recompute)
 
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(load, range(16)))
-    assert max(most) == 1 and len(most) == 32
+    assert max(most) == 1
     for result in results:
-        assert levels_of(result) == script
+        assert set(levels_of(result)) <= {"text", "lossless"}
+        assert "text" in levels_of(result)
         toy.check(result, TOKENS, exact=True)
 
 

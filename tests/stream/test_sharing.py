@@ -17,31 +17,52 @@ from cachegen.stream.sharing import (
 
 def test_turns_are_had_in_the_order_they_were_asked_for() -> None:
     turns, order, threads = Turns(), [], []
+    first, others = turns.queue(), [turns.queue() for _ in range(6)]
 
-    def take(number: int) -> None:
-        with turns.taken():
+    def work(number: int) -> None:
+        with others[number]:
             order.append(number)
 
-    with turns.taken():
-        for number in range(6):
-            threads.append(threading.Thread(target=take, args=(number,)))
-            threads[-1].start()
-            deadline_s = time.monotonic() + 10
-            while len(turns) < number + 2 and time.monotonic() < deadline_s:
-                time.sleep(0.001)
+    for number in (3, 1, 5, 0, 4, 2):
+        threads.append(threading.Thread(target=work, args=(number,)))
+        threads[-1].start()
+    with first:
+        time.sleep(0.05)
         assert order == []
     for thread in threads:
         thread.join()
     assert order == list(range(6))
-    assert len(turns) == 0
+
+
+def test_a_turn_is_taken_only_where_nobody_has_one() -> None:
+    turns = Turns()
+    turn = turns.take()
+    assert turn is not None and turns.take() is None
+    turns.end(turn)
+    turns.end(turn)
+    assert turns.take() is not None
+
+
+def test_a_turn_that_has_not_come_may_be_given_up() -> None:
+    turns = Turns()
+    first, second, third = (turns.queue() for _ in range(3))
+    turns.end(second)
+    turns.end(first)
+    assert third.come.is_set()
 
 
 def test_a_turn_ends_with_its_block_also_when_it_fails() -> None:
     turns = Turns()
-    with pytest.raises(RuntimeError), turns.taken():
+    with pytest.raises(RuntimeError), turns.queue():
         raise RuntimeError
-    with turns.taken():
-        assert len(turns) == 1
+    assert turns.take() is not None
+
+
+def test_users_of_a_model_are_counted() -> None:
+    turns = Turns()
+    with turns.using(), turns.using():
+        assert turns.users == 2
+    assert turns.users == 0
 
 
 def test_a_link_is_divided_among_those_who_use_it() -> None:

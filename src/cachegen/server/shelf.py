@@ -29,7 +29,9 @@ class Reading:
 
 
 class Shelf:
-    """A store, its index, and how much may be in it. Thread-safe; the store is the truth.
+    """A store, its index, and how much may be in it. Thread-safe.
+
+    Others may add objects to the store and remove them meanwhile, but not replace any.
 
     Attributes:
         store: where the objects are.

@@ -132,8 +132,9 @@ def load(
         cancel=cancel,
     )
     _work_off(run, wanted, recompute)
-    remember(around.measurements, store.url)
-    return _result(run, found)
+    result = _result(run, found)
+    threading.Thread(target=remember, args=(around.measurements, store.url)).start()
+    return result
 
 
 def _work_off(run: Run, tokens: NDArray[np.uint32], recompute: Recompute | None) -> None:
@@ -147,6 +148,7 @@ def _work_off(run: Run, tokens: NDArray[np.uint32], recompute: Recompute | None)
     finally:
         run.stop()
         driver.join()
+        run.drop_jobs()
     if run.failure is not None:
         raise run.failure
 

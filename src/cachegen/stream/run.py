@@ -22,7 +22,7 @@ from cachegen.stream.fetching import Fetching, FromLink
 from cachegen.stream.journal import Journal
 from cachegen.stream.result import LoadedChunk, Span
 from cachegen.stream.retries import Remedy, Retries
-from cachegen.stream.sharing import decoder
+from cachegen.stream.sharing import Turn, decoder
 from cachegen.stream.surroundings import Surroundings
 
 MAX_UNDECODED = 2
@@ -39,6 +39,7 @@ class ModelJob:
     chunk: int
     start: int
     stop: int
+    turn: Turn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,10 +93,11 @@ class Run:
     def drive(self) -> None:
         """Work until every chunk is there, or what is left cannot be had."""
         try:
-            self._advance()
-            while not self.state.is_done:
-                self._take(self._next_event())
+            with self.around.turns.using():
                 self._advance()
+                while not self.state.is_done:
+                    self._take(self._next_event())
+                    self._advance()
         except BaseException as error:
             self.failure = error
         finally:
@@ -107,6 +109,13 @@ class Run:
         self._stopped = True
         self._events.put(None)
 
+    def drop_jobs(self) -> None:
+        """Give up the turns of jobs that nobody will do; once `drive` is over."""
+        while not self.jobs.empty():
+            job = self.jobs.get()
+            if job is not None:
+                self.around.turns.end(job.turn)
+
     def recompute(self, job: ModelJob, compute: Callable[..., KVCache]) -> None:
         """Do a job in the calling thread: ``compute(past=...)`` gives its part.
 
@@ -114,7 +123,7 @@ class Run:
             ValueError: the part does not fit.
         """
         assembly = self.around.assembly
-        with self.around.turns.taken():
+        with job.turn:
             began_s = self.journal.now_s()
             part = compute(past=assembly.kv(job.start))
             misfit = assembly.misfit(part, start=job.start, stop=job.stop)
@@ -225,16 +234,21 @@ class Run:
         state.bytes_per_s, state.low_bytes_per_s = around.link.share(
             self.journal.began_s + state.now_s, active=state.transfer is not None
         )
-        state.model_share = len(around.turns) + (state.recompute_began_s is None)
+        state.model_share = around.turns.users
         state.decoder_share = decoder().share(self._undecoded)
 
     def _reconsider(self) -> None:
         decision = self._controller.reconsider(self.state)
-        transfer = self._fetching.end("abandoned") if decision is not None else None
-        if decision is not None and transfer is not None:
-            chunk = self.state.chunks[transfer.chunk]
-            chunk.status, chunk.level = Status.WAITING, None
-            self._carry_out(decision)
+        if decision is None:
+            return
+        turn = self.around.turns.take() if decision.action == "recompute" else None
+        if decision.action == "recompute" and turn is None:
+            return
+        transfer = self._fetching.end("abandoned")
+        assert transfer is not None
+        chunk = self.state.chunks[transfer.chunk]
+        chunk.status, chunk.level = Status.WAITING, None
+        self._carry_out(decision, turn)
 
     def _use_link(self) -> None:
         if self._retry is not None:
@@ -259,10 +273,14 @@ class Run:
         state = self.state
         if state.is_done or not state.can_recompute or state.recompute_began_s is not None:
             return
-        if state.chunks[state.front].status is Status.WAITING:
-            decision = self._controller.choose(state, "model")
-            if decision is not None:
-                self._carry_out(decision)
+        if state.chunks[state.front].status is not Status.WAITING:
+            return
+        turn = self.around.turns.take()
+        decision = self._controller.choose(state, "model") if turn is not None else None
+        if decision is not None and decision.action == "recompute":
+            self._carry_out(decision, turn)
+        elif turn is not None:
+            self.around.turns.end(turn)
 
     def _insist(self) -> None:
         """Nobody waits for nothing: the front chunk is had somehow, or the load ends there."""
@@ -274,7 +292,8 @@ class Run:
             return
         if state.can_recompute:
             if state.recompute_began_s is None:
-                self._carry_out(Decision.recompute(state.front, "there is no other way"))
+                decision = Decision.recompute(state.front, "there is no other way")
+                self._carry_out(decision, self.around.turns.queue())
         elif options:
             best = options[-1].level
             self._carry_out(Decision.fetch(state.front, best, "there is no other way"))
@@ -289,11 +308,11 @@ class Run:
         self._fetching.end("abandoned")
         del state.chunks[state.front :]
 
-    def _carry_out(self, decision: Decision) -> None:
+    def _carry_out(self, decision: Decision, turn: Turn | None = None) -> None:
         chunk = self.state.chunks[decision.chunk]
         self.journal.decided(decision)
-        if decision.action == "recompute":
-            self._recompute(decision.chunk, chunk)
+        if turn is not None:
+            self._recompute(decision.chunk, chunk, turn)
             return
         option = chunk.option(decision.level)
         if option is None or chunk.status is not Status.WAITING:
@@ -301,12 +320,13 @@ class Run:
         chunk.status, chunk.level = Status.FETCHING, decision.level
         self._fetching.start(decision.chunk, option, self._stored(decision.chunk, decision.level))
 
-    def _recompute(self, index: int, chunk: ChunkState) -> None:
+    def _recompute(self, index: int, chunk: ChunkState, turn: Turn) -> None:
         if index != self.state.front or self.state.recompute_began_s is not None:
+            self.around.turns.end(turn)
             raise ValueError(f"chunk {index} cannot be recomputed before those in front of it")
         chunk.status, chunk.level = Status.RECOMPUTING, TEXT
         self.state.recompute_began_s = self.state.now_s
-        self.jobs.put(ModelJob(index, chunk.start, chunk.stop))
+        self.jobs.put(ModelJob(index, chunk.start, chunk.stop, turn))
 
     def _decode(self, index: int, level: str, data: bytes) -> None:
         self.state.chunks[index].status = Status.DECODING

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from cachegen.stream.cost_file import Measurements
 from cachegen.stream.throughput import Throughput
@@ -73,36 +74,68 @@ class Link:
 
 
 class Turns:
-    """A lock that is had in the order it was asked for."""
+    """A model that several loads use, one chunk at a time, in the order they asked."""
 
     def __init__(self) -> None:
-        """Nobody waits."""
+        """Nobody uses it."""
         self._lock = threading.Lock()
-        self._waiting: deque[threading.Event] = deque()
+        self._queue: deque[Turn] = deque()
+        self._users = 0
 
-    def __len__(self) -> int:
-        """How many have it or wait for it."""
-        return len(self._waiting)
+    @property
+    def users(self) -> int:
+        """How many loads may want a turn."""
+        return self._users
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Wait for the turn and keep it."""
-        mine = threading.Event()
+    def using(self) -> Iterator[None]:
+        """Be one of the users."""
         with self._lock:
-            self._waiting.append(mine)
-            if self._waiting[0] is mine:
-                mine.set()
+            self._users += 1
         try:
-            mine.wait()
             yield
         finally:
-            self._leave(mine)
+            with self._lock:
+                self._users -= 1
 
-    def _leave(self, mine: threading.Event) -> None:
+    def queue(self) -> Turn:
+        """A turn, which comes after those who asked before."""
         with self._lock:
-            self._waiting.remove(mine)
-            if self._waiting:
-                self._waiting[0].set()
+            return self._append()
+
+    def take(self) -> Turn | None:
+        """A turn that has come already; None where somebody has one."""
+        with self._lock:
+            return None if self._queue else self._append()
+
+    def end(self, turn: Turn) -> None:
+        """Give up a turn, whether it has come or not; once is enough."""
+        with self._lock:
+            if turn in self._queue:
+                self._queue.remove(turn)
+            if self._queue:
+                self._queue[0].come.set()
+
+    def _append(self) -> Turn:
+        turn = Turn(self)
+        self._queue.append(turn)
+        if self._queue[0] is turn:
+            turn.come.set()
+        return turn
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Turn:
+    """A place in the queue; the block in which it is entered begins when it has come."""
+
+    of: Turns
+    come: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> None:
+        self.come.wait()
+
+    def __exit__(self, *_: object) -> None:
+        self.of.end(self)
 
 
 @functools.cache
@@ -120,10 +153,14 @@ def link_to(url: str, known: Measurements) -> Link:
 
 
 def remember(known: Measurements, url: str) -> None:
-    """Keep what a load has taught, for other processes too; at most every few seconds."""
+    """Keep what a load has taught, for the next one and, every few seconds, on disk.
+
+    The costs are fitted here, since they are asked for when a load is in a hurry.
+    """
     link = link_to(url, known).known(time.perf_counter())
     if link is not None:
         known.add_link(url, *link)
+    known.costs(url)
     with _MAKING:
         last_s = _SAVED_S.get(id(known), -math.inf)
         if time.monotonic() - last_s < _SAVE_EVERY_S:
