@@ -31,6 +31,7 @@ CHUNK_TOKENS = 1024
 VARIATION = 10.0
 PIECES_PER_LOAD = (4.0, 64.0)
 RATES = (0.5, 20.0)
+MISTAKE = (0.9, 1.1)
 _PIECES = 400
 _TRIES = 400
 
@@ -67,12 +68,14 @@ class Case:
         trace: the link.
         start_s: when the load begins.
         oracle_s: what the load takes at least.
+        believed: what the controller takes decoding and recomputing for.
     """
 
     family: str
     trace: Trace
     start_s: float
     oracle_s: float
+    believed: Costs
 
 
 def large_model() -> Machine:
@@ -149,8 +152,22 @@ def draw_case(
         start_s = draw.uniform(0.0, trace.period_s)
         oracle_s = earliest_s(machine.context, machine.costs, trace=trace, start_s=start_s)
         if _variation(trace, start_s, start_s + oracle_s) >= VARIATION:
-            return Case(family, trace, start_s, oracle_s)
+            return Case(family, trace, start_s, oracle_s, _mistaken(machine.costs, draw))
     raise ValueError(f"{family}: found no load during which the link varies {VARIATION:g} times")
+
+
+def _mistaken(costs: Costs, draw: random.Random) -> Costs:
+    """Estimates of the costs, wrong by up to a tenth."""
+    prefill, wrong = costs.prefill, draw.uniform(*MISTAKE)
+    assert prefill is not None
+    return Costs(
+        PrefillCost(prefill.a_s * wrong, prefill.b_s * wrong, prefill.c_s * wrong),
+        {
+            level: DecodeCost(cost.a_s * wrong, cost.b_s * wrong)
+            for level, cost in costs.decode.items()
+        },
+        costs.request_s * wrong,
+    )
 
 
 def _between(low: float, high: float, draw: random.Random) -> float:

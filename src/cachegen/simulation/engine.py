@@ -1,0 +1,138 @@
+"""Loads that share a link, a model and a decoder, from event to event of a virtual clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cachegen.simulation.loading import Loading, Machine
+from cachegen.simulation.pipe import Pipe
+from cachegen.simulation.scenario import Request, SimulatedLoad
+from cachegen.simulation.station import Station
+from cachegen.simulation.trace import Trace
+from cachegen.stream.sharing import Link
+
+TICK_S = 0.01
+LIMIT_S = 86400.0
+
+
+def simulate(
+    request: Request,
+    *,
+    trace: Trace,
+    start_s: float = 0.0,
+    known_bytes_per_s: float | None = None,
+    queue_bytes: int = 0,
+    tick_s: float = TICK_S,
+) -> SimulatedLoad:
+    """One load that has link, model and decoder to itself; see `simulate_many`."""
+    return simulate_many(
+        [request],
+        trace=trace,
+        start_s=start_s,
+        known_bytes_per_s=known_bytes_per_s,
+        queue_bytes=queue_bytes,
+        tick_s=tick_s,
+    )[0]
+
+
+def simulate_many(
+    requests: Sequence[Request],
+    *,
+    trace: Trace,
+    start_s: float = 0.0,
+    known_bytes_per_s: float | None = None,
+    queue_bytes: int = 0,
+    tick_s: float = TICK_S,
+) -> list[SimulatedLoad]:
+    """Loads that share the link equally, and model and decoder in turns.
+
+    Args:
+        requests: the loads; each has one transfer at a time.
+        trace: what the link carries.
+        start_s: where in the trace the simulation begins.
+        known_bytes_per_s: the link's throughput as far as it is known from earlier.
+        queue_bytes: how much of a transfer given up is on its way all the same, and comes before
+            the next one's bytes.
+        tick_s: the longest time between two looks at a transfer under way.
+
+    Raises:
+        ValueError: no tick or a negative queue, a controller whose decision cannot be carried
+            out, or one that leaves a load without end.
+    """
+    if not tick_s > 0 or queue_bytes < 0:
+        raise ValueError(
+            f"expected tick_s above 0 and queue_bytes from 0 on, got {tick_s}, {queue_bytes}"
+        )
+    pipe: Pipe[Loading] = Pipe(trace.pieces(start_s), Link(known_bytes_per_s))
+    return World(requests, pipe, queue_bytes=queue_bytes, tick_s=tick_s).run()
+
+
+class World:
+    """The state of a simulation."""
+
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        pipe: Pipe[Loading],
+        *,
+        queue_bytes: int,
+        tick_s: float,
+    ) -> None:
+        """Before the first load has begun."""
+        self._now_s = self._look_s = 0.0
+        self._requests = requests
+        self._coming = sorted(range(len(requests)), key=lambda i: -requests[i].arrival_s)
+        self._active: dict[int, Loading] = {}
+        self._results: dict[int, SimulatedLoad] = {}
+        self._machine = Machine(pipe, Station(), Station(), queue_bytes)
+        self._tick_s = tick_s
+
+    def run(self) -> list[SimulatedLoad]:
+        """Go on until every load has ended."""
+        pipe = self._machine.pipe
+        while self._coming or self._active:
+            began_s, self._now_s = self._now_s, self._next_s()
+            complete = pipe.advance(began_s, self._now_s)
+            for flow in complete:
+                flow.owner.fetched(self._now_s)
+            news = (bool(complete), self._finish_jobs(), self._begin_loads())
+            if any(news) or self._now_s >= self._look_s:
+                self._drive()
+        return [self._results[index] for index in range(len(self._requests))]
+
+    def _next_s(self) -> float:
+        """When something happens next, at the latest."""
+        machine = self._machine
+        soonest = min(machine.model.ends_s, machine.decoder.ends_s)
+        if self._coming:
+            soonest = min(soonest, self._requests[self._coming[-1]].arrival_s)
+        if machine.pipe.flows:
+            soonest = min(soonest, self._look_s, machine.pipe.next_s(self._now_s))
+        if not soonest < LIMIT_S:
+            raise ValueError(f"a load does not end within {LIMIT_S:g} s: its controller waits")
+        return soonest
+
+    def _drive(self) -> None:
+        for index, load in list(self._active.items()):
+            load.drive(self._now_s)
+            if load.state.is_done:
+                self._results[index] = load.result(self._now_s)
+                del self._active[index]
+        self._look_s = self._now_s + self._tick_s
+
+    def _begin_loads(self) -> bool:
+        num_coming = len(self._coming)
+        while self._coming and self._requests[self._coming[-1]].arrival_s <= self._now_s:
+            index = self._coming.pop()
+            self._active[index] = Loading(self._requests[index], self._machine)
+        return len(self._coming) < num_coming
+
+    def _finish_jobs(self) -> bool:
+        found = False
+        while (job := self._machine.decoder.finished(self._now_s)) is not None:
+            job.owner.decoded(job.chunk)
+            found = True
+        while (job := self._machine.model.finished(self._now_s)) is not None:
+            job.owner.recomputed(job.chunk)
+            found = True
+        return found

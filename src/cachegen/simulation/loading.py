@@ -1,0 +1,203 @@
+"""One load on the virtual clock: its state, and what its controller's decisions do to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cachegen.codec.levels import TEXT
+from cachegen.simulation.pipe import Flow, Pipe
+from cachegen.simulation.scenario import Request, SimulatedLoad
+from cachegen.simulation.station import Job, Station
+from cachegen.stream.controller import Decision, Status, Transfer
+from cachegen.stream.result import TimedDecision
+from cachegen.stream.run import MAX_UNDECODED
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What loads share.
+
+    Attributes:
+        pipe: the link.
+        model: recomputes.
+        decoder: decodes.
+        queue_bytes: how much of a transfer given up comes all the same.
+    """
+
+    pipe: Pipe[Loading]
+    model: Station[Loading]
+    decoder: Station[Loading]
+    queue_bytes: int
+
+
+class Loading:
+    """A load that has begun. Times are of the simulation's clock unless said otherwise."""
+
+    def __init__(self, request: Request, machine: Machine) -> None:
+        """A load of which nothing is there yet."""
+        self.request = request
+        self.state = request.state()
+        self._machine = machine
+        self._flow: Flow[Loading] | None = None
+        self._queued_bytes = 0.0
+        self._undecoded = 0
+        self._received = self._abandoned = 0
+        self._fetch_s = self._decode_s = self._recompute_s = 0.0
+        self._decisions: list[TimedDecision] = []
+
+    def drive(self, now_s: float) -> None:
+        """Let the controller decide about the transfer under way, and about all that is idle.
+
+        Raises:
+            ValueError: a decision that cannot be carried out, or a chunk that nothing can give.
+        """
+        self._look(now_s)
+        self._reconsider(now_s)
+        self._use_link(now_s)
+        self._use_model(now_s)
+        self._insist(now_s)
+
+    def fetched(self, now_s: float) -> None:
+        """The transfer is complete: the chunk goes to the decoder."""
+        transfer = self.state.transfer
+        assert transfer is not None
+        chunk = self.state.chunks[transfer.chunk]
+        self._end_transfer(transfer, transfer.option.size_bytes, now_s)
+        chunk.status = Status.DECODING
+        seconds = self.request.costs.decode_s(transfer.option.level, chunk.num_tokens)
+        self._decode_s += seconds
+        self._undecoded += 1
+        self._machine.decoder.add(Job(self, transfer.chunk, seconds), now_s)
+
+    def decoded(self, index: int) -> None:
+        """A chunk has left the decoder."""
+        self._undecoded -= 1
+        self._finish(index)
+
+    def recomputed(self, index: int) -> None:
+        """A chunk has left the model."""
+        self.state.recompute_began_s = None
+        self._finish(index)
+
+    def result(self, now_s: float) -> SimulatedLoad:
+        """What came of it, now that every chunk is there."""
+        return SimulatedLoad(
+            arrival_s=self.request.arrival_s,
+            ttft_s=now_s - self.request.arrival_s,
+            slo_s=self.request.slo_s,
+            levels=tuple(chunk.level or TEXT for chunk in self.state.chunks),
+            received_bytes=self._received,
+            abandoned_bytes=self._abandoned,
+            fetch_s=self._fetch_s,
+            decode_s=self._decode_s,
+            recompute_s=self._recompute_s,
+            decisions=tuple(self._decisions),
+        )
+
+    def _look(self, now_s: float) -> None:
+        state, machine = self.state, self._machine
+        state.now_s = now_s - self.request.arrival_s
+        if state.transfer is not None and self._flow is not None:
+            missing = self._flow.missing_bytes
+            state.transfer.received_bytes = int(state.transfer.option.size_bytes - missing)
+        active = state.transfer is not None
+        estimate = machine.pipe.estimate.share(now_s, active=active)
+        state.bytes_per_s, state.low_bytes_per_s = estimate
+        state.model_share = len(machine.model) + (state.recompute_began_s is None)
+        began_s = machine.decoder.began_s(self)
+        state.decode_began_s = None if began_s is None else began_s - self.request.arrival_s
+
+    def _reconsider(self, now_s: float) -> None:
+        if self.state.transfer is None:
+            return
+        decision = self.request.controller.reconsider(self.state)
+        if decision is not None:
+            self._abandon(now_s)
+            self._carry_out(decision, now_s)
+
+    def _use_link(self, now_s: float) -> None:
+        if self.state.transfer is not None or self._undecoded >= MAX_UNDECODED:
+            return
+        decision = self.request.controller.choose(self.state, "link")
+        if decision is not None:
+            self._carry_out(decision, now_s)
+
+    def _use_model(self, now_s: float) -> None:
+        state = self.state
+        if not state.can_recompute or state.recompute_began_s is not None or not self._front_waits:
+            return
+        decision = self.request.controller.choose(state, "model")
+        if decision is not None:
+            self._carry_out(decision, now_s)
+
+    def _insist(self, now_s: float) -> None:
+        """Nobody may wait for nothing: the chunk at the front is had somehow."""
+        state = self.state
+        if not self._front_waits:
+            return
+        options = state.chunks[state.front].options
+        if options and (self._undecoded or state.transfer is not None):
+            return
+        if state.can_recompute:
+            decision = Decision.recompute(state.front, "there is no other way")
+        elif options:
+            decision = Decision.fetch(state.front, options[-1].level, "there is no other way")
+        else:
+            raise ValueError(f"chunk {state.front} is not stored, and there is no model")
+        self._carry_out(decision, now_s)
+
+    @property
+    def _front_waits(self) -> bool:
+        state = self.state
+        return not state.is_done and state.chunks[state.front].status is Status.WAITING
+
+    def _carry_out(self, decision: Decision, now_s: float) -> None:
+        self._decisions.append(TimedDecision(self.state.now_s, decision))
+        if decision.action == "recompute":
+            self._recompute(decision.chunk, now_s)
+        else:
+            self._fetch(decision.chunk, decision.level, now_s)
+
+    def _fetch(self, index: int, level: str, now_s: float) -> None:
+        chunk = self.state.chunks[index]
+        option = chunk.option(level)
+        if option is None or chunk.status is not Status.WAITING:
+            raise ValueError(f"chunk {index}, {chunk.status}, cannot be fetched at {level!r}")
+        chunk.status, chunk.level = Status.FETCHING, level
+        self.state.transfer = Transfer(index, option, self.state.now_s)
+        begins_s = now_s + self.request.costs.request_s
+        self._flow = Flow(self, begins_s, self._queued_bytes, float(option.size_bytes))
+        self._queued_bytes = 0.0
+        self._machine.pipe.begin(self._flow, now_s)
+
+    def _recompute(self, index: int, now_s: float) -> None:
+        chunk, prefill = self.state.chunks[index], self.request.costs.prefill
+        may = index == self.state.front and self.state.recompute_began_s is None
+        if not may or prefill is None or chunk.status is not Status.WAITING:
+            raise ValueError(f"chunk {index}, {chunk.status}, cannot be recomputed now")
+        chunk.status, chunk.level = Status.RECOMPUTING, TEXT
+        self.state.recompute_began_s = self.state.now_s
+        seconds = prefill.seconds(chunk.num_tokens, past=chunk.start)
+        self._recompute_s += seconds
+        self._machine.model.add(Job(self, index, seconds), now_s)
+
+    def _abandon(self, now_s: float) -> None:
+        transfer, flow = self.state.transfer, self._flow
+        assert transfer is not None and flow is not None
+        waiting_bytes = flow.queued_bytes + flow.missing_bytes
+        self._queued_bytes = min(waiting_bytes, float(self._machine.queue_bytes))
+        self._abandoned += transfer.received_bytes
+        self._end_transfer(transfer, transfer.received_bytes, now_s)
+        chunk = self.state.chunks[transfer.chunk]
+        chunk.status, chunk.level = Status.WAITING, None
+
+    def _end_transfer(self, transfer: Transfer, received_bytes: int, now_s: float) -> None:
+        assert self._flow is not None
+        self._machine.pipe.end(self._flow, now_s)
+        self._flow = self.state.transfer = None
+        self._received += received_bytes
+        self._fetch_s += now_s - self.request.arrival_s - transfer.began_s
+
+    def _finish(self, index: int) -> None:
+        self.state.chunks[index].status = Status.DONE
+        self.state.advance_front()

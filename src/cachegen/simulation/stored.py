@@ -1,0 +1,31 @@
+"""Contexts that are really stored, by their manifests."""
+
+from __future__ import annotations
+
+from cachegen.bitstream.manifest import Manifest
+from cachegen.codec.levels import LOSSLESS
+from cachegen.codec.profile import Profile
+from cachegen.simulation.scenario import Chunk, Context
+from cachegen.stream.preference import options_of, rank_of
+
+
+def context_from(
+    manifest: Manifest, *, profile: Profile | None = None, default_level: str | None = None
+) -> Context:
+    """What a manifest describes, in the order of quality of its profile.
+
+    Args:
+        manifest: of the context.
+        profile: whose levels they are; the usual ladder when None.
+        default_level: what users are served at; the profile's, else `lossless`, when None.
+
+    Raises:
+        ValueError: a default level that is not known.
+    """
+    if default_level is None:
+        default_level = profile.default_level if profile is not None else LOSSLESS
+    default_rank = rank_of(default_level, profile)
+    if default_rank < 0:
+        raise ValueError(f"expected a level of the ladder as default, got {default_level!r}")
+    chunks = (Chunk(c.start, c.stop, options_of(c, profile)) for c in manifest.chunks)
+    return Context(tuple(chunks), default_rank)

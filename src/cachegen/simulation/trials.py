@@ -1,0 +1,118 @@
+"""Many loads of one policy on one trace, and what they come to."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cachegen.codec.levels import TEXT
+from cachegen.simulation.engine import simulate_many
+from cachegen.simulation.scenario import Context, Request, SimulatedLoad
+from cachegen.simulation.specs import Policy
+from cachegen.simulation.trace import Trace
+from cachegen.stream.costs import Costs
+
+_EARLIER_S = 10.0
+_WINDOW_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trials:
+    """What a policy is tried on.
+
+    Attributes:
+        context: what is loaded.
+        costs: of the machine.
+        trace: of the link.
+        slo_s: deadline of every load, if any.
+        num_loads: how many.
+        concurrency: how many of them begin together and share everything.
+        seed: of the places in the trace where they begin.
+    """
+
+    context: Context
+    costs: Costs
+    trace: Trace
+    slo_s: float | None = None
+    num_loads: int = 100
+    concurrency: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the counts.
+
+        Raises:
+            ValueError: no loads, or none at a time.
+        """
+        if self.num_loads < 1 or self.concurrency < 1:
+            raise ValueError(
+                f"expected at least one load at a time, got {self.num_loads} loads, "
+                f"{self.concurrency} at a time"
+            )
+
+    def run(self, policy: Policy) -> list[SimulatedLoad]:
+        """All loads; equal trials give equal loads."""
+        context = self.context if policy.is_stored else self.context.without_options()
+        request = Request(context, policy.controller, self.costs, slo_s=self.slo_s)
+        draw = random.Random(self.seed)
+        loads: list[SimulatedLoad] = []
+        while len(loads) < self.num_loads:
+            start_s = draw.uniform(0.0, self.trace.period_s)
+            together = min(self.concurrency, self.num_loads - len(loads))
+            loads += simulate_many(
+                [request] * together,
+                trace=self.trace,
+                start_s=start_s,
+                known_bytes_per_s=known_bytes_per_s(self.trace, start_s),
+            )
+        return loads
+
+
+def known_bytes_per_s(trace: Trace, start_s: float) -> float:
+    """What a load knows from an earlier one: the mean of a second, ten seconds before."""
+    earlier_s = (start_s - _EARLIER_S) % trace.period_s
+    carried = trace.carried_bytes(earlier_s + _WINDOW_S) - trace.carried_bytes(earlier_s)
+    return carried / _WINDOW_S
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the loads of a policy come to.
+
+    Attributes:
+        num_loads: how many there were.
+        ttft_median_s: half of them were faster.
+        ttft_p95_s: all but one in twenty were faster.
+        mean_bytes: received by a load.
+        recomputed: share of the chunks.
+        levels: share of the chunks, by what they were had at.
+        met: share of the loads that met their deadline; None where there was none.
+    """
+
+    num_loads: int
+    ttft_median_s: float
+    ttft_p95_s: float
+    mean_bytes: float
+    recomputed: float
+    levels: dict[str, float]
+    met: float | None
+
+
+def outcome_of(loads: Sequence[SimulatedLoad]) -> Outcome:
+    """What these loads come to."""
+    times = sorted(load.ttft_s for load in loads)
+    counts = Counter(level for load in loads for level in load.levels)
+    levels = {level: count / counts.total() for level, count in counts.most_common()}
+    has_deadline = loads[0].slo_s is not None
+    return Outcome(
+        num_loads=len(loads),
+        ttft_median_s=statistics.median(times),
+        ttft_p95_s=times[min(int(0.95 * len(times)), len(times) - 1)],
+        mean_bytes=statistics.fmean(load.received_bytes for load in loads),
+        recomputed=levels.get(TEXT, 0.0),
+        levels=levels,
+        met=sum(load.met for load in loads) / len(loads) if has_deadline else None,
+    )
