@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,14 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from loading_methods import INT8, MIN_TTFT, TEXT, prefill, run
 from loading_world import Context, World, store_context
 
-from cachegen.stream.sharing import Turns
-
 RATE_MBIT_S = 50.0
 CONCURRENCY = (1, 2, 4, 8)
 LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8000)
 METHODS = (TEXT, INT8, MIN_TTFT)
 CROWD_TOKENS, CROWD_CHUNK_TOKENS = 1024, 256
-_MODEL = Turns()
+_MODEL = threading.Lock()
 Row = dict[str, object]
 
 
@@ -65,7 +64,7 @@ def _together(world: World, contexts: Sequence[Context], method: str) -> list[fl
 
     def one(context: Context) -> float:
         if method == TEXT:
-            with _MODEL.queue():
+            with _MODEL:
                 prefill(world, context)
             return time.perf_counter() - began_s
         return run(world, context, method).ttft_s

@@ -31,7 +31,7 @@ CHUNK_TOKENS = 1024
 VARIATION = 10.0
 PIECES_PER_LOAD = (4.0, 64.0)
 RATES = (0.5, 20.0)
-MISTAKE = (0.9, 1.1)
+MISTAKE = (0.8, 1.2)
 _PIECES = 400
 _TRIES = 400
 
@@ -157,7 +157,7 @@ def draw_case(
 
 
 def _mistaken(costs: Costs, draw: random.Random) -> Costs:
-    """Estimates of the costs, wrong by up to a tenth."""
+    """Estimates of the costs, wrong by up to a fifth."""
     prefill, wrong = costs.prefill, draw.uniform(*MISTAKE)
     assert prefill is not None
     return Costs(

@@ -13,6 +13,7 @@ from cachegen.errors import LoadCancelled
 from cachegen.store import open_store
 from cachegen.stream.controller import Decision, LoadState, Resource, Status
 from cachegen.stream.min_ttft import MinTTFT
+from cachegen.stream.sharing import turns_at
 
 TOKENS = list(range(640))
 
@@ -157,6 +158,38 @@ def test_an_interrupted_model_ends_the_load(toy, full) -> None:
     with pytest.raises(KeyboardInterrupt):
         toy.load(TOKENS, full, controller=Script(["text"] * 5), recompute=recompute)
     assert "cachegen-load" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_the_model_is_free_again_after_a_load_that_failed(toy, full, error) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    class Failing(Script):
+        def choose(self, state: LoadState, resource: Resource) -> Decision | None:
+            if resource == "model":
+                raise error
+            return None
+
+    with pytest.raises(error):
+        toy.load(TOKENS, full, controller=Script(["text"] * 5), recompute=fail)
+    with pytest.raises(error):
+        toy.load(TOKENS, full, controller=Failing([]), recompute=fail)
+    recompute = toy.recompute(TOKENS)
+    result = toy.load(TOKENS, full, controller=Script(["text"] * 5), recompute=recompute)
+    assert levels_of(result) == ["text"] * 5
+
+
+def test_a_load_that_waits_for_the_model_is_cancelled(toy, full) -> None:
+    turn, cancel = turns_at(toy.fingerprint, "cpu").queue(), threading.Event()
+    threading.Timer(0.2, cancel.set).start()
+    empty = open_store("memory:")
+    toy.save(TOKENS, empty, levels=["raw"])
+    for chunk in toy.save(TOKENS, empty, levels=["raw"]).chunks:
+        empty.delete(chunk.objects[0].key)
+    with pytest.raises(LoadCancelled):
+        toy.load(TOKENS, empty, recompute=toy.recompute(TOKENS), cancel=cancel)
+    turns_at(toy.fingerprint, "cpu").end(turn)
 
 
 def test_the_same_chunk_is_fetched_once_for_two(toy, full, intercept) -> None:

@@ -15,23 +15,25 @@ from cachegen.stream.sharing import (
 )
 
 
-def test_turns_are_had_in_the_order_they_were_asked_for() -> None:
-    turns, order, threads = Turns(), [], []
-    first, others = turns.queue(), [turns.queue() for _ in range(6)]
+def test_turns_come_in_the_order_they_were_asked_for() -> None:
+    turns = Turns()
+    queue = [turns.queue() for _ in range(6)]
+    for number, turn in enumerate(queue):
+        assert [other.come.is_set() for other in queue[number:]] == [True] + [False] * (5 - number)
+        turns.end(turn)
 
-    def work(number: int) -> None:
-        with others[number]:
-            order.append(number)
 
-    for number in (3, 1, 5, 0, 4, 2):
-        threads.append(threading.Thread(target=work, args=(number,)))
-        threads[-1].start()
-    with first:
-        time.sleep(0.05)
-        assert order == []
-    for thread in threads:
-        thread.join()
-    assert order == list(range(6))
+def test_a_turn_is_waited_for() -> None:
+    turns = Turns()
+    first, second = turns.queue(), turns.queue()
+    threading.Timer(0.1, turns.end, (first,)).start()
+    assert second.wait(lambda: False)
+
+
+def test_who_gives_up_waits_no_longer() -> None:
+    turns = Turns()
+    turns.queue()
+    assert not turns.queue().wait(lambda: True)
 
 
 def test_a_turn_is_taken_only_where_nobody_has_one() -> None:
@@ -49,13 +51,6 @@ def test_a_turn_that_has_not_come_may_be_given_up() -> None:
     turns.end(second)
     turns.end(first)
     assert third.come.is_set()
-
-
-def test_a_turn_ends_with_its_block_also_when_it_fails() -> None:
-    turns = Turns()
-    with pytest.raises(RuntimeError), turns.queue():
-        raise RuntimeError
-    assert turns.take() is not None
 
 
 def test_users_of_a_model_are_counted() -> None:

@@ -28,12 +28,14 @@ class Prudence:
         low: share of the expected throughput to count on, where its variation is not known.
         worst: share of the throughput counted on at which the deadline must still be met, all
             chunks after the next one being taken at the smallest level.
+        model: a recomputation is planned to take this many times what it is expected to.
         bet: a recomputation that itself ends after the deadline cannot be taken back; it is begun
             only where all ends within this share of the time that fetching would take.
     """
 
     low: float = 0.75
     worst: float = 0.6
+    model: float = 1.15
     bet: float = 0.5
 
 
@@ -47,7 +49,8 @@ def plan_in_time(
     """
     expected = assumed_bytes_per_s(state)
     rate = min(state.low_bytes_per_s or prudence.low * expected, expected)
-    outlook, slower = look(state, left, rate), prudence.worst * rate
+    outlook = _careful(look(state, left, rate), prudence.model)
+    slower = prudence.worst * rate
     exact: list[Plan] = []
     for option in reversed(state.chunks[target].options):
         is_exact = option.level in EXACT_LEVELS
@@ -62,7 +65,13 @@ def plan_in_time(
     if exact:
         return min(exact, key=lambda plan: plan.finish_s)
     options = state.chunks[target].options
-    return _late_plan(look(state, left, expected), options, remaining_s, prudence.bet)
+    late = _careful(look(state, left, expected), prudence.model)
+    return _late_plan(late, options, remaining_s, prudence.bet)
+
+
+def _careful(outlook: Outlook, model: float) -> Outlook:
+    """The outlook where recomputing takes so many times as long."""
+    return replace(outlook, compute_s=[model * seconds for seconds in outlook.compute_s])
 
 
 def _worst_s(outlook: Outlook, target: int, option: Option, bytes_per_s: float) -> float:

@@ -122,15 +122,20 @@ class Run:
         Raises:
             ValueError: the part does not fit.
         """
-        assembly = self.around.assembly
-        with job.turn:
-            began_s = self.journal.now_s()
-            part = compute(past=assembly.kv(job.start))
-            misfit = assembly.misfit(part, start=job.start, stop=job.stop)
-            if misfit:
-                raise ValueError(f"`recompute` gave a cache that does not fit: {misfit}")
-            assembly.place(part.to(self.around.device))
-            ended_s = self.journal.now_s()
+        try:
+            if job.turn.wait(lambda: self._stopped or self._cancelled.is_set()):
+                self._recompute_now(job, compute)
+        finally:
+            self.around.turns.end(job.turn)
+
+    def _recompute_now(self, job: ModelJob, compute: Callable[..., KVCache]) -> None:
+        assembly, began_s = self.around.assembly, self.journal.now_s()
+        part = compute(past=assembly.kv(job.start))
+        misfit = assembly.misfit(part, start=job.start, stop=job.stop)
+        if misfit:
+            raise ValueError(f"`recompute` gave a cache that does not fit: {misfit}")
+        assembly.place(part.to(self.around.device))
+        ended_s = self.journal.now_s()
         seconds = ended_s - began_s
         self.around.measurements.add_prefill(job.stop - job.start, job.start, seconds)
         self._events.put(_Worked(job.chunk, "recompute", began_s, ended_s))
@@ -276,11 +281,17 @@ class Run:
         if state.chunks[state.front].status is not Status.WAITING:
             return
         turn = self.around.turns.take()
-        decision = self._controller.choose(state, "model") if turn is not None else None
-        if decision is not None and decision.action == "recompute":
-            self._carry_out(decision, turn)
-        elif turn is not None:
-            self.around.turns.end(turn)
+        if turn is None:
+            return
+        handed_over = False
+        try:
+            decision = self._controller.choose(state, "model")
+            if decision is not None and decision.action == "recompute":
+                self._carry_out(decision, turn)
+                handed_over = True
+        finally:
+            if not handed_over:
+                self.around.turns.end(turn)
 
     def _insist(self) -> None:
         """Nobody waits for nothing: the front chunk is had somehow, or the load ends there."""
@@ -322,7 +333,6 @@ class Run:
 
     def _recompute(self, index: int, chunk: ChunkState, turn: Turn) -> None:
         if index != self.state.front or self.state.recompute_began_s is not None:
-            self.around.turns.end(turn)
             raise ValueError(f"chunk {index} cannot be recomputed before those in front of it")
         chunk.status, chunk.level = Status.RECOMPUTING, TEXT
         self.state.recompute_began_s = self.state.now_s

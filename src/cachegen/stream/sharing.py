@@ -17,6 +17,7 @@ from cachegen.stream.cost_file import Measurements
 from cachegen.stream.throughput import Throughput
 
 _SAVE_EVERY_S = 10.0
+_POLL_S = 0.05
 _MAKING = threading.Lock()
 _LINKS: dict[str, Link] = {}
 _SAVED_S: dict[int, float] = {}
@@ -117,7 +118,7 @@ class Turns:
                 self._queue[0].come.set()
 
     def _append(self) -> Turn:
-        turn = Turn(self)
+        turn = Turn()
         self._queue.append(turn)
         if self._queue[0] is turn:
             turn.come.set()
@@ -126,16 +127,16 @@ class Turns:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Turn:
-    """A place in the queue; the block in which it is entered begins when it has come."""
+    """A place in the queue."""
 
-    of: Turns
     come: threading.Event = field(default_factory=threading.Event)
 
-    def __enter__(self) -> None:
-        self.come.wait()
-
-    def __exit__(self, *_: object) -> None:
-        self.of.end(self)
+    def wait(self, is_given_up: Callable[[], bool]) -> bool:
+        """Wait until it has come; False where it is given up before."""
+        while not self.come.wait(_POLL_S):
+            if is_given_up():
+                return False
+        return True
 
 
 @functools.cache
