@@ -98,7 +98,7 @@ def test_one_of_two_may_leave() -> None:
     first, second = Listener(), Listener()
     leave = downloads.start(store, stored(), link=link, listener=first)
     downloads.start(store, stored(), link=link, listener=second)
-    leave()
+    leave(False)
     store.go(4)
     assert second.last().data == DATA
     assert first.news.empty()
@@ -108,8 +108,8 @@ def test_a_download_that_nobody_wants_is_closed() -> None:
     store, downloads, link = Dribble(pieces_of(DATA)), Downloads(), Link()
     listener, again = Listener(), Listener()
     leave = downloads.start(store, stored(), link=link, listener=listener)
-    leave()
-    leave()
+    leave(False)
+    leave(False)
     store.go()
     assert store.closed.wait(10)
     store.go(4)
@@ -153,3 +153,15 @@ def test_a_missing_object() -> None:
     Downloads().start(open_store("memory:"), stored(), link=Link(), listener=listener)
     news = listener.last()
     assert isinstance(news, Failed) and isinstance(news.error, KeyNotFound)
+
+
+def test_who_leaves_a_download_that_hangs_gets_a_new_one() -> None:
+    store, downloads, link = Dribble(pieces_of(DATA)), Downloads(), Link()
+    first, second = Listener(), Listener()
+    leave = downloads.start(store, stored(), link=link, listener=first)
+    downloads.start(store, stored(), link=link, listener=second)
+    leave(True)
+    downloads.start(store, stored(), link=link, listener=first)
+    store.go(8)
+    assert first.last().data == second.last().data == DATA
+    assert store.gets == 2

@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 
 from cachegen.errors import StoreDenied, StoreError, StoreTimeout
 from cachegen.store import Store, open_store
+from cachegen.stream.sharing import link_to, measurements_of
 
 TOKENS = list(range(300))
 
@@ -39,13 +41,91 @@ def test_an_unreachable_store_is_recomputed_around(toy, unreachable: Store) -> N
 
 
 @pytest.mark.parametrize("error", [StoreError, StoreTimeout])
-@pytest.mark.parametrize("what", ["contexts/", "profiles/"])
-def test_a_store_that_fails_before_the_first_chunk(toy, intercept, error, what: str) -> None:
+def test_a_profile_that_cannot_be_had_costs_the_levels_that_need_it(toy, intercept, error) -> None:
+    memory, asked = open_store("memory:"), []
+    toy.save(TOKENS, memory, profile=toy.profile)
+
+    def fail(key: str) -> None:
+        asked.append(key)
+        if key.startswith("profiles/"):
+            raise error("down")
+
+    result = toy.load(TOKENS, intercept(memory, before_get=fail))
+    assert [chunk.level for chunk in result.chunks] == ["lossless"] * 3
+    assert f"medium: {error.__name__}: down" in result.chunks[0].reason
+    assert sum(key.startswith("chunks/") for key in asked) == 3
+    toy.check(result, TOKENS, exact=True)
+
+
+def test_a_lookup_that_fails_once_is_asked_again(toy) -> None:
+    @dataclass
+    class Moody:
+        store: Store
+        failures: int
+        url = "memory:"
+
+        def lookup(self, keys):
+            if self.failures:
+                self.failures -= 1
+                raise StoreError("503")
+            return self.store.lookup(keys)
+
+        def get(self, key, range=None):
+            return self.store.get(key, range)
+
+    memory = open_store("memory:")
+    toy.save(TOKENS, memory, levels=["raw"])
+    assert toy.load(TOKENS, Moody(memory, 2)).num_tokens == 300
+    with pytest.raises(StoreError, match="503"):
+        toy.load(TOKENS, Moody(memory, 3))
+
+
+@pytest.mark.parametrize(
+    "error", [RecursionError("too deep"), UnicodeDecodeError("x", b"", 0, 1, "")]
+)
+def test_a_store_s_own_mistake_is_a_failure_of_the_store(toy, intercept, error) -> None:
+    def fail(key: str) -> None:
+        raise error
+
+    memory = open_store("memory:")
+    toy.save(TOKENS, memory, levels=["raw"])
+    store = intercept(memory, before_get=fail)
+    with pytest.raises(StoreError, match=type(error).__name__):
+        toy.load(TOKENS, store)
+    result = toy.load(TOKENS, store, recompute=toy.recompute(TOKENS))
+    toy.check(result, TOKENS, exact=True)
+
+
+def test_a_silent_store_is_waited_for_briefly_the_next_time(toy, intercept) -> None:
+    memory, hold = open_store("memory:"), threading.Event()
+    toy.save(TOKENS, memory, levels=["raw"])
+    store = intercept(memory, before_get=lambda key: hold.wait(30))
+    waits = []
+    for _ in range(2):
+        result = toy.load(TOKENS, store, recompute=toy.recompute(TOKENS), stall_s=0.2)
+        waits.append(result.chunks[0].reason)
+    hold.set()
+    assert ["0.4 s" in waits[0], "0.05 s" in waits[1]] == [True, True]
+    assert toy.load(TOKENS, memory).num_tokens == 300
+
+
+def test_a_deadline_limits_the_lookup_where_there_is_a_model(toy, intercept) -> None:
+    memory, hold = open_store("memory:"), threading.Event()
+    toy.save(TOKENS, memory, levels=["raw"])
+    store = intercept(memory, before_get=lambda key: hold.wait(30))
+    result = toy.load(TOKENS, store, recompute=toy.recompute(TOKENS), slo_s=0.1)
+    hold.set()
+    assert "within 0.05 s" in result.chunks[0].reason
+    link_to(memory.url, measurements_of(toy.fingerprint, "cpu")).went_silent(None)
+
+
+@pytest.mark.parametrize("error", [StoreError, StoreTimeout])
+def test_a_store_that_fails_before_the_first_chunk(toy, intercept, error) -> None:
     memory = open_store("memory:")
     toy.save(TOKENS, memory, profile=toy.profile)
 
     def fail(key: str) -> None:
-        if key.startswith(what):
+        if key.startswith("contexts/"):
             raise error("down")
 
     with pytest.raises(error, match="down"):
@@ -55,20 +135,20 @@ def test_a_store_that_fails_before_the_first_chunk(toy, intercept, error, what: 
     toy.check(result, TOKENS, exact=True)
 
 
-@pytest.mark.parametrize("error", [StoreError, StoreTimeout])
-def test_an_object_is_asked_for_again(toy, intercept, error) -> None:
+@pytest.mark.parametrize(("error", "times"), [(StoreError, 2), (StoreTimeout, 1)])
+def test_an_object_is_asked_for_again(toy, intercept, error, times: int) -> None:
     memory, asked = open_store("memory:"), []
     manifest = toy.save(TOKENS, memory, levels=["raw", "lossless"])
     failing = manifest.chunks[1].objects[0].key
 
     def fail(key: str) -> None:
         asked.append(key)
-        if key == failing and asked.count(key) < 3:
+        if key == failing and asked.count(key) <= times:
             raise error("busy")
 
     result = toy.load(TOKENS, intercept(memory, before_get=fail), level="raw")
     assert [chunk.level for chunk in result.chunks] == ["raw"] * 3
-    assert [chunk.retries for chunk in result.chunks] == [0, 2, 0]
+    assert [chunk.retries for chunk in result.chunks] == [0, times, 0]
     assert result.chunks[1].reason == f"raw: {error.__name__}: busy"
     toy.check(result, TOKENS, exact=True)
 
@@ -101,7 +181,7 @@ def test_a_chunk_that_fails_at_every_level(toy, intercept, recomputed: bool) -> 
         assert [chunk.level for chunk in result.chunks] == ["raw", None]
 
 
-def test_a_store_that_refuses_is_not_asked_twice(toy, intercept) -> None:
+def test_a_store_that_refuses_is_soon_given_up(toy, intercept) -> None:
     memory, asked = open_store("memory:"), []
     toy.save(TOKENS, memory, levels=["raw", "lossless"])
 
@@ -112,7 +192,7 @@ def test_a_store_that_refuses_is_not_asked_twice(toy, intercept) -> None:
 
     recompute = toy.recompute(TOKENS)
     result = toy.load(TOKENS, intercept(memory, before_get=refuse), recompute=recompute)
-    assert len(asked) == 1
+    assert len(asked) == 3
     assert recompute.ranges == [(0, 128), (128, 256), (256, 300)]
     toy.check(result, TOKENS, exact=True)
 

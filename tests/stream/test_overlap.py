@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -181,7 +182,7 @@ def test_the_model_is_free_again_after_a_load_that_failed(toy, full, error) -> N
 
 
 def test_a_load_that_waits_for_the_model_is_cancelled(toy, full) -> None:
-    turn, cancel = turns_at(toy.fingerprint, "cpu").queue(), threading.Event()
+    turn, cancel = turns_at(toy.fingerprint, "cpu").queue(None), threading.Event()
     threading.Timer(0.2, cancel.set).start()
     empty = open_store("memory:")
     toy.save(TOKENS, empty, levels=["raw"])
@@ -225,6 +226,7 @@ def test_many_loads_at_once_take_turns_at_the_model(toy, full) -> None:
         most.append(running["now"])
         start = 0 if past is None else past.num_tokens
         part = truth.slice(start, start + len(tokens))
+        time.sleep(0.002)
         running["now"] -= 1
         return part
 

@@ -24,8 +24,8 @@ DAMAGE = BitstreamError("expected another digest", field="chunk")
         (TokensMismatch("other"), [Remedy.OTHER_LEVEL]),
         (DAMAGE, [Remedy.AGAIN, Remedy.OTHER_LEVEL]),
         (StoreError("503"), [Remedy.AGAIN, Remedy.AGAIN, Remedy.OTHER_LEVEL]),
-        (StoreTimeout("silence"), [Remedy.AGAIN, Remedy.AGAIN, Remedy.OTHER_LEVEL]),
-        (StoreDenied("who?"), [Remedy.NO_STORE]),
+        (StoreTimeout("silence"), [Remedy.AGAIN, Remedy.OTHER_LEVEL, Remedy.NO_STORE]),
+        (StoreDenied("who?"), [Remedy.OTHER_LEVEL] * 2 + [Remedy.NO_STORE]),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )

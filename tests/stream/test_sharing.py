@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 
@@ -17,7 +16,7 @@ from cachegen.stream.sharing import (
 
 def test_turns_come_in_the_order_they_were_asked_for() -> None:
     turns = Turns()
-    queue = [turns.queue() for _ in range(6)]
+    queue = [turns.queue(None) for _ in range(6)]
     for number, turn in enumerate(queue):
         assert [other.come.is_set() for other in queue[number:]] == [True] + [False] * (5 - number)
         turns.end(turn)
@@ -25,29 +24,29 @@ def test_turns_come_in_the_order_they_were_asked_for() -> None:
 
 def test_a_turn_is_waited_for() -> None:
     turns = Turns()
-    first, second = turns.queue(), turns.queue()
+    first, second = turns.queue(None), turns.queue(None)
     threading.Timer(0.1, turns.end, (first,)).start()
     assert second.wait(lambda: False)
 
 
 def test_who_gives_up_waits_no_longer() -> None:
     turns = Turns()
-    turns.queue()
-    assert not turns.queue().wait(lambda: True)
+    turns.queue(None)
+    assert not turns.queue(None).wait(lambda: True)
 
 
 def test_a_turn_is_taken_only_where_nobody_has_one() -> None:
     turns = Turns()
-    turn = turns.take()
-    assert turn is not None and turns.take() is None
+    turn = turns.take(None)
+    assert turn is not None and turns.take(None) is None
     turns.end(turn)
     turns.end(turn)
-    assert turns.take() is not None
+    assert turns.take(None) is not None
 
 
 def test_a_turn_that_has_not_come_may_be_given_up() -> None:
     turns = Turns()
-    first, second, third = (turns.queue() for _ in range(3))
+    first, second, third = (turns.queue(None) for _ in range(3))
     turns.end(second)
     turns.end(first)
     assert third.come.is_set()
@@ -55,9 +54,53 @@ def test_a_turn_that_has_not_come_may_be_given_up() -> None:
 
 def test_users_of_a_model_are_counted() -> None:
     turns = Turns()
-    with turns.using(), turns.using():
+    with turns.using(1, lambda: None), turns.using(2, lambda: None):
         assert turns.users == 2
     assert turns.users == 0
+
+
+def test_who_had_the_model_lets_others_go_first() -> None:
+    turns, woken = Turns(), []
+    with turns.using(1, lambda: woken.append(1)), turns.using(2, lambda: woken.append(2)):
+        turn = turns.take(1)
+        assert turn is not None and turn.wait(lambda: False)
+        turns.end(turn)
+        assert sorted(woken) == [1, 2]
+        assert turns.take(1) is None
+        assert turns.take(2) is not None
+
+
+def test_the_only_user_of_a_model_waits_for_nobody() -> None:
+    turns = Turns()
+    with turns.using(1, lambda: None):
+        for _ in range(3):
+            turn = turns.take(1)
+            assert turn is not None and turn.wait(lambda: False)
+            turns.end(turn)
+
+
+def test_one_of_each_also_for_threads_at_once() -> None:
+    barrier, found = threading.Barrier(8), []
+
+    def make() -> None:
+        barrier.wait(10)
+        found.append(measurements_of(bytes([7]) * 32, "cpu"))
+
+    threads = [threading.Thread(target=make) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(map(id, found))) == 1
+
+
+def test_a_link_remembers_silence_for_a_while() -> None:
+    link = Link()
+    assert not link.was_silent(0.0)
+    link.went_silent(0.0)
+    assert link.was_silent(9.0) and not link.was_silent(11.0)
+    link.went_silent(None)
+    assert not link.was_silent(1.0)
 
 
 def test_a_link_is_divided_among_those_who_use_it() -> None:

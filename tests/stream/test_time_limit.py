@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from cachegen.errors import KeyNotFound, StoreTimeout
+from cachegen.errors import KeyNotFound, LoadCancelled, StoreTimeout
 from cachegen.stream.time_limit import within
 
 
@@ -20,6 +20,14 @@ def test_a_call_that_hangs_is_left_alone() -> None:
     hold = threading.Event()
     with pytest.raises(StoreTimeout, match=r"within 0\.02 s"):
         within(0.02, lambda: hold.wait(10))
+    hold.set()
+
+
+def test_a_call_that_is_not_wanted_any_more() -> None:
+    hold, cancel = threading.Event(), threading.Event()
+    cancel.set()
+    with pytest.raises(LoadCancelled):
+        within(10.0, lambda: hold.wait(10), cancel=cancel)
     hold.set()
 
 

@@ -9,6 +9,9 @@ from transformers import PreTrainedModel
 
 from cachegen.engines.hf_cache import Tokens, capture, token_ids
 from cachegen.engines.hf_fingerprint import fingerprint
+from cachegen.kvcache import KVCache
+from cachegen.stream.accelerator import synchronize
+from cachegen.stream.cost_file import Measurements
 from cachegen.stream.sharing import measurements_of
 
 LENGTHS = (64, 512, 2048)
@@ -30,12 +33,20 @@ def measure_prefill(
     known = measurements_of(fingerprint(model), str(model.device))
     capture(model, ids[: min(lengths)])
     for length in [length for length in lengths if length <= len(ids)]:
-        began_s = time.perf_counter()
-        past = capture(model, ids[:length])
-        known.add_prefill(length, 0, time.perf_counter() - began_s)
+        past = timed_capture(model, ids[:length], known=known)
         following = ids[length : length + min(lengths)]
         if following:
-            began_s = time.perf_counter()
-            capture(model, following, past=past)
-            known.add_prefill(len(following), length, time.perf_counter() - began_s)
+            timed_capture(model, following, past=past, known=known)
     known.save()
+
+
+def timed_capture(
+    model: PreTrainedModel, ids: Tokens, *, past: KVCache | None = None, known: Measurements
+) -> KVCache:
+    """`capture`, whose time is kept."""
+    began_s = time.perf_counter()
+    kv = capture(model, ids, past=past)
+    synchronize(model.device)
+    start = past.num_tokens if past else 0
+    known.add_prefill(kv.num_tokens, start, time.perf_counter() - began_s)
+    return kv

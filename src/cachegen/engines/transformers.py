@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -23,7 +22,7 @@ from cachegen.engines.hf_cache import (
     to_cache,
     token_ids,
 )
-from cachegen.engines.hf_costs import measure_prefill
+from cachegen.engines.hf_costs import measure_prefill, timed_capture
 from cachegen.engines.hf_fingerprint import fingerprint
 from cachegen.engines.hf_learning import samples, token_features
 from cachegen.engines.hf_quality import Window, answer_window, cut_windows, evaluator
@@ -203,10 +202,8 @@ def _prefilled(
     past = _exact_prefix(ids, store=store, fingerprint=fingerprint, salt=salt, device=model.device)
     if past is not None and past.num_tokens == len(ids):
         return past
-    start, began_s = past.num_tokens if past else 0, time.perf_counter()
-    computed = capture(model, ids[start:], past=past)
-    known = measurements_of(fingerprint, str(model.device))
-    known.add_prefill(len(ids) - start, start, time.perf_counter() - began_s)
+    start, known = past.num_tokens if past else 0, measurements_of(fingerprint, str(model.device))
+    computed = timed_capture(model, ids[start:], past=past, known=known)
     known.save()
     return computed if past is None else KVCache.concat([past, computed])
 

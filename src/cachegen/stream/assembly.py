@@ -6,7 +6,7 @@ import threading
 
 import torch
 
-from cachegen.kvcache import KVCache
+from cachegen.kvcache import Geometry, KVCache
 
 
 class Assembly:
@@ -35,6 +35,17 @@ class Assembly:
         if not part.is_complete and part.num_tokens != self._capacity:
             return "expected every layer to hold every token"
         return None
+
+    def room(self, geometry: Geometry, *, start: int, stop: int) -> KVCache | None:
+        """Where the tokens from ``start`` to ``stop`` go, to be decoded there.
+
+        None before a first part is there, since only what could be decoded tells the geometry;
+        for another geometry; and on other devices than the CPU, where nothing is decoded.
+        """
+        whole = self._whole
+        if whole is None or whole.device.type != "cpu" or geometry != whole.geometry:
+            return None
+        return whole.slice(start, stop) if stop <= self._capacity else None
 
     def place(self, part: KVCache) -> None:
         """Put a part that fits in its place; one that is the whole is kept as it is."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from cachegen.bitstream.manifest import ChunkEntry, StoredObject
 from cachegen.codec.codec import decode_chunk
-from cachegen.errors import CacheGenError
-from cachegen.kvcache import KVCache
+from cachegen.errors import BitstreamError, CacheGenError
+from cachegen.stream.assembly import Assembly
 from cachegen.stream.objects import open_chunk
 from cachegen.stream.profiles import Profiles
 
@@ -31,19 +32,39 @@ class Decoder:
     profiles: Profiles
     fingerprint: bytes
 
-    def decode(self, data: bytes, entry: ChunkEntry, stored: StoredObject) -> KVCache:
-        """The wanted tokens of a chunk.
+    def decode(
+        self,
+        data: bytes,
+        entry: ChunkEntry,
+        stored: StoredObject,
+        *,
+        assembly: Assembly,
+        device: torch.device | str,
+    ) -> None:
+        """Put the wanted tokens of a chunk in their place.
+
+        After an error the place may hold anything.
 
         Raises:
-            BitstreamError: damaged bytes, or another chunk's.
+            BitstreamError: damaged bytes, another chunk's, or none that fits.
             ProfileMismatch, TokensMismatch: coded for another model, or for other tokens.
             CacheGenError: the profile or the chunk's other tokens cannot be had.
         """
         profile = self.profiles.get(stored.profile_hash)
         coded = open_chunk(data, entry=entry, level=stored.level, fingerprint=self.fingerprint)
         tokens = self._tokens_of(entry) if coded.codec == "transform" else None
-        part = decode_chunk(coded, profile=profile, tokens=tokens)
-        return part.slice(0, min(part.stop, len(self.tokens)) - part.start)
+        room = None
+        if set(coded.tokens_held) == {entry.num_tokens}:
+            room = assembly.room(coded.geometry, start=entry.start, stop=entry.stop)
+        part = decode_chunk(coded, profile=profile, tokens=tokens, out=room)
+        if room is not None:
+            return
+        stop = min(entry.stop, len(self.tokens))
+        part = part.slice(0, stop - entry.start)
+        misfit = assembly.misfit(part, start=entry.start, stop=stop)
+        if misfit:
+            raise BitstreamError(misfit, field="geometry")
+        assembly.place(part.to(device))
 
     def _tokens_of(self, entry: ChunkEntry) -> list[int]:
         """All tokens of a chunk, also those behind the wanted ones."""

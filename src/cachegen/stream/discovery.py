@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from cachegen.bitstream.identity import LINK_TOKENS, Tokens
 from cachegen.bitstream.manifest import Manifest, manifest_key
-from cachegen.errors import BitstreamError, KeyNotFound, StoreDenied, StoreError
+from cachegen.errors import BitstreamError, KeyNotFound, StoreDenied, StoreError, StoreTimeout
 from cachegen.store import Store
 from cachegen.stream.lineage import Ids, Lineage
 from cachegen.stream.objects import describe_failure
 from cachegen.stream.publish import read_stored_manifest
 from cachegen.stream.result import LoadedChunk
 
+Answer = TypeVar("Answer")
 _ATTEMPTS = 3
 _WAIT_S = 0.05
 
@@ -46,12 +50,13 @@ def find_prefix(tokens: Tokens, *, store: Store, lineages: list[Lineage]) -> Pre
         StoreError: the store fails.
     """
     candidates = [found for lineage in lineages for found in _candidates(tokens, lineage)]
-    sizes = store.lookup([manifest_key(candidate.context_id) for candidate in candidates])
+    keys = [manifest_key(candidate.context_id) for candidate in candidates]
+    sizes = _again(lambda: store.lookup(keys))
     there = [c for c, size in zip(candidates, sizes, strict=True) if size is not None]
     lost: list[tuple[int, str]] = []
     for candidate in sorted(there, key=lambda c: -c.num_tokens):
         try:
-            return _prefix(_read(store, candidate), lost)
+            return _prefix(_again(partial(_read, store, candidate)), lost)
         except (KeyNotFound, BitstreamError) as error:
             lost.append((candidate.num_tokens, describe_failure(error)))
     return _prefix(None, lost)
@@ -65,19 +70,19 @@ def _candidates(tokens: Tokens, lineage: Lineage) -> Iterator[_Candidate]:
         yield _Candidate(length, ids.of(length), lineage)
 
 
-def _read(store: Store, candidate: _Candidate) -> Manifest:
-    """A manifest; it is asked for again where that may help."""
+def _again(ask: Callable[[], Answer]) -> Answer:
+    """Ask a store again where that may help."""
     for _ in range(_ATTEMPTS - 1):
         try:
-            return _read_once(store, candidate)
-        except (KeyNotFound, StoreDenied):
+            return ask()
+        except (KeyNotFound, StoreDenied, StoreTimeout):
             raise
         except (BitstreamError, StoreError):
-            time.sleep(_WAIT_S)
-    return _read_once(store, candidate)
+            time.sleep(_WAIT_S * random.uniform(0.5, 1.5))
+    return ask()
 
 
-def _read_once(store: Store, candidate: _Candidate) -> Manifest:
+def _read(store: Store, candidate: _Candidate) -> Manifest:
     manifest = read_stored_manifest(
         store, candidate.context_id, fingerprint=candidate.lineage.fingerprint
     )

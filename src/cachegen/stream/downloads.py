@@ -38,7 +38,8 @@ class Failed:
 
 News = Arrived | Fetched | Failed
 Listener = Callable[[News], None]
-_Key = tuple[int, str]
+Leave = Callable[[bool], None]
+_Key = tuple[int, str, bytes]
 
 
 class Downloads:
@@ -49,14 +50,13 @@ class Downloads:
         self._lock = threading.Lock()
         self._running: dict[_Key, _Download] = {}
 
-    def start(
-        self, store: Store, stored: StoredObject, *, link: Link, listener: Listener
-    ) -> Callable[[], None]:
-        """Have an object fetched; what is called back is not, once the returned function was.
+    def start(self, store: Store, stored: StoredObject, *, link: Link, listener: Listener) -> Leave:
+        """Have an object fetched, and tell ``listener`` until the returned function is called.
 
-        A download that nobody listens to any more is abandoned.
+        Its argument says whether the download seems to hang: who asks next gets a new one. One
+        that nobody listens to any more is abandoned.
         """
-        key = (id(store), stored.key)
+        key = (id(store), stored.key, stored.sha256)
         with self._lock:
             download = self._running.get(key)
             if download is None or not download.join(listener):
@@ -64,10 +64,17 @@ class Downloads:
                 self._running[key] = download
                 download.join(listener)
                 download.start()
-        return lambda: download.leave(listener)
+
+        def leave(hangs: bool) -> None:
+            if hangs:
+                self._forget(download)
+            download.leave(listener)
+
+        return leave
 
     def _forget(self, download: _Download) -> None:
-        key = (id(download.store), download.stored.key)
+        stored = download.stored
+        key = (id(download.store), stored.key, stored.sha256)
         with self._lock:
             if self._running.get(key) is download:
                 del self._running[key]

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from cachegen.bitstream.manifest import StoredObject
 from cachegen.errors import StoreTimeout
 from cachegen.stream.controller import LoadState, Option, Transfer
-from cachegen.stream.downloads import Arrived, Downloads, Failed, Fetched, News
+from cachegen.stream.downloads import Arrived, Downloads, Failed, Fetched, Leave, News
 from cachegen.stream.journal import Journal
 from cachegen.stream.result import Span
 from cachegen.stream.surroundings import Surroundings
 
+HANGS = StoreTimeout.__name__
 _DOWNLOADS = Downloads()
 
 
@@ -38,7 +39,7 @@ class Fetching:
         self._state, self._around, self._journal, self._tell = state, around, journal, tell
         self._number = 0
         self._last_byte_s = 0.0
-        self._leave: Callable[[], None] = lambda: None
+        self._leave: Leave = lambda hangs: None
 
     def start(self, chunk: int, option: Option, stored: StoredObject) -> None:
         """Begin a transfer; none may be under way."""
@@ -59,7 +60,7 @@ class Fetching:
         transfer = self._state.transfer
         if transfer is None:
             return None
-        self._leave()
+        self._leave(outcome == HANGS)
         self._number += 1
         self._state.transfer = None
         self._journal.spans.append(

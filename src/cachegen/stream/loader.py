@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -14,7 +15,7 @@ from cachegen.bitstream.identity import Tokens, tokens_from_bytes, tokens_to_byt
 from cachegen.bitstream.manifest import EXACT_LEVELS
 from cachegen.codec.levels import TEXT
 from cachegen.codec.profile import Profile
-from cachegen.errors import StoreError
+from cachegen.errors import StoreError, StoreTimeout
 from cachegen.kvcache import KVCache
 from cachegen.store import Store
 from cachegen.stream.controller import Controller, LoadState
@@ -22,13 +23,13 @@ from cachegen.stream.decoding import Decoder
 from cachegen.stream.fixed import Fixed
 from cachegen.stream.journal import Journal
 from cachegen.stream.lineage import Lineage
-from cachegen.stream.lookup import Found, look_up
+from cachegen.stream.lookup import Found, Stored, found_in, look_up
 from cachegen.stream.min_ttft import MinTTFT
 from cachegen.stream.objects import describe_failure
 from cachegen.stream.profiles import Profiles
 from cachegen.stream.result import LoadResult, Span
 from cachegen.stream.run import Progress, Run
-from cachegen.stream.sharing import remember
+from cachegen.stream.sharing import Link, link_to, measurements_of, remember
 from cachegen.stream.surroundings import surroundings
 from cachegen.stream.time_limit import within
 
@@ -49,7 +50,7 @@ def load(
     extra: bytes = b"",
     exact: bool = True,
     device: torch.device | str = "cpu",
-    stall_s: float = 5.0,
+    stall_s: float = 3.0,
     progress: Progress | None = None,
     cancel: threading.Event | None = None,
 ) -> LoadResult:
@@ -78,8 +79,10 @@ def load(
         extra: whatever else changes the KV of equal tokens, as it was saved.
         exact: False to accept also KV that was computed on top of lossily loaded KV.
         device: where the cache is to live.
-        stall_s: silence after which a transfer counts as failed; twice as long for the lookup.
-        progress: called with (tokens there, tokens altogether), from another thread.
+        stall_s: silence after which a transfer counts as failed; twice as long for the lookup,
+            which is waited for no longer than half of ``slo_s`` where there is a model.
+        progress: called with (tokens there, tokens altogether), from another thread; what it
+            raises ends the load.
         cancel: set it from anywhere to end the load.
 
     Raises:
@@ -88,30 +91,27 @@ def load(
         StoreError: the store cannot be asked, and there is no `recompute`.
         LoadCancelled: `cancel` was set.
     """
-    known = tokens_from_bytes(tokens_to_bytes(tokens))
-    if not len(known):
+    asked = tokens_from_bytes(tokens_to_bytes(tokens))
+    if not len(asked):
         raise ValueError("expected at least one token, got none")
     if level is not None and controller is not None:
         raise ValueError("expected a level or a controller, got both")
-    journal, profiles = Journal(), Profiles(store, profile, limit_s=stall_s)
+    journal, profiles = Journal(), Profiles(store, profile)
+    link = link_to(store.url, measurements_of(fingerprint, str(device)))
     lineage = Lineage(fingerprint, salt, extra, exact=exact)
-
-    def find() -> Found:
-        return look_up(known, lineage, store=store, profiles=profiles, level=level)
-
+    ask = partial(look_up, asked, lineage, store=store, profiles=profiles)
     try:
-        found = within(2 * stall_s, find)
+        patience_s = _patience_s(link, stall_s, slo_s if recompute else None)
+        found = found_in(_answer(ask, link, patience_s, cancel), profiles, level)
     except StoreError as error:
         if recompute is None:
             raise
-        found = Found.nothing(len(known))
-        journal.trouble(0, describe_failure(error))
-    if recompute is not None:
-        for index, chunk in enumerate(found.lost, len(found.chunks)):
-            journal.trouble(index, chunk.reason)
-        found = found.with_lost()
+        found = Found.nothing(len(asked), describe_failure(error))
+    found = found.with_lost() if recompute is not None else found
+    for index, trouble in found.troubles:
+        journal.trouble(index, trouble)
     journal.spans.append(Span("lookup", 0.0, journal.now_s()))
-    wanted = known[: found.num_tokens]
+    wanted = asked[: found.num_tokens]
     around = surroundings(
         Decoder(wanted, found.tail, profiles, fingerprint), store, device=device, stall_s=stall_s
     )
@@ -135,6 +135,30 @@ def load(
     result = _result(run, found)
     threading.Thread(target=remember, args=(around.measurements, store.url)).start()
     return result
+
+
+def _patience_s(link: Link, stall_s: float, slo_s: float | None) -> float:
+    """How long to wait for the lookup: less where a deadline presses and a model could begin
+    instead, or where the store was silent a moment ago."""
+    patience_s = 2 * stall_s
+    if slo_s is not None:
+        patience_s = min(patience_s, slo_s / 2)
+    if link.was_silent(time.monotonic()):
+        patience_s = min(patience_s, stall_s / 4)
+    return patience_s
+
+
+def _answer(
+    ask: Callable[[], Stored], link: Link, patience_s: float, cancel: threading.Event | None
+) -> Stored:
+    """The store's answer in time; the link remembers whether there was one."""
+    try:
+        stored = within(patience_s, ask, cancel=cancel)
+    except StoreTimeout:
+        link.went_silent(time.monotonic())
+        raise
+    link.went_silent(None)
+    return stored
 
 
 def _work_off(run: Run, tokens: NDArray[np.uint32], recompute: Recompute | None) -> None:

@@ -8,14 +8,14 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from cachegen.bitstream.manifest import ChunkEntry, Manifest
+from cachegen.bitstream.manifest import ChunkEntry, Manifest, StoredObject
 from cachegen.codec.profile import NO_PROFILE, Profile
-from cachegen.errors import CacheGenError
+from cachegen.errors import CacheGenError, StoreError
 from cachegen.store import Store
 from cachegen.stream.controller import ChunkState
-from cachegen.stream.discovery import find_prefix
+from cachegen.stream.discovery import Prefix, find_prefix
 from cachegen.stream.lineage import Lineage
-from cachegen.stream.objects import fetch_tokens
+from cachegen.stream.objects import describe_failure, fetch_tokens
 from cachegen.stream.preference import choose_level, options_of, rank_of
 from cachegen.stream.profiles import Profiles
 from cachegen.stream.result import LoadedChunk
@@ -40,12 +40,13 @@ class Found:
     exact: bool
     lost: tuple[LoadedChunk, ...]
     tail: list[int] | CacheGenError = field(default_factory=list)
+    troubles: tuple[tuple[int, str], ...] = ()
 
     @classmethod
-    def nothing(cls, num_tokens: int) -> Found:
+    def nothing(cls, num_tokens: int, trouble: str) -> Found:
         """Tokens of which no store can be asked."""
-        chunks = (ChunkState(0, num_tokens, ()),) if num_tokens else ()
-        return cls(chunks, (), 0, True, ())
+        chunks = (ChunkState(0, num_tokens, ()),)
+        return cls(chunks, (), 0, True, (), troubles=((0, trouble),))
 
     @property
     def num_tokens(self) -> int:
@@ -54,37 +55,91 @@ class Found:
 
     def with_lost(self) -> Found:
         """The lost ranges as chunks that cannot be fetched, for a model to recompute."""
-        lost = (ChunkState(chunk.start, chunk.stop, ()) for chunk in self.lost)
-        return replace(self, chunks=(*self.chunks, *lost), lost=())
+        chunks = (ChunkState(chunk.start, chunk.stop, ()) for chunk in self.lost)
+        troubles = ((index, c.reason) for index, c in enumerate(self.lost, len(self.chunks)))
+        return replace(
+            self,
+            chunks=(*self.chunks, *chunks),
+            lost=(),
+            troubles=(*self.troubles, *troubles),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """What a store answered.
+
+    Attributes:
+        prefix: the longest stored prefix.
+        ladder: the profile whose levels it is stored at.
+        tail: see `Found`.
+    """
+
+    prefix: Prefix
+    ladder: Profile | None
+    tail: list[int] | CacheGenError
 
 
 def look_up(
-    tokens: NDArray[np.uint32],
-    lineage: Lineage,
-    *,
-    store: Store,
-    profiles: Profiles,
-    level: str | None,
-) -> Found:
-    """The longest stored prefix, of this lineage or, where it is not exact, of an exact one.
+    tokens: NDArray[np.uint32], lineage: Lineage, *, store: Store, profiles: Profiles
+) -> Stored:
+    """Ask the store for all that is needed before chunks are fetched.
+
+    Prefixes of an exact lineage are preferred where another one is accepted too.
+
+    Raises:
+        StoreError: the store fails, in whatever way.
+    """
+    try:
+        prefix = find_prefix(tokens, store=store, lineages=_accepted(lineage))
+        if prefix.manifest is None:
+            return Stored(prefix, None, [])
+        profiles.read_for(prefix.manifest)
+        ladder = profiles.ladder(prefix.manifest)
+        return Stored(prefix, ladder, _tail(prefix.manifest, ladder, store))
+    except CacheGenError:
+        raise
+    except Exception as error:  # a store's own mistake costs the store, not the load
+        raise StoreError(f"{store.url}: {type(error).__name__}: {error}") from error
+
+
+def found_in(stored: Stored, profiles: Profiles, level: str | None) -> Found:
+    """The chunks, each with what it can be fetched at.
 
     Raises:
         ValueError: a level that nothing is stored at.
-        StoreError: the store fails.
     """
-    prefix = find_prefix(tokens, store=store, lineages=_accepted(lineage))
-    manifest = prefix.manifest
+    manifest, ladder = stored.prefix.manifest, stored.ladder
     if manifest is None:
-        return Found((), (), 0, True, prefix.lost)
-    ladder = profiles.main(manifest)
+        return Found((), (), 0, True, stored.prefix.lost)
     return Found(
-        chunks=tuple(_state(chunk, ladder, manifest.num_tokens) for chunk in manifest.chunks),
+        chunks=tuple(_state(c, ladder, profiles, manifest.num_tokens) for c in manifest.chunks),
         entries=manifest.chunks,
         default_rank=rank_of(choose_level(manifest, ladder, level), ladder),
         exact=manifest.exact,
-        lost=prefix.lost,
-        tail=_tail(manifest, ladder, store),
+        lost=stored.prefix.lost,
+        tail=stored.tail,
+        troubles=_troubles(manifest, profiles),
     )
+
+
+def _troubles(manifest: Manifest, profiles: Profiles) -> tuple[tuple[int, str], ...]:
+    """Why chunks cannot be had at levels whose profile is missing."""
+    return tuple(
+        (index, f"{stored.level}: {describe_failure(failure)}")
+        for index, chunk in enumerate(manifest.chunks)
+        for stored in chunk.objects
+        if (failure := _failure(stored, profiles)) is not None
+    )
+
+
+def _failure(stored: StoredObject, profiles: Profiles) -> CacheGenError | None:
+    """Why an object's profile cannot be had; None where it can."""
+    try:
+        profiles.get(stored.profile_hash)
+    except CacheGenError as error:
+        return error
+    return None
 
 
 def _tail(manifest: Manifest, ladder: Profile | None, store: Store) -> list[int] | CacheGenError:
@@ -117,5 +172,9 @@ def _accepted(lineage: Lineage) -> list[Lineage]:
     ]
 
 
-def _state(chunk: ChunkEntry, ladder: Profile | None, num_tokens: int) -> ChunkState:
-    return ChunkState(chunk.start, min(chunk.stop, num_tokens), options_of(chunk, ladder))
+def _state(
+    chunk: ChunkEntry, ladder: Profile | None, profiles: Profiles, num_tokens: int
+) -> ChunkState:
+    usable = (stored for stored in chunk.objects if _failure(stored, profiles) is None)
+    options = options_of(replace(chunk, objects=tuple(usable)), ladder)
+    return ChunkState(chunk.start, min(chunk.stop, num_tokens), options)

@@ -12,6 +12,7 @@ from cachegen.errors import (
     ProfileMismatch,
     StoreDenied,
     StoreError,
+    StoreTimeout,
     TokensMismatch,
 )
 
@@ -30,9 +31,9 @@ class Remedy(Enum):
 class Retries:
     """Counts the failures of one load.
 
-    A failing store is asked twice more for an object, damaged bytes once more; what is gone or
-    of no use, not again. After five failures in a row, or when it refuses the credentials, the
-    store is given up.
+    A store that fails is asked for an object twice more, one that is silent and damaged bytes
+    once more; what is gone, refused or of no use, not again. A store that fails too often in a
+    row is given up; silence and refusals count double.
     """
 
     def __init__(self) -> None:
@@ -47,16 +48,14 @@ class Retries:
 
     def failed(self, chunk: int, level: str, error: CacheGenError) -> Remedy:
         """Count a failure and say what to do."""
-        if isinstance(error, StoreDenied):
-            return Remedy.NO_STORE
-        if isinstance(error, KeyNotFound | ProfileMismatch | TokensMismatch):
-            return Remedy.OTHER_LEVEL
-        if isinstance(error, StoreError):
-            self._in_a_row += 1
+        if isinstance(error, StoreError) and not isinstance(error, KeyNotFound):
+            self._in_a_row += 2 if isinstance(error, StoreDenied | StoreTimeout) else 1
             if self._in_a_row >= _STORE_FAILURES:
                 return Remedy.NO_STORE
+        if isinstance(error, KeyNotFound | StoreDenied | ProfileMismatch | TokensMismatch):
+            return Remedy.OTHER_LEVEL
         self._attempts[chunk, level] = self.attempts(chunk, level) + 1
-        allowed = 1 if isinstance(error, BitstreamError) else 2
+        allowed = 1 if isinstance(error, BitstreamError | StoreTimeout) else 2
         if self.attempts(chunk, level) > allowed:
             return Remedy.OTHER_LEVEL
         self._again[chunk] = self.of_chunk(chunk) + 1

@@ -16,6 +16,7 @@ from cachegen.bitstream.manifest import ChunkEntry, StoredObject
 from cachegen.codec.levels import TEXT
 from cachegen.errors import BitstreamError, CacheGenError, LoadCancelled
 from cachegen.kvcache import KVCache
+from cachegen.stream.accelerator import synchronize
 from cachegen.stream.controller import ChunkState, Controller, Decision, LoadState, Status
 from cachegen.stream.downloads import Failed, Fetched
 from cachegen.stream.fetching import Fetching, FromLink
@@ -93,7 +94,7 @@ class Run:
     def drive(self) -> None:
         """Work until every chunk is there, or what is left cannot be had."""
         try:
-            with self.around.turns.using():
+            with self.around.turns.using(self, lambda: self._events.put(None)):
                 self._advance()
                 while not self.state.is_done:
                     self._take(self._next_event())
@@ -135,6 +136,7 @@ class Run:
         if misfit:
             raise ValueError(f"`recompute` gave a cache that does not fit: {misfit}")
         assembly.place(part.to(self.around.device))
+        synchronize(self.around.device)
         ended_s = self.journal.now_s()
         seconds = ended_s - began_s
         self.around.measurements.add_prefill(job.stop - job.start, job.start, seconds)
@@ -155,6 +157,7 @@ class Run:
 
     def _next_event(self) -> _Event:
         waits = self.state.transfer is not None or self._retry is not None
+        waits = waits or self.around.turns.users > 1
         try:
             return self._events.get(timeout=_TICK_S if waits else _IDLE_TICK_S)
         except queue.Empty:
@@ -246,7 +249,7 @@ class Run:
         decision = self._controller.reconsider(self.state)
         if decision is None:
             return
-        turn = self.around.turns.take() if decision.action == "recompute" else None
+        turn = self.around.turns.take(self) if decision.action == "recompute" else None
         if decision.action == "recompute" and turn is None:
             return
         transfer = self._fetching.end("abandoned")
@@ -280,7 +283,7 @@ class Run:
             return
         if state.chunks[state.front].status is not Status.WAITING:
             return
-        turn = self.around.turns.take()
+        turn = self.around.turns.take(self)
         if turn is None:
             return
         handed_over = False
@@ -304,7 +307,7 @@ class Run:
         if state.can_recompute:
             if state.recompute_began_s is None:
                 decision = Decision.recompute(state.front, "there is no other way")
-                self._carry_out(decision, self.around.turns.queue())
+                self._carry_out(decision, self.around.turns.queue(self))
         elif options:
             best = options[-1].level
             self._carry_out(Decision.fetch(state.front, best, "there is no other way"))
@@ -362,12 +365,7 @@ class Run:
 
     def _place(self, index: int, stored: StoredObject, data: bytes) -> None:
         around, entry = self.around, self._entries[index]
-        part = around.decoder.decode(data, entry, stored)
-        stop = min(entry.stop, len(around.decoder.tokens))
-        misfit = around.assembly.misfit(part, start=entry.start, stop=stop)
-        if misfit:
-            raise BitstreamError(misfit, field="geometry")
-        around.assembly.place(part.to(around.device))
+        around.decoder.decode(data, entry, stored, assembly=around.assembly, device=around.device)
 
     def _stored(self, index: int, level: str) -> StoredObject:
         return next(found for found in self._entries[index].objects if found.level == level)

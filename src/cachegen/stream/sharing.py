@@ -18,6 +18,8 @@ from cachegen.stream.throughput import Throughput
 
 _SAVE_EVERY_S = 10.0
 _POLL_S = 0.05
+_POLITE_S = 0.005
+_SILENCE_S = 10.0
 _MAKING = threading.Lock()
 _LINKS: dict[str, Link] = {}
 _SAVED_S: dict[int, float] = {}
@@ -34,6 +36,7 @@ class Link:
         self._throughput = Throughput(prior_bytes_per_s)
         self._lock = threading.Lock()
         self._transfers = 0
+        self._silent_since_s: float | None = None
 
     def begin(self, now_s: float) -> None:
         """A transfer begins."""
@@ -71,77 +74,117 @@ class Link:
         with self._lock:
             bytes_per_s = self._throughput.bytes_per_s(now_s)
             request_s = self._throughput.request_s
-        return None if bytes_per_s is None else (bytes_per_s, request_s or 0.0)
+        if bytes_per_s is None or request_s is None:
+            return None
+        return bytes_per_s, request_s
+
+    def went_silent(self, now_s: float | None) -> None:
+        """The store gave no answer in time; None: it did."""
+        self._silent_since_s = now_s
+
+    def was_silent(self, now_s: float) -> bool:
+        """Whether that was a moment ago, and the last that was heard of it."""
+        since_s = self._silent_since_s
+        return since_s is not None and now_s - since_s < _SILENCE_S
 
 
 class Turns:
-    """A model that several loads use, one chunk at a time, in the order they asked."""
+    """A model that several loads use, one chunk at a time.
+
+    A load takes it where it is free, and lets others go first after it had it; where there is no
+    other way to have a chunk it queues.
+    """
 
     def __init__(self) -> None:
         """Nobody uses it."""
         self._lock = threading.Lock()
         self._queue: deque[Turn] = deque()
-        self._users = 0
+        self._users: dict[object, Callable[[], None]] = {}
+        self._last: tuple[object, float] = (None, 0.0)
 
     @property
     def users(self) -> int:
         """How many loads may want a turn."""
-        return self._users
+        return len(self._users)
 
     @contextmanager
-    def using(self) -> Iterator[None]:
-        """Be one of the users."""
+    def using(self, user: object, wake: Callable[[], None]) -> Iterator[None]:
+        """Be one of the users; ``wake`` tells that the model is free again."""
         with self._lock:
-            self._users += 1
+            self._users[user] = wake
         try:
             yield
         finally:
             with self._lock:
-                self._users -= 1
+                del self._users[user]
 
-    def queue(self) -> Turn:
+    def queue(self, user: object) -> Turn:
         """A turn, which comes after those who asked before."""
         with self._lock:
-            return self._append()
+            return self._append(user)
 
-    def take(self) -> Turn | None:
-        """A turn that has come already; None where somebody has one."""
+    def take(self, user: object) -> Turn | None:
+        """A turn that has come already; None where somebody has one, or others go first."""
         with self._lock:
-            return None if self._queue else self._append()
+            last, ended_s = self._last
+            is_polite = last is not user or time.monotonic() - ended_s >= _POLITE_S
+            if self._queue or not (is_polite or len(self._users) < 2):
+                return None
+            return self._append(user)
 
     def end(self, turn: Turn) -> None:
         """Give up a turn, whether it has come or not; once is enough."""
         with self._lock:
-            if turn in self._queue:
-                self._queue.remove(turn)
+            if turn not in self._queue:
+                return
+            if self._queue[0] is turn and turn.was_used:
+                self._last = (turn.user, time.monotonic())
+            self._queue.remove(turn)
             if self._queue:
                 self._queue[0].come.set()
+            wakers = list(self._users.values()) if turn.was_used else []
+        for wake in wakers:
+            wake()
 
-    def _append(self) -> Turn:
-        turn = Turn()
+    def _append(self, user: object) -> Turn:
+        turn = Turn(user)
         self._queue.append(turn)
         if self._queue[0] is turn:
             turn.come.set()
         return turn
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Turn:
-    """A place in the queue."""
+    """A place in the queue.
 
+    Attributes:
+        user: whose.
+        come: whether it has come.
+        was_used: whether the model was used in it.
+    """
+
+    user: object
     come: threading.Event = field(default_factory=threading.Event)
+    was_used: bool = False
 
     def wait(self, is_given_up: Callable[[], bool]) -> bool:
         """Wait until it has come; False where it is given up before."""
         while not self.come.wait(_POLL_S):
             if is_given_up():
                 return False
-        return True
+        self.was_used = not is_given_up()
+        return self.was_used
+
+
+def measurements_of(fingerprint: bytes, device: str) -> Measurements:
+    """What this process knows of a model on a device."""
+    with _MAKING:
+        return _measurements(fingerprint, device)
 
 
 @functools.cache
-def measurements_of(fingerprint: bytes, device: str) -> Measurements:
-    """What this process knows of a model on a device."""
+def _measurements(fingerprint: bytes, device: str) -> Measurements:
     return Measurements.read(fingerprint, device)
 
 
@@ -170,9 +213,14 @@ def remember(known: Measurements, url: str) -> None:
     known.save()
 
 
-@functools.cache
 def turns_at(fingerprint: bytes, device: str) -> Turns:
-    """The one queue of this process for a model on a device."""
+    """The one of this process for a model on a device."""
+    with _MAKING:
+        return _turns(fingerprint, device)
+
+
+@functools.cache
+def _turns(fingerprint: bytes, device: str) -> Turns:
     return Turns()
 
 
@@ -205,8 +253,13 @@ class DecoderThreads:
             self._pending -= 1
 
 
-@functools.cache
 def decoder() -> DecoderThreads:
     """The one of this process."""
+    with _MAKING:
+        return _decoder()
+
+
+@functools.cache
+def _decoder() -> DecoderThreads:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return DecoderThreads(max((cores or 1) // 2, 1))
