@@ -158,7 +158,7 @@ def between_levels(profile: Profile, samples: Sequence[Sample]) -> Iterator[Code
         )
         for worse, better in pairwise(profile.levels)
     ]
-    finished = training.finish(lambda: samples, levels, default_level=levels[0].name)
+    finished = training.finish(lambda: samples, levels, default_level=levels[-1].name)
     for level in levels:
         yield profile_coder("transform", finished, level.name)
 
