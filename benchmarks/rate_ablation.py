@@ -18,7 +18,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from rate_baselines import profile_coder
-from rate_coder import Coder
+from rate_coder import Coder, Tokens
 from rate_curves import bits_at, of
 from rate_measure import evaluators, measure_all
 from rate_texts import CONTINUATION_TOKENS, domains, learning_samples
@@ -37,6 +37,7 @@ from cachegen.codec.train import TransformTraining
 from cachegen.engines.hf_learning import token_features
 from cachegen.engines.hf_rope import rope_map
 from cachegen.engines.hf_tasks import first_tokens
+from cachegen.kvcache import KVCache
 
 TARGET_KL = 0.003
 STEPS = (4.5, 3.0, 2.0, 1.35, 0.9, 0.6, 0.4, 0.27, 0.18)
@@ -55,6 +56,7 @@ class Configuration:
         lag_ranks: text features of the token itself, of the one before, and so on.
         num_sinks: first tokens kept at eight bits.
         dead_zone: whether more than half a step becomes zero.
+        recent_tokens: last tokens kept at the finest step, in a chunk of their own.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Configuration:
     lag_ranks: tuple[int, ...] = ()
     num_sinks: int = 4
     dead_zone: bool = False
+    recent_tokens: int = 0
 
     def rounding(self) -> AbstractContextManager[object]:
         """Within it, coding rounds as this configuration wants."""
@@ -71,7 +74,8 @@ class Configuration:
 
 
 def path(num_layers: int) -> tuple[Configuration, ...]:
-    """From components of single planes to the whole codec, and what leaving out sinks does."""
+    """From components of single planes to the whole codec; then without sinks, and with recent
+    tokens kept fine."""
     start = Configuration("planes as cached", unrotate=False, metric="none")
     unrotated = replace(start, name="un-rotated keys", unrotate=True)
     joint = replace(unrotated, name="K and V of a layer", layers=1)
@@ -83,8 +87,9 @@ def path(num_layers: int) -> tuple[Configuration, ...]:
     lags = replace(token, name="text: two tokens before", lag_ranks=(128, 40, 40))
     dead_zone = replace(lags, name="dead zone", dead_zone=True)
     no_sinks = replace(dead_zone, name="no sinks", num_sinks=0)
+    recent = replace(no_sinks, name="last 64 tokens fine", recent_tokens=64)
     layout = (start, unrotated, joint, pairs, everything)
-    return (*layout, weights, metric, token, lags, dead_zone, no_sinks)
+    return (*layout, weights, metric, token, lags, dead_zone, no_sinks, recent)
 
 
 def configured_coders(
@@ -99,10 +104,31 @@ def configured_coders(
     profile = training.finish(lambda: samples, levels, default_level=levels[0].name)
     unbounded = tuple(replace(level, bound=_NO_BOUND) for level in profile.levels)
     profile = replace(profile, levels=unbounded)
+    coders = [profile_coder("transform", profile, level.name) for level in levels]
     return [
-        replace(profile_coder("transform", profile, level.name), method=configuration.name)
-        for level in levels
+        replace(_with_recent(coder, coders[-1], configuration), method=configuration.name)
+        for coder in coders
     ]
+
+
+def _with_recent(coder: Coder, finest: Coder, configuration: Configuration) -> Coder:
+    """A coder whose last tokens go through the finest one."""
+    count = configuration.recent_tokens
+    if not count:
+        return coder
+
+    def to_bytes(kv: KVCache, tokens: Tokens) -> bytes:
+        cut = kv.num_tokens - count
+        first = coder.encode(kv.slice(0, cut), tokens[:cut])
+        rest = finest.encode(kv.slice(cut, kv.num_tokens), tokens[cut:])
+        return len(first).to_bytes(4, "little") + first + rest
+
+    def from_bytes(data: bytes, tokens: Tokens) -> KVCache:
+        stop, cut = 4 + int.from_bytes(data[:4], "little"), len(tokens) - count
+        parts = [coder.decode(data[4:stop], tokens[:cut]), finest.decode(data[stop:], tokens[cut:])]
+        return KVCache.concat(parts)
+
+    return replace(coder, encode=to_bytes, decode=from_bytes)
 
 
 def _learn(
@@ -167,6 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--windows", type=int, default=12, help="in each domain")
     parser.add_argument("--contexts", type=int, default=60, help="to learn from")
+    parser.add_argument("--only", action="append", help="name of a configuration; repeatable")
     options = parser.parse_args()
     model, tokenizer = load_model(refmodel.weights_path())
     learned = learning_samples(
@@ -176,6 +203,8 @@ def main() -> None:
     found = domains(tokenizer, num_windows=options.windows, num_tasks=1, data=None)
     judges, run = evaluators(model, found.windows), int(time.time())
     for configuration in path(learned[0].kv.num_layers):
+        if options.only and configuration.name not in options.only:
+            continue
         coders = configured_coders(configuration, learned, rope_map(model), features)
         with configuration.rounding():
             rows = [row for every in measure_all(coders, judges) for row in every]

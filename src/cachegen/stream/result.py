@@ -75,7 +75,8 @@ class LoadResult:
         num_tokens: how many tokens.
         exact: whether they are bit for bit what a model computed, or recomputed on top of that.
         ttft_s: from the call to the result: the load's part of the time to first token.
-        size_bytes: bytes of chunks that came over the link, of use or not.
+        size_bytes: bytes of chunks that came over the link, of use or not; what was fetched for
+            another load at the same time counts too, manifests and profiles do not.
         chunks: what became of each token range, in order.
         decisions: everything that was decided, in the order of time.
         spans: the work, in the order of its beginnings.
