@@ -11,6 +11,7 @@ _WIDEST_GROUP = 4096
 _SHARE_OF_FEATURES = 1 / 3
 GUARD_COLUMNS = 16
 _BYTES = 2
+_SOLVING = 22  # n**3 each: two symmetric eigendecompositions with vectors (9), two products (2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Sizes:
         profile_bytes: about what the profile will take.
         learning_bytes: about what the moments take while learning.
         flops_per_token: multiplications and additions of gathering the moments.
+        solving_flops: the same of the eigenvectors and products that follow.
     """
 
     groups: tuple[tuple[int, ...], ...]
@@ -32,6 +34,7 @@ class Sizes:
     profile_bytes: int
     learning_bytes: int
     flops_per_token: int
+    solving_flops: int
 
     def describe(self) -> str:
         """One line for people."""
@@ -40,7 +43,8 @@ class Sizes:
             f"{len(self.groups)} groups of {layers[0]} layers, {self.most_coefficients} "
             f"coefficients each, {sum(self.lag_ranks)} features: profile about "
             f"{self.profile_bytes / 1e6:.1f} MB, moments {self.learning_bytes / 1e6:.0f} MB, "
-            f"{self.flops_per_token / 1e6:.0f} MFLOP per token of text"
+            f"{self.flops_per_token / 1e6:.0f} MFLOP per token of text, "
+            f"{self.solving_flops / 1e9:.1f} GFLOP to solve"
         )
 
 
@@ -118,4 +122,5 @@ def _plan(
         profile_bytes=fixed + 2 * _BYTES * sum(min(most, width) * width for width in widths),
         learning_bytes=8 * (rows**2 + rows * sum(widths) + 2 * sum(w**2 for w in widths)),
         flops_per_token=2 * (rows**2 + rows * sum(widths) + 2 * sum(w**2 for w in widths)),
+        solving_flops=_SOLVING * (rows**3 + sum(w**3 for w in widths)),
     )
