@@ -36,5 +36,8 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
 
 def test_help_names_every_limit() -> None:
     result = CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "200"})
-    for option in ("--max-object-mb", "--quota-mb", "--capacity-mb", "--drain-s", "--index"):
+    for option in (
+        *("--max-object-mb", "--quota-mb", "--capacity-mb", "--max-connections"),
+        *("--drain-s", "--index"),
+    ):
         assert option in result.output

@@ -10,11 +10,12 @@ import socket
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 import urllib3
 
-from cachegen.errors import StoreError
+from cachegen.errors import StoreError, StoreFull
 from cachegen.store import open_store, read
 
 MB = 10**6
@@ -56,6 +57,9 @@ def test_our_read_only_store_reads_it_too(server) -> None:
         ("PUT", "/healthz", b"x", 400, "other than healthz"),
         ("PUT", "/~/x", b"x", 400, "segments"),
         ("POST", "/~/lookup", b"[", 400, '{"keys": '),
+        ("POST", "/~/lookup", b"[" * 100_000, 400, '{"keys": '),
+        ("POST", "/~/lookup", b'{"keys": "' + b"\xff" + b'"}', 400, '{"keys": '),
+        ("POST", "/~/lookup", b'{"keys": [1]}', 400, '{"keys": '),
         ("POST", "/~/lookup", b'{"keys": ["../x"]}', 400, "segments"),
         ("POST", "/~/lookup", json.dumps({"keys": ["k"] * 5000}).encode(), 400, "4096"),
         ("GET", "/~/list?prefix=..", b"", 400, "segments"),
@@ -114,6 +118,44 @@ def test_an_object_that_is_replaced_while_it_is_sent(server) -> None:
             taken += piece
     assert set(taken) == set(b"1")
     assert read(client, "replaced") == b"2" * size_bytes
+
+
+def upload_head(server, path: str, size_bytes: int) -> bytes:
+    """What the server answers to a request for an upload before any byte of it."""
+    host, _, port = server.host.partition(":")
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        head = f"PUT {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {size_bytes}\r\n\r\n"
+        connection.sendall(head.encode())
+        return connection.recv(1000).partition(b"\r\n")[0]
+
+
+def test_an_upload_in_vain_is_refused_before_its_bytes_come(serve, tmp_path) -> None:
+    options = ("--quota-mb", 5, "--max-object-mb", 20)
+    with serve("--store", tmp_path, *options) as server:
+        server.client().put("there", bytes(3 * MB))
+        assert upload_head(server, "/there", 2 * MB) == b"HTTP/1.1 412 Precondition Failed"
+        assert upload_head(server, "/new", 3 * MB) == b"HTTP/1.1 507 Insufficient Storage"
+        assert upload_head(server, "/new", 21 * MB).startswith(b"HTTP/1.1 413 ")
+        with pytest.raises(StoreFull, match="quota"):
+            server.client().put("new", bytes(19 * MB))
+        assert server.client().put("there", bytes(19 * MB)) is False
+        assert server.client().put("new", bytes(2 * MB))
+
+
+def test_unfinished_uploads_have_limited_room(serve, tmp_path) -> None:
+    with serve("--store", tmp_path, "--max-object-mb", 2) as server, ExitStack() as stack:
+        host, _, port = server.host.partition(":")
+        for number in range(4):
+            connection = stack.enter_context(socket.create_connection((host, int(port))))
+            head = f"PUT /{number} HTTP/1.1\r\nHost: x\r\nContent-Length: {2 * MB}\r\n"
+            connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+            assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")
+        with pytest.raises(StoreError, match="too many uploads at once"):
+            server.client().put("k", b"1")
+        stack.close()
+        give_up_s = time.monotonic() + 5
+        while request(server, "PUT", "/k", body=b"1").status != 201:
+            assert time.monotonic() < give_up_s
 
 
 def test_many_at_once(server) -> None:

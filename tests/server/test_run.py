@@ -129,6 +129,15 @@ def test_capacity(serve, tmp_path: Path) -> None:
             client.get("child")
 
 
+@pytest.mark.parametrize("with_index", [False, True])
+def test_eviction_without_an_index_file_is_pointed_out(serve, tmp_path, with_index) -> None:
+    options = ["--store", tmp_path / "store", "--capacity-mb", 1]
+    options += ["--index", tmp_path / "index"] * with_index
+    with serve(*options, errors=tmp_path / "errors"):
+        said = (tmp_path / "errors").read_text()
+    assert ("a restart forgets" in said) is not with_index
+
+
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
     return trustme.CA()

@@ -70,6 +70,19 @@ def test_what_is_too_large_evicts_nothing(make_shelf: MakeShelf, store: Store) -
     assert list(store.list()) == ["a"]
 
 
+def test_what_is_admitted_can_be_put(make_shelf: MakeShelf, store: Store) -> None:
+    shelf = make_shelf(capacity_bytes=300)
+    shelf.put("t/a", bytes(100))
+    assert shelf.admits("t/a", 100, quota_bytes=300) is False
+    assert shelf.admits("t/b", 200, quota_bytes=300) is True
+    with pytest.raises(StoreFull, match="within the quota of 300"):
+        shelf.admits("t/b", 201, quota_bytes=300)
+    assert shelf.admits("u/b", 300) is True
+    with pytest.raises(StoreFull, match="at most 300 bytes, got 301"):
+        shelf.admits("u/b", 301)
+    assert list(store.list()) == ["t/a"]
+
+
 def test_an_object_that_is_there_evicts_nothing(make_shelf: MakeShelf, store: Store) -> None:
     shelf = make_shelf(capacity_bytes=300)
     for key in ("a", "b"):

@@ -71,6 +71,11 @@ def test_a_wrong_token_is_refused(shared, token: str, monkeypatch) -> None:
         assert "token-c" not in str(failure.value)
 
 
+def test_who_has_no_token_keeps_no_connection(shared) -> None:
+    answer = urllib3.request("GET", f"{shared[0].url}/k", retries=False)
+    assert (answer.status, answer.headers["Connection"]) == (401, "close")
+
+
 def test_the_token_may_come_from_the_environment(shared, monkeypatch) -> None:
     monkeypatch.setenv("CACHEGEN_TOKEN", "token-a")
     store = open_store(f"cachegen://{shared[0].host}")

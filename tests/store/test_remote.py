@@ -131,6 +131,15 @@ def test_an_upload_may_take_longer_than_one_wait() -> None:
         assert time.monotonic() - began_s > 0.5
 
 
+def test_an_answer_before_the_upload_s_end() -> None:
+    def refuse(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\n\r\n")
+        time.sleep(0.1)
+
+    with scripted(refuse) as host:
+        assert open_store(f"cachegen://{host}").put("k", bytes(20 << 20)) is False
+
+
 @pytest.mark.parametrize(
     ("status", "body", "kind", "reason"),
     [
@@ -140,6 +149,10 @@ def test_an_upload_may_take_longer_than_one_wait() -> None:
         (200, b'{"sizes": [1]}', StoreError, "another answer"),
         (200, b"[]", StoreError, "another answer"),
         (200, b"\xff", StoreError, "another answer"),
+        (200, b"[" * 100_000, StoreError, "another answer"),
+        (200, b'{"sizes": [1, "2"]}', StoreError, "another answer"),
+        (200, b'{"sizes": [1, -2]}', StoreError, "another answer"),
+        (500, b"[" * 100_000, StoreError, "status 500"),
     ],
 )
 def test_answers_to_a_lookup_that_are_none(status, body, kind, reason) -> None:
@@ -150,6 +163,26 @@ def test_answers_to_a_lookup_that_are_none(status, body, kind, reason) -> None:
 
     with scripted(say_it) as host, pytest.raises(kind, match=reason):
         open_store(f"cachegen://{host}").lookup(["a", "b"])
+
+
+@pytest.mark.parametrize("body", [b"a\n\xff\n", b"a\n../../b\n", b"a\n" + b"b" * 100_000])
+def test_answers_to_a_list_that_are_none(body: bytes) -> None:
+    def say_it(connection: socket.socket) -> None:
+        connection.sendall(HEAD % len(body) + body)
+
+    with scripted(say_it) as host:
+        keys = open_store(f"cachegen://{host}").list()
+        assert next(keys) == "a"
+        with pytest.raises(StoreError, match="list all keys: expected keys"):
+            next(keys)
+
+
+def test_a_refused_connection_is_no_timeout(open_client) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        host, port = closed.getsockname()
+    with pytest.raises(StoreError, match="get k") as failure:
+        read(open_client(f"{host}:{port}"), "k")
+    assert failure.type is StoreError
 
 
 def test_pages_of_the_server_are_no_keys() -> None:

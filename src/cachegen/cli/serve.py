@@ -26,17 +26,25 @@ def serve(
     ] = False,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM).")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Private key (PEM).")] = None,
-    max_object_mb: Annotated[float, typer.Option(help="Largest object.")] = 1024.0,
+    max_object_mb: Annotated[
+        float, typer.Option(help="Largest object; unfinished uploads may hold four of these.")
+    ] = 1024.0,
     quota_mb: Annotated[
-        float | None, typer.Option(help="What each tenant may store; default: any amount.")
+        float | None,
+        typer.Option(
+            help="What each tenant may store; default: any amount, with --capacity-mb at the "
+            "cost of the others' objects."
+        ),
     ] = None,
     capacity_mb: Annotated[
         float | None,
         typer.Option(help="What all may store; the least recently used make room."),
     ] = None,
     index: Annotated[
-        Path | None, typer.Option(help="File that keeps the order of use over restarts.")
+        Path | None,
+        typer.Option(help="File that keeps the order of eviction over restarts."),
     ] = None,
+    max_connections: Annotated[int, typer.Option(help="Connections at once, idle ones too.")] = 512,
     drain_s: Annotated[int, typer.Option(help="Time for running transfers after SIGTERM.")] = 30,
     access_log: Annotated[bool, typer.Option(help="One JSON line a request, on stderr.")] = False,
 ) -> None:
@@ -58,7 +66,7 @@ def serve(
         open_store(store),
         read_tenants(tokens, quota_bytes=quota_bytes) if tokens else anonymous(quota_bytes),
         address=Address(host, port, tls_cert, tls_key),
-        limits=Limits(int(max_object_mb * 1e6), _bytes(capacity_mb), drain_s),
+        limits=Limits(int(max_object_mb * 1e6), _bytes(capacity_mb), max_connections, drain_s),
         index_path=index,
         logs=access_log,
     )

@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import IO
@@ -22,7 +22,14 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from cachegen.errors import KeyNotFound
-from cachegen.server.bodies import IN_MEMORY_BYTES, check_size, make_spool, receive_body
+from cachegen.server.bodies import (
+    IN_MEMORY_BYTES,
+    Uploads,
+    check_size,
+    declared_size,
+    make_spool,
+    receive_body,
+)
 from cachegen.server.failures import FAILURES
 from cachegen.server.metrics import CONTENT_TYPE, Metrics
 from cachegen.server.observe import Observed
@@ -36,13 +43,15 @@ from cachegen.store.wire import LIST_PATH, LOOKUP_PATH, MAX_LOOKUP_KEYS, PARENT_
 _MAX_LOOKUP_BYTES = (MAX_KEY_LENGTH + 8) * MAX_LOOKUP_KEYS
 _KEYS_A_PIECE = 256
 _LARGE_PUTS = 2
+_LARGEST_AT_ONCE = 4
 
 
 def make_app(
     shelf: Shelf, tenants: Tenants, *, metrics: Metrics, max_object_bytes: int, logs: bool = False
 ) -> Observed:
     """The ASGI application."""
-    handlers = _Handlers(shelf, tenants, metrics, max_object_bytes)
+    uploads = Uploads(_LARGEST_AT_ONCE * max_object_bytes)
+    handlers = _Handlers(shelf, tenants, metrics, max_object_bytes, uploads)
     routes = [
         Route("/healthz", handlers.healthz),
         Route("/metrics", handlers.render_metrics),
@@ -63,6 +72,7 @@ class _Handlers:
     tenants: Tenants
     metrics: Metrics
     max_object_bytes: int
+    uploads: Uploads
     large_puts: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, _LARGE_PUTS))
 
     async def healthz(self, request: Request) -> Response:
@@ -89,7 +99,8 @@ class _Handlers:
         return Streamed(_object(self.shelf, key, request.headers.get("range")))
 
     async def put(self, request: Request) -> Response:
-        """Create an object: 201, or 412 where there is one."""
+        """Create an object: 201, or 412 where there is one. What is large and cannot be stored is
+        refused before its bytes come."""
         tenant, name = self._tenant(request), request.path_params["key"]
         if name in RESERVED:
             raise HTTPException(400, f"expected a key other than {', '.join(RESERVED)}")
@@ -100,13 +111,11 @@ class _Handlers:
             parent=None if parent is None else _full(tenant, parent),
             quota_bytes=tenant.quota_bytes,
         )
-        with make_spool() as spool:
-            size_bytes = await receive_body(request, spool, max_bytes=self.max_object_bytes)
-            if size_bytes <= IN_MEMORY_BYTES:
-                created = await run_in_threadpool(_put_spooled, put, spool)
-            else:
-                async with self.large_puts:
-                    created = await run_in_threadpool(_put_spooled, put, spool)
+        declared_bytes = declared_size(request, max_bytes=self.max_object_bytes)
+        admits = partial(self.shelf.admits, key, quota_bytes=tenant.quota_bytes)
+        if _is_large(declared_bytes) and not await run_in_threadpool(admits, declared_bytes or 0):
+            return Response(status_code=412)
+        created = await self._take(request, put, declared_bytes)
         return Response(status_code=201 if created else 412)
 
     async def delete(self, request: Request) -> Response:
@@ -129,10 +138,18 @@ class _Handlers:
         tenant, prefix = self._tenant(request), request.query_params.get("prefix", "")
         return Streamed(_listing(self.shelf, tenant, _full(tenant, prefix, empty=True)))
 
+    async def _take(self, request: Request, put: partial[bool], declared_bytes: int | None) -> bool:
+        max_bytes = self.max_object_bytes
+        held_bytes = max_bytes if declared_bytes is None else declared_bytes
+        with self.uploads.holding(held_bytes), make_spool() as spool:
+            size_bytes = await receive_body(request, spool, max_bytes=max_bytes)
+            async with self.large_puts if _is_large(size_bytes) else nullcontext():
+                return await run_in_threadpool(_put_spooled, put, spool)
+
     def _tenant(self, request: Request) -> Tenant:
         tenant = self.tenants.find(request.headers.get("authorization"))
         if tenant is None:
-            headers = {"WWW-Authenticate": 'Bearer realm="cachegen"'}
+            headers = {"WWW-Authenticate": 'Bearer realm="cachegen"', "Connection": "close"}
             raise HTTPException(401, "expected a valid token", headers=headers)
         request.scope["tenant"] = tenant.name
         return tenant
@@ -174,6 +191,10 @@ def _listing(shelf: Shelf, tenant: Tenant, prefix: str) -> Iterator[Content]:
     yield Content(200, {"content-type": "text/plain"}, pieces)
 
 
+def _is_large(size_bytes: int | None) -> bool:
+    return size_bytes is None or size_bytes > IN_MEMORY_BYTES
+
+
 def _put_spooled(put: partial[bool], spool: IO[bytes]) -> bool:
     spool.seek(0)
     return put(spool.read())
@@ -182,8 +203,9 @@ def _put_spooled(put: partial[bool], spool: IO[bytes]) -> bool:
 def _keys_in(body: bytes | bytearray) -> list[str]:
     try:
         keys = json.loads(body)["keys"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         keys = None
-    if not isinstance(keys, list) or len(keys) > MAX_LOOKUP_KEYS:
+    known = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    if not known or len(keys) > MAX_LOOKUP_KEYS:
         raise HTTPException(400, f'expected {{"keys": [...]}} with at most {MAX_LOOKUP_KEYS} keys')
-    return [str(key) for key in keys]
+    return list(keys)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO
 
 from starlette.concurrency import run_in_threadpool
@@ -19,6 +20,19 @@ IN_MEMORY_BYTES = 1 << 20
 _STALL_S = 300.0
 
 
+def declared_size(request: Request, *, max_bytes: int) -> int | None:
+    """The size of a request's body; None where it is told only in the end.
+
+    Raises:
+        HTTPException: it is larger than allowed (413).
+    """
+    declared = request.headers.get("content-length")
+    if declared is None:
+        return None
+    check_size(int(declared), max_bytes)
+    return int(declared)
+
+
 async def receive_body(request: Request, into: IO[bytes], *, max_bytes: int) -> int:
     """Take in a request's body; how many bytes it had.
 
@@ -26,7 +40,6 @@ async def receive_body(request: Request, into: IO[bytes], *, max_bytes: int) -> 
         HTTPException: it is larger than allowed (413), or it stalls (408).
         ClientDisconnect: it never ends.
     """
-    check_size(int(request.headers.get("content-length", "0")), max_bytes)
     size_bytes = 0
     pieces = request.stream()
     while True:
@@ -58,6 +71,28 @@ def check_size(size_bytes: int, max_bytes: int) -> None:
 def make_spool() -> tempfile.SpooledTemporaryFile[bytes]:
     """Where a body waits until it is whole: memory while it is small, then a nameless file."""
     return tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)
+
+
+class Uploads:
+    """Room for the bodies of all requests together, until they are stored."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._free_bytes = max_bytes
+
+    @contextmanager
+    def holding(self, size_bytes: int) -> Iterator[None]:
+        """Set room aside while the context lasts.
+
+        Raises:
+            HTTPException: others hold it (503).
+        """
+        if size_bytes > self._free_bytes:
+            raise HTTPException(503, "too many uploads at once: try again later")
+        self._free_bytes -= size_bytes
+        try:
+            yield
+        finally:
+            self._free_bytes += size_bytes
 
 
 class Sending:

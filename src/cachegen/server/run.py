@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 from dataclasses import dataclass
@@ -12,14 +13,20 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from cachegen.server.app import make_app
+from cachegen.server.connections import LimitedConnection
 from cachegen.server.index import Index
 from cachegen.server.metrics import Metrics
 from cachegen.server.shelf import Shelf
 from cachegen.server.tenants import Tenants
 from cachegen.store import Store
 
+_LOG = logging.getLogger("cachegen.server")
+_FORGETS = (
+    "without an index file a restart forgets the order of use, and which objects need which: "
+    "what is evicted then may be a part of contexts that stay"
+)
 _BACKLOG = 1024
-_KEEP_ALIVE_S = 75
+_KEEP_ALIVE_S = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +36,13 @@ class Limits:
     Attributes:
         max_object_bytes: the largest object.
         capacity_bytes: what all objects may take, then the least recently used are evicted.
+        max_connections: how many clients' connections at once, idle ones too.
         drain_s: how long transfers may go on after SIGTERM.
     """
 
     max_object_bytes: int = 1 << 30
     capacity_bytes: int | None = None
+    max_connections: int = 512
     drain_s: int = 30
 
 
@@ -74,10 +83,12 @@ def serve(
     )
     if limits.capacity_bytes is not None or tenants.have_quotas:
         shelf.scan()
+    if limits.capacity_bytes is not None and index_path is None:
+        _LOG.warning(_FORGETS)
     app = make_app(
         shelf, tenants, metrics=metrics, max_object_bytes=limits.max_object_bytes, logs=logs
     )
-    config = _config(app, address, drain_s=limits.drain_s)
+    config = _config(app, address, limits=limits)
     server = uvicorn.Server(config)
     _end_on_signals(server)
     with _listen(address) as listening:
@@ -86,9 +97,12 @@ def serve(
     index.close()
 
 
-def _config(app: ASGIApp, address: Address, *, drain_s: int) -> uvicorn.Config:
+def _config(app: ASGIApp, address: Address, *, limits: Limits) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
+        http=LimitedConnection,
+        ws="none",
+        limit_concurrency=limits.max_connections,
         ssl_certfile=address.tls_cert,
         ssl_keyfile=address.tls_key,
         lifespan="off",
@@ -97,7 +111,7 @@ def _config(app: ASGIApp, address: Address, *, drain_s: int) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=drain_s,
+        timeout_graceful_shutdown=limits.drain_s,
     )
     config.load()
     return config

@@ -99,6 +99,20 @@ class Shelf:
                 if close is not None:
                     close()
 
+    def admits(self, key: str, size_bytes: int, *, quota_bytes: int | None = None) -> bool:
+        """Whether `put` could create an object of this size now; False where there is one.
+
+        Raises:
+            StoreFull: it would exceed the quota or the capacity.
+            StoreError: the store fails.
+        """
+        if self.lookup([key]) != [None]:
+            return False
+        with self._room_lock:
+            self._check_quota(self.index.namespace_of(key), size_bytes, quota_bytes)
+            self._check_capacity(size_bytes)
+        return True
+
     def put(
         self,
         key: str,
@@ -172,17 +186,20 @@ class Shelf:
                 f"{quota_bytes}, got {size_bytes}"
             )
 
+    def _check_capacity(self, size_bytes: int) -> None:
+        if self.capacity_bytes is not None and size_bytes > self.capacity_bytes:
+            raise StoreFull(
+                f"expected an object of at most {self.capacity_bytes} bytes, got {size_bytes}"
+            )
+
     def _evict_for(self, size_bytes: int) -> None:
+        self._check_capacity(size_bytes)
         while self._missing(size_bytes) > 0:
             self._evict(self._victim(size_bytes))
 
     def _missing(self, size_bytes: int) -> int:
         if self.capacity_bytes is None:
             return 0
-        if size_bytes > self.capacity_bytes:
-            raise StoreFull(
-                f"expected an object of at most {self.capacity_bytes} bytes, got {size_bytes}"
-            )
         taken = self.index.stored_bytes() + self._reserved.total()
         return taken + size_bytes - self.capacity_bytes
 

@@ -13,10 +13,10 @@ from urllib.parse import urlencode
 
 import urllib3
 from urllib3.connection import HTTPConnection
-from urllib3.exceptions import HTTPError, ProtocolError, TimeoutError
+from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, TimeoutError
 
 from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreFull, StoreTimeout
-from cachegen.store.keys import check_key, check_range
+from cachegen.store.keys import MAX_KEY_LENGTH, check_key, check_range, is_key
 from cachegen.store.protocol import Buffer
 from cachegen.store.wire import LIST_PATH, LOOKUP_PATH, MAX_LOOKUP_KEYS, PARENT_HEADER, RESERVED
 
@@ -86,7 +86,7 @@ class RemoteStore:
         path = f"{LIST_PATH}?{urlencode({'prefix': prefix})}"
         response = self._ask("GET", path, doing, whole=False)
         self._check(response, doing, expected=(200,))
-        return _lines(_Body(response, self.url, doing))
+        return self._keys(_Body(response, self.url, doing), doing)
 
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
@@ -101,11 +101,18 @@ class RemoteStore:
         response = self._ask("POST", LOOKUP_PATH, doing, body=body, headers=headers)
         self._check(response, doing, expected=(200,))
         sizes = _field(response.data, "sizes")
-        if not isinstance(sizes, list) or len(sizes) != len(keys):
+        if not isinstance(sizes, list) or [_is_size(size) for size in sizes] != [True] * len(keys):
             raise StoreError(
                 f"{self.url}: cannot {doing}: expected their sizes, got another answer"
             )
         return sizes
+
+    def _keys(self, pieces: Iterator[Buffer], doing: str) -> Iterator[str]:
+        for line in _lines(pieces):
+            key = line.decode("ascii", errors="replace")
+            if not is_key(key):
+                raise StoreError(f"{self.url}: cannot {doing}: expected keys, got other bytes")
+            yield key
 
     def _path(self, key: str) -> str:
         if key in RESERVED:
@@ -197,9 +204,14 @@ def connect(
 
 @contextmanager
 def _translated(url: str, doing: str) -> Iterator[None]:
-    """Turn a failure of the connection into a StoreError that names the store and the deed."""
+    """Turn a failure of the connection into a StoreError that names the store and the deed.
+
+    To urllib3 a refused connection is a kind of timeout.
+    """
     try:
         yield
+    except NewConnectionError as error:
+        raise StoreError(f"{url}: cannot {doing}: {error}") from error
     except TimeoutError as error:
         raise StoreTimeout(f"{url}: cannot {doing}: no answer in time: {error}") from error
     except (HTTPError, OSError) as error:
@@ -212,16 +224,23 @@ def _slices(view: memoryview) -> Iterator[bytes]:
         yield bytes(view[start : start + _PIECE_BYTES])
 
 
-def _lines(pieces: Iterator[Buffer]) -> Iterator[str]:
+def _lines(pieces: Iterator[Buffer]) -> Iterator[bytes]:
+    """Lines of a body; of one that is longer than any key, a part."""
     rest = b""
     for piece in pieces:
         *lines, rest = (rest + bytes(piece)).split(b"\n")
-        yield from (line.decode() for line in lines)
+        yield from lines
+        if len(rest) > MAX_KEY_LENGTH:
+            yield rest
 
 
 def _field(body: bytes, name: str) -> object:
     """A field of a JSON object; None where the body is none."""
     try:
         return json.loads(body)[name]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _is_size(found: object) -> bool:
+    return found is None or (isinstance(found, int) and found >= 0)

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from cachegen.bitstream.format import MAX_BYTES
 from cachegen.bitstream.identity import LINK_TOKENS
-from cachegen.bitstream.manifest import EXACT_LEVELS, ChunkEntry, object_key
+from cachegen.bitstream.manifest import EXACT_LEVELS, ChunkEntry, object_key, profile_key
 from cachegen.codec.codec import resolve_level
 from cachegen.codec.levels import LOSSLESS, UNCALIBRATED_DEFAULT
 from cachegen.codec.profile import NO_PROFILE, Profile
@@ -42,6 +42,11 @@ class PlannedObject:
             profile_hash=self.profile_hash,
             level=self.level,
         )
+
+    @property
+    def profile_key(self) -> str | None:
+        """Where the profile is that its bytes depend on."""
+        return None if self.profile_hash == NO_PROFILE else profile_key(self.profile_hash)
 
 
 def plan_levels(

@@ -11,6 +11,7 @@ from cachegen.bitstream.manifest import (
     Manifest,
     manifest_key,
     read_manifest,
+    tokens_key,
 )
 from cachegen.errors import BitstreamError, KeyNotFound, StoreError
 from cachegen.store import Store, read
@@ -34,15 +35,16 @@ def read_stored_manifest(store: Store, context_id: bytes, *, fingerprint: bytes)
     return manifest
 
 
-def publish(store: Store, manifest: Manifest) -> Manifest:
-    """Store a manifest; objects that the one there names beyond it stay named.
+def publish(store: Store, manifest: Manifest, *, parent: str) -> Manifest:
+    """Store a manifest, of no use without ``parent``; objects that the one there names beyond it
+    stay named.
 
     Raises:
         StoreError: the store fails, or other writers keep getting in between.
     """
     key = manifest_key(manifest.context_id)
     for _ in range(_ATTEMPTS):
-        if store.put(key, manifest.to_bytes()):
+        if store.put(key, manifest.to_bytes(), parent=parent):
             return manifest
         stored = _stored(store, manifest)
         if stored is not None and _covers(stored, manifest):
@@ -50,6 +52,18 @@ def publish(store: Store, manifest: Manifest) -> Manifest:
         store.delete(key)
         manifest = manifest if stored is None else _merge(manifest, stored)
     raise StoreError(f"{key}: other writers changed it {_ATTEMPTS} times; try again")
+
+
+def smallest_key(chunk: ChunkEntry) -> str:
+    """The object of a chunk that takes the least room: kept as long as the context is found."""
+    return min(chunk.objects, key=lambda stored: stored.size_bytes).key
+
+
+def manifest_parent(manifest: Manifest, whole: Manifest) -> str:
+    """The token ids where a reader needs those of the last chunk, else that chunk."""
+    last = manifest.chunks[-1]
+    ends_here = last == whole.chunks[-1]
+    return tokens_key(whole.context_id) if ends_here else smallest_key(last)
 
 
 def prefixes_to_publish(whole: Manifest, *, first_new: int, ids: Ids) -> list[Manifest]:

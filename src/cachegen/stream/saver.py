@@ -25,7 +25,13 @@ from cachegen.store import Store
 from cachegen.stream.lineage import Ids, Lineage
 from cachegen.stream.objects import adopt, check_digest, open_chunk, put_or_adopt
 from cachegen.stream.plan import PlannedObject, plan_chunks, plan_levels
-from cachegen.stream.publish import prefixes_to_publish, publish, read_stored_manifest
+from cachegen.stream.publish import (
+    manifest_parent,
+    prefixes_to_publish,
+    publish,
+    read_stored_manifest,
+    smallest_key,
+)
 
 
 def save(
@@ -80,14 +86,17 @@ def save(
     chunks = plan_chunks(kv, ids, chunk_tokens=chunk_tokens)
     prefix = _stored_prefix(store, known[: kv.start], lineage) if kv.start else ()
     planned = [PlannedObject(chunk, *level) for chunk in chunks for level in wanted.items()]
+    if profile is not None:
+        _store_companion(store, profile_key(profile.hash), profile.file_bytes)
     stored = _store_objects(job, planned, prefix, progress)
     filled = (replace(c, objects=tuple(next(stored) for _ in wanted)) for c in chunks)
     whole = Manifest(ids.of(kv.stop), fingerprint, kv.stop, exact, (*prefix, *filled))
-    _store_companions(job, whole, known.tobytes())
-    if not kv.is_complete:
-        return publish(store, whole)
-    parts = prefixes_to_publish(whole, first_new=len(prefix), ids=ids)
-    return [publish(store, part) for part in parts][-1]
+    key = tokens_key(whole.context_id)
+    _store_companion(store, key, known.tobytes(), parent=smallest_key(whole.chunks[-1]))
+    parts = [whole]
+    if kv.is_complete:
+        parts = prefixes_to_publish(whole, first_new=len(prefix), ids=ids)
+    return [publish(store, part, parent=manifest_parent(part, whole)) for part in parts][-1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,20 +152,21 @@ def _store_objects(
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[StoredObject]:
     """What there is in the end of each planned object, in order."""
-    parents = {stored.level: stored.key for stored in (prefix[-1].objects if prefix else ())}
+    before = prefix[-1].objects if prefix else ()
+    parents = {(stored.level, stored.profile_hash): stored.key for stored in before}
     sizes = job.store.lookup([item.key for item in planned])
     for number, (item, size_bytes) in enumerate(zip(planned, sizes, strict=True), 1):
-        data = _store_object(job, item, is_there=size_bytes is not None, parents=parents)
-        parents[item.level] = item.key
+        chain = (item.level, item.profile_hash)
+        parent = parents.get(chain, item.profile_key)
+        data = _store_object(job, item, is_there=size_bytes is not None, parent=parent)
+        parents[chain] = item.key
         if progress is not None:
             progress(number, len(planned))
         digest = hashlib.sha256(data).digest()
         yield StoredObject(item.level, item.key, len(data), digest, item.profile_hash)
 
 
-def _store_object(
-    job: _Job, item: PlannedObject, *, is_there: bool, parents: dict[str, str]
-) -> bytes:
+def _store_object(job: _Job, item: PlannedObject, *, is_there: bool, parent: str | None) -> bytes:
     tokens = job.tokens[item.chunk.start : item.chunk.stop]
 
     def check(data: bytes) -> None:
@@ -168,7 +178,7 @@ def _store_object(
     if found is not None:
         return found
     data = _encode(job, item, tokens)
-    return put_or_adopt(job.store, item.key, data, check=check, parent=parents.get(item.level))
+    return put_or_adopt(job.store, item.key, data, check=check, parent=parent)
 
 
 def _encode(job: _Job, item: PlannedObject, tokens: list[int]) -> bytes:
@@ -184,19 +194,11 @@ def _encode(job: _Job, item: PlannedObject, tokens: list[int]) -> bytes:
     )
 
 
-def _store_companions(job: _Job, manifest: Manifest, tokens: bytes) -> None:
-    """What a reader of the manifest may need besides the chunks: token ids and the profile."""
-    companions = {tokens_key(manifest.context_id): tokens}
-    if job.profile is not None:
-        companions[profile_key(job.profile.hash)] = job.profile.file_bytes
-    for key, data in companions.items():
-        _store_companion(job.store, key, data)
-
-
-def _store_companion(store: Store, key: str, data: bytes) -> None:
+def _store_companion(store: Store, key: str, data: bytes, *, parent: str | None = None) -> None:
+    """Store what a reader may need besides the chunks: token ids, or the profile."""
     expected = hashlib.sha256(data).digest()
 
     def check(found: bytes) -> None:
         check_digest(hashlib.sha256(found).digest(), expected, field=key)
 
-    put_or_adopt(store, key, data, check=check)
+    put_or_adopt(store, key, data, check=check, parent=parent)
