@@ -42,6 +42,8 @@ REACHED_PERCENT = 75
 COMPANIONS = (b"contexts/", b"profiles/", b"tokens/")
 COMPANION_SHARE, COMPANION_BYTES = 0.3, 3000
 STATUSES = (500, 502, 503, 504)
+WITHOUT_MODEL_SHARE, PAIR_SHARE, STALLED_PAIR_SHARE = 0.25, 0.1, 0.5
+LATER_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,19 @@ class Method:
     level: str | None = None
     controller: Controller | None = None
     slo_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """Who else there is.
+
+    Attributes:
+        has_model: whether chunks can be recomputed.
+        starts_s: when each load of the context begins; two of them share their downloads.
+    """
+
+    has_model: bool
+    starts_s: tuple[float, ...] = (0.0,)
 
 
 def plan(loads: int, seed: int) -> list[str]:
@@ -72,6 +87,14 @@ def draw_method(rng: random.Random) -> Method:
         return Method()
     slo_s = rng.uniform(0.02, 0.5)
     return Method(slo_s=slo_s, controller=Algorithm1() if kind == "algorithm1" else None)
+
+
+def draw_company(rng: random.Random, fault: str) -> Company:
+    """Every second stall strikes two loads at once: each must get away from what it shares."""
+    has_model = rng.random() >= WITHOUT_MODEL_SHARE
+    share = STALLED_PAIR_SHARE if fault == "stall" else PAIR_SHARE
+    is_pair = rng.random() < share
+    return Company(has_model, (0.0, rng.uniform(0.0, LATER_S)) if is_pair else (0.0,))
 
 
 def faults_of(

@@ -15,6 +15,7 @@ FINGERPRINT = hashlib.sha256(b"cachegen fault model").digest()
 NUM_LAYERS, HEADS, DIM = 4, 2, 16
 BLOCK_TOKENS = 64
 SECONDS_PER_TOKEN = 1e-4
+PRIME, SPREAD = 65521, 40503
 
 
 class CausalModel:
@@ -32,27 +33,22 @@ class CausalModel:
     def compute(self, tokens: Sequence[int], *, past: KVCache | None) -> KVCache:
         """Deterministic to the bit; on another past, if only by a bit, everything is different."""
         start = 0 if past is None else past.num_tokens
-        edge = torch.zeros(()) if past is None else _trace(past)
+        trace = 0 if past is None else _trace(torch.stack(_planes(past)), first=0)
         blocks = []
         for first in range(0, len(tokens), BLOCK_TOKENS):
-            block = _block(torch.tensor(tokens[first : first + BLOCK_TOKENS]), edge)
-            edge = _checksum(block[:, :, -1])
+            block = _block(torch.tensor(tokens[first : first + BLOCK_TOKENS]), _angle(trace))
+            trace = (trace + _trace(block, first=start + first)) % PRIME
             blocks.append(block)
         planes = torch.cat(blocks, dim=2)
         return KVCache(tuple(planes[0::2]), tuple(planes[1::2]), len(tokens), start=start)
 
 
-def _block(tokens: torch.Tensor, edge: torch.Tensor) -> torch.Tensor:
-    """(2 x layers, heads, tokens, dim) of one block, after a past with this edge."""
+def _block(tokens: torch.Tensor, angle: float) -> torch.Tensor:
+    """(2 x layers, heads, tokens, dim) of one block, after a past with this angle."""
     state = torch.cumsum((tokens * 7919 + 13) % 9973, 0) % 9973
     waves = torch.linspace(0.1, 3.0, 2 * NUM_LAYERS * HEADS * DIM)
-    values = torch.sin(state[:, None] * waves + edge).bfloat16()
+    values = torch.sin(state[:, None] * waves + angle).bfloat16()
     return values.reshape(len(tokens), 2 * NUM_LAYERS, HEADS, DIM).permute(1, 2, 0, 3)
-
-
-def _trace(past: KVCache) -> torch.Tensor:
-    """What the next block sees of the past: its last token, as the blocks before it do."""
-    return _checksum(torch.stack([plane[:, -1] for plane in _planes(past)]))
 
 
 def _planes(kv: KVCache) -> list[torch.Tensor]:
@@ -60,8 +56,19 @@ def _planes(kv: KVCache) -> list[torch.Tensor]:
     return [plane for layer in zip(kv.keys, kv.values, strict=True) for plane in layer]
 
 
-def _checksum(token: torch.Tensor) -> torch.Tensor:
-    """An angle out of all bits of (2 x layers, heads, dim)."""
-    bits = token.contiguous().view(torch.int16).flatten().to(torch.int64)
-    weights = torch.arange(1, len(bits) + 1)
-    return (bits * weights).sum() % 65521 / 65521 * 2 * math.pi
+def _trace(values: torch.Tensor, *, first: int) -> int:
+    """A checksum of (2 x layers, heads, tokens, dim) from token ``first`` on.
+
+    Those of adjacent ranges add up to that of both. Every bit counts, by a weight of its value and
+    one of its token that are no multiples of the modulus, a prime.
+    """
+    bits = values.contiguous().view(torch.int16).to(torch.int64)
+    by_token = bits.permute(2, 0, 1, 3).flatten(1)
+    weighted = (by_token * torch.arange(1, by_token.shape[1] + 1)).sum(1) % PRIME
+    positions = torch.arange(first + 1, first + 1 + len(weighted))
+    return int((weighted * positions).sum()) % PRIME
+
+
+def _angle(trace: int) -> float:
+    """Far apart for traces that are close together."""
+    return trace * SPREAD % PRIME / PRIME * 2 * math.pi

@@ -10,7 +10,7 @@ SHOWN = {
     "raw": ("raw bf16", "#b58900"),
     "int8": ("8-bit", "#cb4b16"),
     "high": ("CacheGen, default level", "#268bd2"),
-    "algorithm1": ("Algorithm 1, deadline 0.5 s", "#6c71c4"),
+    "algorithm1": ("Algorithm 1, deadline 0.3 s", "#6c71c4"),
     "min_ttft": ("CacheGen, adaptive", "#2aa198"),
 }
 

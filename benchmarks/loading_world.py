@@ -75,7 +75,7 @@ def opened_world(*, data: Path | None = None) -> Iterator[World]:
     with tempfile.TemporaryDirectory() as folder, open_link(None) as link:
         print(f"link: {link.kind} ({link.reason})", file=sys.stderr)
         port = _serve(link, Path(folder))
-        measure_prefill(model, tokens, lengths=(256, 1024, 3072))
+        measure_prefill(model, tokens, lengths=(256, 1024, 2048))
         yield World(
             model=model,
             profile=read_profile(refmodel.profile_path()),
@@ -86,11 +86,20 @@ def opened_world(*, data: Path | None = None) -> Iterator[World]:
         )
 
 
-def store_context(world: World, *, num_tokens: int, chunk_tokens: int, first: int = 0) -> Context:
-    """Prefill a context, store it at every level, and measure what prefilling takes.
+def store_context(
+    world: World,
+    *,
+    num_tokens: int,
+    chunk_tokens: int,
+    first: int = 0,
+    least_level: str | None = None,
+) -> Context:
+    """Prefill a context and store it, at every level from the least one wanted on.
 
     ``first`` tokens of the text are left out.
     """
+    ladder = [level.name for level in world.profile.levels]
+    least = 0 if least_level is None else ladder.index(least_level)
     text = world.tokens[first:]
     tokens = text[:num_tokens]
     kv = capture(world.model, tokens)
@@ -99,7 +108,7 @@ def store_context(world: World, *, num_tokens: int, chunk_tokens: int, first: in
         tokens=tokens,
         store=world.remote,
         profile=world.profile,
-        levels=[level.name for level in world.profile.levels + FIXED_LEVELS],
+        levels=[*ladder[least:], *(level.name for level in FIXED_LEVELS)],
         chunk_tokens=chunk_tokens,
         fingerprint=fingerprint(world.model),
     )

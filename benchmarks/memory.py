@@ -1,6 +1,6 @@
 """Peak memory of loading a large cache: more than the cache itself by how much?
 
-.venv/bin/python benchmarks/memory.py [--gib 1.0] [--level high] [--json]
+.venv/bin/python benchmarks/memory.py [--gib 1.0] [--level high] [--chunk-tokens 1536] [--json]
 
 A synthetic cache of an 8 B model's geometry (no model) is stored chunk by chunk; a fresh process
 loads it and reports its peak resident memory above what it had before the load.
@@ -20,7 +20,6 @@ from record import append
 
 NUM_LAYERS, HEADS, DIM = 32, 8, 128
 BYTES_PER_TOKEN = 2 * NUM_LAYERS * HEADS * DIM * 2
-CHUNK_TOKENS = 512
 FINGERPRINT = bytes(range(32))
 LOADER = "--load"
 
@@ -32,18 +31,19 @@ def main() -> None:
     arguments = _arguments()
     num_tokens = int(arguments.gib * 2**30 / BYTES_PER_TOKEN)
     with tempfile.TemporaryDirectory() as folder:
-        store_synthetic(folder, num_tokens, arguments.level)
+        store_synthetic(folder, num_tokens, arguments.level, arguments.chunk_tokens)
         command = [sys.executable, __file__, LOADER, folder, str(num_tokens)]
         environment = {**os.environ, "CACHEGEN_CACHE_DIR": folder}
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    result = json.loads(done.stdout) | {"level": arguments.level, "chunk_tokens": CHUNK_TOKENS}
+    asked = {"level": arguments.level, "chunk_tokens": arguments.chunk_tokens}
+    result = json.loads(done.stdout) | asked
     append("memory", [result])
     print(
         json.dumps(result) if arguments.json else "\n".join(f"{k}: {v}" for k, v in result.items())
     )
 
 
-def store_synthetic(folder: str, num_tokens: int, level: str) -> None:
+def store_synthetic(folder: str, num_tokens: int, level: str, chunk_tokens: int) -> None:
     """Smooth noise, one chunk at a time, so that this needs little memory itself."""
     import torch
 
@@ -52,9 +52,9 @@ def store_synthetic(folder: str, num_tokens: int, level: str) -> None:
     from cachegen.stream import save
 
     store = open_store(folder)
-    planes = _planes(min(CHUNK_TOKENS, num_tokens))
-    for start in range(0, num_tokens, CHUNK_TOKENS):
-        stop = min(start + CHUNK_TOKENS, num_tokens)
+    planes = _planes(min(chunk_tokens, num_tokens))
+    for start in range(0, num_tokens, chunk_tokens):
+        stop = min(start + chunk_tokens, num_tokens)
         shift = 1 + start / num_tokens
         parts = [(shift * plane[:, : stop - start]).to(torch.bfloat16) for plane in planes]
         kv = KVCache(tuple(parts[0::2]), tuple(parts[1::2]), stop - start, start=start)
@@ -63,7 +63,7 @@ def store_synthetic(folder: str, num_tokens: int, level: str) -> None:
             tokens=list(range(stop)),
             store=store,
             levels=[level],
-            chunk_tokens=CHUNK_TOKENS,
+            chunk_tokens=chunk_tokens,
             fingerprint=FINGERPRINT,
         )
 
@@ -112,6 +112,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gib", type=float, default=1.0, help="size of the decoded cache")
     parser.add_argument("--level", default="high", help="level it is stored at")
+    parser.add_argument("--chunk-tokens", type=int, default=1536, help="that of `save`")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args()
 

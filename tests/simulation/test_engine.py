@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import pytest
@@ -13,6 +13,7 @@ from cachegen.stream.controller import Decision, LoadState, Option
 from cachegen.stream.costs import Costs, DecodeCost, PrefillCost
 from cachegen.stream.fixed import Fixed
 from cachegen.stream.min_ttft import MinTTFT
+from cachegen.stream.schedule import chunks_left
 
 MBIT_8 = constant(8.0)  # a million bytes a second
 
@@ -181,6 +182,92 @@ def test_a_load_that_comes_later_waits_for_the_model(request_for, in_order):
     first, second = simulate_many(requests, trace=MBIT_8)
     assert first.ttft_s == pytest.approx(0.7, abs=0.01)  # turns, one chunk each
     assert second.ttft_s == pytest.approx(0.75, abs=0.01)
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """Chooses as another controller does, and notes each state's shares."""
+
+    inner: object
+    shares: list[tuple[int, int]]
+
+    def choose(self, state, resource):
+        self.shares.append((state.model_share, state.decoder_share))
+        return self.inner.choose(state, resource)
+
+    def reconsider(self, state):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Eager:
+    """Fetches raw from the back, and recomputes whatever is at the front."""
+
+    def choose(self, state, resource):
+        left = chunks_left(state)
+        if resource == "model":
+            return Decision.recompute(state.front, "by choice")
+        return Decision.fetch(left[-1], "raw", "by choice") if left else None
+
+    def reconsider(self, state):
+        return None
+
+
+def test_by_choice_a_load_uses_only_a_model_that_is_free(request_for, in_order):
+    costs = Costs(PrefillCost(0.0, 0.01))
+    requests = [
+        request_for(in_order("raw", recomputed=1), costs=costs),
+        request_for(Eager(), costs=costs, arrival_s=0.02),
+    ]
+    first, second = simulate_many(requests, trace=MBIT_8)
+    assert first.levels == ("text", "raw", "raw", "raw")
+    assert second.levels == ("raw",) * 4
+    assert second.ttft_s < first.ttft_s
+
+
+def test_who_has_just_used_the_model_decides_first(request_for, context):
+    slow = tuple(replace(chunk, options=(Option("raw", 10**6, 0),)) for chunk in context.chunks)
+    requests = [request_for(Eager(), arrival_s=at, context=Context(slow, 0)) for at in (0.01, 0.0)]
+    begins_s = [
+        [timed.at_s for timed in load.decisions if timed.decision.action == "recompute"]
+        for load in simulate_many(requests, trace=MBIT_8)
+    ]
+    assert begins_s[1] == pytest.approx([0.0, 0.1, 0.2])
+    assert begins_s[0] == pytest.approx([0.29, 0.39, 0.49])
+
+
+def test_a_transfer_is_not_given_up_for_a_model_that_is_busy(request_for, in_order):
+    requests = [
+        request_for(in_order("raw", recomputed=1), costs=Costs(PrefillCost(0.0, 0.01))),
+        request_for(GivesUp(Decision.recompute(0, "sooner")), arrival_s=0.001),
+    ]
+    _, load = simulate_many(requests, trace=MBIT_8, tick_s=0.001)
+    assert (load.levels, load.abandoned_bytes) == (("raw",) * 4, 0)
+
+
+def test_loads_know_how_many_there_are(request_for, in_order):
+    alone, early, late = [], [], []
+    simulate(request_for(Watching(in_order("raw"), alone)), trace=MBIT_8)
+    assert {model for model, _ in alone} == {1}
+    requests = [
+        request_for(Watching(in_order("raw"), early)),
+        request_for(Watching(in_order("raw"), late), arrival_s=0.01),
+    ]
+    simulate_many(requests, trace=MBIT_8)
+    assert early[0][0] == 1
+    assert late[0][0] == 2
+
+
+def test_loads_know_who_else_waits_for_the_decoder(request_for, in_order):
+    shares = []
+    costs = Costs(None, {"low": DecodeCost(0.05)})
+    requests = [
+        request_for(in_order("low"), costs=costs),
+        request_for(Watching(in_order("low"), shares), costs=costs, arrival_s=0.01),
+    ]
+    simulate_many(requests, trace=MBIT_8)
+    assert shares[0][1] == 3
+    assert shares[-1][1] == 1
 
 
 def test_results_are_in_the_order_of_the_requests(request_for, in_order):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from cachegen.simulation.loading import Loading, Machine
 from cachegen.simulation.pipe import Pipe
@@ -45,6 +45,9 @@ def simulate_many(
     tick_s: float = TICK_S,
 ) -> list[SimulatedLoad]:
     """Loads that share the link equally, and model and decoder in turns.
+
+    As in the loader, a load uses the model by choice only while it is free; it queues for it where
+    a chunk can be had in no other way. Who has just used it decides before the others.
 
     Args:
         requests: the loads; each has one transfer at a time.
@@ -95,9 +98,9 @@ class World:
             complete = pipe.advance(began_s, self._now_s)
             for flow in complete:
                 flow.owner.fetched(self._now_s)
-            news = (bool(complete), self._finish_jobs(), self._begin_loads())
-            if any(news) or self._now_s >= self._look_s:
-                self._drive()
+            served = self._finish_jobs()
+            if self._begin_loads() or complete or served or self._now_s >= self._look_s:
+                self._drive(served)
         return [self._results[index] for index in range(len(self._requests))]
 
     def _next_s(self) -> float:
@@ -112,9 +115,10 @@ class World:
             raise ValueError(f"a load does not end within {LIMIT_S:g} s: its controller waits")
         return soonest
 
-    def _drive(self) -> None:
-        for index, load in list(self._active.items()):
-            load.drive(self._now_s)
+    def _drive(self, first: Collection[Loading]) -> None:
+        """Let all loads decide, those first of which a job has just ended."""
+        for index, load in sorted(self._active.items(), key=lambda item: item[1] not in first):
+            load.drive(self._now_s, num_loads=len(self._active))
             if load.state.is_done:
                 self._results[index] = load.result(self._now_s)
                 del self._active[index]
@@ -127,12 +131,13 @@ class World:
             self._active[index] = Loading(self._requests[index], self._machine)
         return len(self._coming) < num_coming
 
-    def _finish_jobs(self) -> bool:
-        found = False
+    def _finish_jobs(self) -> list[Loading]:
+        """End the jobs that are due; the loads whose they were."""
+        served = []
         while (job := self._machine.decoder.finished(self._now_s)) is not None:
             job.owner.decoded(job.chunk)
-            found = True
+            served.append(job.owner)
         while (job := self._machine.model.finished(self._now_s)) is not None:
             job.owner.recomputed(job.chunk)
-            found = True
-        return found
+            served.append(job.owner)
+        return served

@@ -45,13 +45,15 @@ class Loading:
         self._fetch_s = self._decode_s = self._recompute_s = 0.0
         self._decisions: list[TimedDecision] = []
 
-    def drive(self, now_s: float) -> None:
+    def drive(self, now_s: float, *, num_loads: int) -> None:
         """Let the controller decide about the transfer under way, and about all that is idle.
+
+        ``num_loads`` are under way, this one included.
 
         Raises:
             ValueError: a decision that cannot be carried out, or a chunk that nothing can give.
         """
-        self._look(now_s)
+        self._look(now_s, num_loads)
         self._reconsider(now_s)
         self._use_link(now_s)
         self._use_model(now_s)
@@ -94,7 +96,7 @@ class Loading:
             decisions=tuple(self._decisions),
         )
 
-    def _look(self, now_s: float) -> None:
+    def _look(self, now_s: float, num_loads: int) -> None:
         state, machine = self.state, self._machine
         state.now_s = now_s - self.request.arrival_s
         if state.transfer is not None and self._flow is not None:
@@ -103,7 +105,8 @@ class Loading:
         active = state.transfer is not None
         estimate = machine.pipe.estimate.share(now_s, active=active)
         state.bytes_per_s, state.low_bytes_per_s = estimate
-        state.model_share = len(machine.model) + (state.recompute_began_s is None)
+        state.model_share = num_loads
+        state.decoder_share = 1 + len(machine.decoder) - self._undecoded
         began_s = machine.decoder.began_s(self)
         state.decode_began_s = None if began_s is None else began_s - self.request.arrival_s
 
@@ -111,9 +114,10 @@ class Loading:
         if self.state.transfer is None:
             return
         decision = self.request.controller.reconsider(self.state)
-        if decision is not None:
-            self._abandon(now_s)
-            self._carry_out(decision, now_s)
+        if decision is None or (decision.action == "recompute" and self._machine.model):
+            return
+        self._abandon(now_s)
+        self._carry_out(decision, now_s)
 
     def _use_link(self, now_s: float) -> None:
         if self.state.transfer is not None or self._undecoded >= MAX_UNDECODED:
@@ -123,15 +127,15 @@ class Loading:
             self._carry_out(decision, now_s)
 
     def _use_model(self, now_s: float) -> None:
-        state = self.state
-        if not state.can_recompute or state.recompute_began_s is not None or not self._front_waits:
+        """By choice only a model that is free is used; nobody queues for it."""
+        if not self.state.can_recompute or self._machine.model or not self._front_waits:
             return
-        decision = self.request.controller.choose(state, "model")
-        if decision is not None:
+        decision = self.request.controller.choose(self.state, "model")
+        if decision is not None and decision.action == "recompute":
             self._carry_out(decision, now_s)
 
     def _insist(self, now_s: float) -> None:
-        """Nobody may wait for nothing: the chunk at the front is had somehow."""
+        """Nobody may wait for nothing: the chunk at the front is had, if from a busy model."""
         state = self.state
         if not self._front_waits:
             return

@@ -101,7 +101,7 @@ def load(
     lineage = Lineage(fingerprint, salt, extra, exact=exact)
     ask = partial(look_up, asked, lineage, store=store, profiles=profiles)
     try:
-        patience_s = _patience_s(link, stall_s, slo_s if recompute else None)
+        patience_s = _patience_s(link, stall_s, slo_s) if recompute else 2 * stall_s
         found = found_in(_answer(ask, link, patience_s, cancel), profiles, level)
     except StoreError as error:
         if recompute is None:
@@ -138,8 +138,8 @@ def load(
 
 
 def _patience_s(link: Link, stall_s: float, slo_s: float | None) -> float:
-    """How long to wait for the lookup: less where a deadline presses and a model could begin
-    instead, or where the store was silent a moment ago."""
+    """How long to wait for the lookup where a model could begin instead: less where a deadline
+    presses, or where the store was silent a moment ago."""
     patience_s = 2 * stall_s
     if slo_s is not None:
         patience_s = min(patience_s, slo_s / 2)
