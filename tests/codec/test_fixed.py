@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from cachegen.codec.codec import decode_chunk, encode_chunk
-from cachegen.codec.fixed import decode_packed, decode_raw
 from cachegen.errors import BitstreamError
 from cachegen.kvcache import KVCache
 
@@ -76,11 +75,11 @@ def test_scales_that_no_encoder_writes_are_refused(make_cache, bits):
     chunk = encode_chunk(make_cache("gqa", 6), level="packed")
     chunk.arrays["scales"][3] = bits
     with pytest.raises(BitstreamError, match="scales"):
-        decode_packed(chunk)
+        decode_chunk(chunk)
 
 
 def test_arrays_of_another_type_are_refused(make_cache):
     chunk = encode_chunk(make_cache("gqa", 6), level="raw")
     arrays = {"rows": chunk.arrays["rows"].astype(np.float32)}
     with pytest.raises(BitstreamError, match="uint8"):
-        decode_raw(replace(chunk, arrays=arrays))
+        decode_chunk(replace(chunk, arrays=arrays))

@@ -18,6 +18,7 @@ from cachegen.codec.levels import (
     EncodingLevel,
     find_level,
 )
+from cachegen.codec.matrix import Planes
 from cachegen.codec.model import CodingModel, model_from_arrays, model_to_arrays, take
 from cachegen.codec.profile import NO_PROFILE, Profile
 from cachegen.codec.rope import RopeMap
@@ -91,6 +92,7 @@ def decode_chunk(
     profile: Profile | None = None,
     tokens: Sequence[int] | np.ndarray | None = None,
     threads: int = 2,
+    out: KVCache | None = None,
 ) -> KVCache:
     """The cache of a chunk.
 
@@ -99,27 +101,28 @@ def decode_chunk(
         profile: the one it was coded with; chunks that carry their own statistics need none.
         tokens: the chunk's own tokens, which `transform` needs.
         threads: worker threads.
+        out: a cache on the CPU to fill and return, in place of a new one; after an error it holds
+            anything.
 
     Raises:
-        ValueError: tokens are needed and missing.
+        ValueError: tokens are needed and missing; ``out`` is of another shape.
         BitstreamError: arrays that do not fit together or do not decode.
         ProfileMismatch: the chunk needs another profile than the one given.
         TokensMismatch: the chunk was coded for other tokens.
     """
     check_profile(chunk, profile)
-    if chunk.codec == "raw":
-        return fixed.decode_raw(chunk)
-    if chunk.codec == "packed":
-        return fixed.decode_packed(chunk)
-    if chunk.codec == "lossless":
-        return lossless.decode(chunk, threads=threads)
+    if out is not None:
+        _check_room(out, chunk)
     if chunk.codec == "transform":
         rung = _rung_of(chunk, profile)
-        return transform.decode(chunk, _needed(tokens), rung, threads=threads)
-    model = _model_of(chunk, profile)
+        return _copied(transform.decode(chunk, _needed(tokens), rung, threads=threads), out)
     if chunk.codec == "paper":
-        return paper.decode(chunk, model, threads=threads)
-    return plain.decode(chunk, model, threads=threads)
+        return _copied(paper.decode(chunk, _model_of(chunk, profile), threads=threads), out)
+    if out is None:
+        planes = matrix.empty_planes(chunk.geometry, chunk.tokens_held)
+        out = KVCache(tuple(planes[::2]), tuple(planes[1::2]), chunk.num_tokens, chunk.start)
+    _fill(list(out.planes()), chunk, profile, threads)
+    return out
 
 
 def check_profile(chunk: EncodedChunk, profile: Profile | None) -> None:
@@ -159,6 +162,35 @@ def check_model(profile: Profile, fingerprint: bytes) -> None:
 def _check_number(tokens: Sequence[int] | np.ndarray | None, num_tokens: int) -> None:
     if tokens is not None and len(tokens) != num_tokens:
         raise ValueError(f"expected the {num_tokens} tokens of the cache, got {len(tokens)}")
+
+
+def _fill(planes: Planes, chunk: EncodedChunk, profile: Profile | None, threads: int) -> None:
+    if chunk.codec == "raw":
+        fixed.decode_raw(chunk, planes)
+    elif chunk.codec == "packed":
+        fixed.decode_packed(chunk, planes)
+    elif chunk.codec == "lossless":
+        lossless.decode(chunk, planes, threads=threads)
+    else:
+        plain.decode(chunk, planes, _model_of(chunk, profile), threads=threads)
+
+
+def _check_room(out: KVCache, chunk: EncodedChunk) -> None:
+    found = (out.geometry, matrix.tokens_held(out), out.start, out.device.type)
+    if found != (chunk.geometry, chunk.tokens_held, chunk.start, "cpu"):
+        raise ValueError(
+            f"expected an `out` on the CPU for tokens {chunk.start} to "
+            f"{chunk.start + chunk.num_tokens} of {chunk.geometry}; got one on {out.device} for "
+            f"{out.start} to {out.stop} of {out.geometry}"
+        )
+
+
+def _copied(kv: KVCache, out: KVCache | None) -> KVCache:
+    if out is None:
+        return kv
+    for plane, decoded in zip(out.planes(), kv.planes(), strict=True):
+        plane.copy_(decoded)
+    return out
 
 
 def _needed(tokens: Sequence[int] | np.ndarray | None) -> Sequence[int] | np.ndarray:

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
 from cachegen.codec import matrix
 from cachegen.codec.encoded import EncodedChunk
+from cachegen.codec.matrix import Planes, Shape
 from cachegen.codec.model import take
 from cachegen.codec.vectors import dequantise_vectors, from_bits, quantise_vectors, to_bits
-from cachegen.kvcache import Geometry, KVCache
-
-Shape = tuple[int, int, int]
-
-
-def plane_shapes(geometry: Geometry, tokens_held: tuple[int, ...]) -> list[Shape]:
-    """(heads, tokens, dim) of every plane."""
-    return [
-        (plane.heads, tokens_held[index // 2], plane.dim)
-        for index, plane in enumerate(geometry.planes)
-    ]
+from cachegen.kvcache import KVCache
 
 
 def encode_raw(kv: KVCache) -> dict[str, np.ndarray]:
@@ -28,18 +21,16 @@ def encode_raw(kv: KVCache) -> dict[str, np.ndarray]:
     return {"rows": np.concatenate(pieces)}
 
 
-def decode_raw(chunk: EncodedChunk) -> KVCache:
+def decode_raw(chunk: EncodedChunk, planes: Planes) -> None:
     """The inverse of `encode_raw`."""
-    shapes = plane_shapes(chunk.geometry, chunk.tokens_held)
+    shapes = matrix.plane_shapes(chunk.geometry, chunk.tokens_held)
     width = chunk.geometry.dtype.itemsize
     sizes = [heads * tokens * dim * width for heads, tokens, dim in shapes]
     rows = take(chunk.arrays, "rows", count=sum(sizes))
-    planes = []
-    for piece, shape in zip(np.split(rows, np.cumsum(sizes)[:-1]), shapes, strict=True):
-        plane = torch.empty(shape, dtype=chunk.geometry.dtype)
-        plane.view(torch.uint8).numpy().reshape(-1)[:] = piece
-        planes.append(plane)
-    return KVCache(tuple(planes[::2]), tuple(planes[1::2]), chunk.num_tokens, chunk.start)
+    pieces = np.split(rows, np.cumsum(sizes)[:-1])
+    for plane, piece, shape in zip(planes, pieces, shapes, strict=True):
+        words = matrix.as_words(plane)
+        words[:] = piece.view(words.dtype).reshape(shape)
 
 
 def encode_packed(kv: KVCache) -> dict[str, np.ndarray]:
@@ -61,25 +52,21 @@ def pack_planes(planes: list[torch.Tensor]) -> dict[str, np.ndarray]:
     return {"scales": np.concatenate(scales), "codes": np.concatenate(codes)}
 
 
-def unpack_planes(arrays: dict[str, np.ndarray], shapes: list[Shape]) -> list[torch.Tensor]:
-    """The inverse of `pack_planes`: float32 planes of these shapes."""
+def unpack_planes(arrays: dict[str, np.ndarray], shapes: list[Shape]) -> Iterator[torch.Tensor]:
+    """The inverse of `pack_planes`: float32 planes of these shapes, one at a time."""
     vectors = [heads * tokens for heads, tokens, _ in shapes]
     values = [heads * tokens * dim for heads, tokens, dim in shapes]
     scales = from_bits(take(arrays, "scales", count=sum(vectors)))
-    codes = torch.from_numpy(take(arrays, "codes", count=sum(values)).copy())
-    return [
-        dequantise_vectors(scale.view(heads, tokens, 1), code.view(heads, tokens, dim))
-        for (heads, tokens, dim), scale, code in zip(
-            shapes, torch.split(scales, vectors), torch.split(codes, values), strict=True
+    codes = np.split(take(arrays, "codes", count=sum(values)), np.cumsum(values)[:-1])
+    for shape, scale, code in zip(shapes, torch.split(scales, vectors), codes, strict=True):
+        heads, tokens, _ = shape
+        yield dequantise_vectors(
+            scale.view(heads, tokens, 1), torch.from_numpy(code.copy()).view(shape)
         )
-    ]
 
 
-def decode_packed(chunk: EncodedChunk) -> KVCache:
+def decode_packed(chunk: EncodedChunk, planes: Planes) -> None:
     """The inverse of `encode_packed`, up to rounding."""
-    shapes = plane_shapes(chunk.geometry, chunk.tokens_held)
-    planes = [
-        matrix.saturate(plane, chunk.geometry.dtype).to(chunk.geometry.dtype)
-        for plane in unpack_planes(chunk.arrays, shapes)
-    ]
-    return KVCache(tuple(planes[::2]), tuple(planes[1::2]), chunk.num_tokens, chunk.start)
+    shapes = matrix.plane_shapes(chunk.geometry, chunk.tokens_held)
+    for plane, values in zip(planes, unpack_planes(chunk.arrays, shapes), strict=True):
+        plane.copy_(matrix.saturate(values, plane.dtype))

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from cachegen.codec import matrix
-from cachegen.codec.blocks import decode_block, encode_block
+from cachegen.codec.blocks import coded_columns, decode_columns, encode_block
 from cachegen.codec.encoded import Block, EncodedChunk
-from cachegen.codec.matrix import Part
+from cachegen.codec.matrix import Part, Planes
 from cachegen.codec.model import narrow_ids, take, take_ids, take_tables
 from cachegen.codec.tables import (
     cluster,
@@ -21,7 +21,7 @@ from cachegen.codec.tables import (
     table_frequencies,
 )
 from cachegen.errors import BitstreamError
-from cachegen.kvcache import Geometry, KVCache
+from cachegen.kvcache import KVCache
 
 _MAX_TABLES = 32
 _WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32}
@@ -48,8 +48,8 @@ def encode(kv: KVCache, *, threads: int) -> tuple[tuple[Block, ...], dict[str, n
     return tuple(blocks), arrays | {"low_bytes": low}
 
 
-def decode(chunk: EncodedChunk, *, threads: int) -> KVCache:
-    """The cache of a chunk, bit for bit.
+def decode(chunk: EncodedChunk, planes: Planes, *, threads: int) -> None:
+    """Fill these planes with the cache of a chunk, bit for bit.
 
     Raises:
         BitstreamError: arrays or blocks that do not fit the geometry or do not decode.
@@ -66,12 +66,11 @@ def decode(chunk: EncodedChunk, *, threads: int) -> KVCache:
     width = geometry.dtype.itemsize - 1
     sizes = [part.num_rows * len(part.columns) * width for part in layout]
     low = np.split(take(chunk.arrays, "low_bytes", count=sum(sizes)), np.cumsum(sizes)[:-1])
-    planes: dict[int, torch.Tensor] = {}
     for part, block, part_low in zip(layout, chunk.blocks, low, strict=True):
         block.expect(part.num_rows, len(part.columns))
-        top = decode_block(block, ids[part.columns], frequencies, threads=threads)
-        planes |= _planes(_turn_right(_join(top, part_low, width)), geometry, part)
-    return matrix.from_planes(planes, geometry, start=chunk.start, num_tokens=chunk.num_tokens)
+        columns = coded_columns(block.active, ids[part.columns], frequencies, lanes=block.lanes)
+        top = decode_columns(block, columns, threads=threads)
+        _fill(planes, part, top, np.argsort(columns.order), part_low.reshape(*top.shape, width))
 
 
 def _words(kv: KVCache, part: Part) -> np.ndarray:
@@ -88,15 +87,23 @@ def _words(kv: KVCache, part: Part) -> np.ndarray:
     return words
 
 
-def _planes(words: np.ndarray, geometry: Geometry, part: Part) -> dict[int, torch.Tensor]:
-    found, first = {}, 0
-    for index in part.planes:
-        shape = geometry.planes[index]
-        piece = words[:, first : first + shape.width].reshape(len(words), shape.heads, shape.dim)
-        first += shape.width
-        raw = np.ascontiguousarray(piece.transpose(1, 0, 2)).view(np.uint8)
-        found[index] = torch.from_numpy(raw).view(geometry.dtype)
-    return found
+def _fill(planes: Planes, part: Part, top: np.ndarray, places: np.ndarray, low: np.ndarray) -> None:
+    """A part's planes from its bytes, one at a time so that little memory is needed.
+
+    Args:
+        planes: those to fill.
+        part: which of them.
+        top: uint8 (rows, coefficients), in any order.
+        places: int64 (coefficients,): where each is in ``top``.
+        low: uint8 (rows, coefficients, width).
+    """
+    first = 0
+    for plane in (planes[index] for index in part.planes):
+        heads, tokens, dim = plane.shape
+        own = slice(first, first + heads * dim)
+        first += heads * dim
+        words = _turn_right(_join(top.take(places[own], axis=1), low[:, own]))
+        matrix.as_words(plane)[:] = words.reshape(tokens, heads, dim).transpose(1, 0, 2)
 
 
 def _turn_left(words: np.ndarray) -> np.ndarray:
@@ -114,8 +121,9 @@ def _bytes(words: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(words).view(np.uint8).reshape(*words.shape, words.itemsize)
 
 
-def _join(top: np.ndarray, low: np.ndarray, width: int) -> np.ndarray:
+def _join(top: np.ndarray, low: np.ndarray) -> np.ndarray:
+    width = low.shape[-1]
     joined = np.empty((*top.shape, width + 1), dtype=np.uint8)
-    joined[..., :width] = low.reshape(*top.shape, width)
+    joined[..., :width] = low
     joined[..., width] = top
     return joined.view(_WORDS[width + 1])[..., 0]

@@ -5,12 +5,18 @@ Layers that hold equally many tokens share a matrix; a complete cache is one mat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from cachegen.kvcache import Geometry, KVCache
+
+Planes = Sequence[torch.Tensor]
+Shape = tuple[int, int, int]
+
+_WORDS = {1: (torch.uint8, np.uint8), 2: (torch.int16, np.uint16), 4: (torch.int32, np.uint32)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,14 @@ def parts(geometry: Geometry, tokens_held: tuple[int, ...]) -> tuple[Part, ...]:
     )
 
 
+def plane_shapes(geometry: Geometry, tokens_held: tuple[int, ...]) -> list[Shape]:
+    """(heads, tokens, dim) of every plane."""
+    return [
+        (plane.heads, tokens_held[index // 2], plane.dim)
+        for index, plane in enumerate(geometry.planes)
+    ]
+
+
 def tokens_held(kv: KVCache) -> tuple[int, ...]:
     """Per layer, how many of the last tokens it holds."""
     return tuple(key.shape[1] for key in kv.keys)
@@ -77,6 +91,21 @@ def fill_plane(plane: torch.Tensor, rows: torch.Tensor) -> None:
 def saturate(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Float32 values within the range of float16 where that is the dtype."""
     return values.clamp(-65504.0, 65504.0) if dtype == torch.float16 else values
+
+
+def empty_planes(geometry: Geometry, tokens_held: tuple[int, ...]) -> Planes:
+    """Memory for every plane, in one piece: the system gets all of it back when it is freed."""
+    shapes = plane_shapes(geometry, tokens_held)
+    sizes = [heads * tokens * dim for heads, tokens, dim in shapes]
+    pieces = torch.empty(sum(sizes), dtype=geometry.dtype).split_with_sizes(sizes)
+    return [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
+
+
+def as_words(plane: torch.Tensor) -> np.ndarray:
+    """A plane's elements as unsigned integers of their size, the same memory."""
+    signed, unsigned = _WORDS[plane.dtype.itemsize]
+    words: np.ndarray = plane.view(signed).numpy().view(unsigned)
+    return words
 
 
 def from_planes(

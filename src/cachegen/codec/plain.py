@@ -17,7 +17,7 @@ from cachegen.codec import matrix
 from cachegen.codec.blocks import decode_block, encode_block
 from cachegen.codec.encoded import Block, EncodedChunk
 from cachegen.codec.fixed import pack_planes, unpack_planes
-from cachegen.codec.matrix import Part
+from cachegen.codec.matrix import Part, Planes
 from cachegen.codec.model import CodingModel
 from cachegen.codec.rope import RopeMap, turn
 from cachegen.codec.rows import coded_planes, num_sinks, sink_shapes, turns_of
@@ -72,8 +72,9 @@ def reconstruct(
     *,
     start: int,
     num_tokens: int,
-) -> KVCache:
-    """The cache behind integers and sinks.
+    planes: Planes,
+) -> None:
+    """Fill planes with the cache behind integers and sinks.
 
     Args:
         layout: the parts of the cache.
@@ -84,24 +85,22 @@ def reconstruct(
         geometry: planes and dtype of the cache.
         start: absolute position of the first token.
         num_tokens: tokens covered.
+        planes: those to fill.
     """
     shapes = sink_shapes(geometry, layout, start=start, num_tokens=num_tokens)
     fine = unpack_planes(sinks, shapes)
     owners = [(part, plane) for part in layout for plane in part.planes]
     offsets = matrix.plane_offsets(geometry)
     turns = turns_of(layout, model.rope, start=start, num_tokens=num_tokens)
-    planes = {}
-    for (part, plane), whole, first in zip(owners, integers, fine, strict=True):
-        shape = geometry.planes[plane]
-        whole.mul_(float(model.steps[plane])).add_(_means(model, offsets, plane))
+    for (part, index), whole, first in zip(owners, integers, fine, strict=True):
+        shape, plane = geometry.planes[index], planes[index]
+        whole.mul_(float(model.steps[index])).add_(_means(model, offsets, index))
         rows = whole.view(len(whole), shape.heads, shape.dim)
-        rotation = turns[part.num_rows][plane]
+        rotation = turns[part.num_rows][index]
         if rotation is not None:
             turn(rows, rotation, inverse=False)
-        planes[plane] = torch.empty((shape.heads, part.num_rows, shape.dim), dtype=geometry.dtype)
-        matrix.fill_plane(planes[plane][:, : first.shape[1]], first.transpose(0, 1))
-        matrix.fill_plane(planes[plane][:, first.shape[1] :], rows)
-    return matrix.from_planes(planes, geometry, start=start, num_tokens=num_tokens)
+        matrix.fill_plane(plane[:, : first.shape[1]], first.transpose(0, 1))
+        matrix.fill_plane(plane[:, first.shape[1] :], rows)
 
 
 def encode(
@@ -121,8 +120,8 @@ def encode(
     return tuple(blocks), quantised.sinks
 
 
-def decode(chunk: EncodedChunk, model: CodingModel, *, threads: int) -> KVCache:
-    """The cache of a chunk.
+def decode(chunk: EncodedChunk, planes: Planes, model: CodingModel, *, threads: int) -> None:
+    """Fill these planes with the cache of a chunk.
 
     Raises:
         BitstreamError: blocks that do not fit the geometry or do not decode.
@@ -132,7 +131,7 @@ def decode(chunk: EncodedChunk, model: CodingModel, *, threads: int) -> KVCache:
         raise BitstreamError(
             f"expected {len(layout)} blocks, got {len(chunk.blocks)}", field="blocks"
         )
-    return reconstruct(
+    reconstruct(
         layout,
         _decoded_planes(chunk, layout, model, threads=threads),
         chunk.arrays,
@@ -140,6 +139,7 @@ def decode(chunk: EncodedChunk, model: CodingModel, *, threads: int) -> KVCache:
         chunk.geometry,
         start=chunk.start,
         num_tokens=chunk.num_tokens,
+        planes=planes,
     )
 
 
@@ -153,7 +153,8 @@ def roundtrip(kv: KVCache, model: CodingModel) -> KVCache:
             matrix_of_part, np.cumsum(matrix.widths(kv.geometry, part))[:-1], axis=1
         )
     )
-    return reconstruct(
+    planes = matrix.empty_planes(kv.geometry, matrix.tokens_held(kv))
+    reconstruct(
         quantised.layout,
         integers,
         quantised.sinks,
@@ -161,7 +162,9 @@ def roundtrip(kv: KVCache, model: CodingModel) -> KVCache:
         kv.geometry,
         start=kv.start,
         num_tokens=kv.num_tokens,
+        planes=planes,
     )
+    return KVCache(tuple(planes[::2]), tuple(planes[1::2]), kv.num_tokens, kv.start)
 
 
 def statistics(samples: Iterable[KVCache], rope: RopeMap) -> PlaneStatistics:

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 import torch
 
 from cachegen.codec import matrix
-from cachegen.codec.fixed import Shape
-from cachegen.codec.matrix import Part
+from cachegen.codec.matrix import Part, Shape
 from cachegen.codec.rope import RopeMap, Rotation, check_fits, rotations, turn
 from cachegen.kvcache import Geometry, KVCache
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cachegen.bitstream.manifest import ChunkEntry, StoredObject
 from cachegen.codec.codec import decode_chunk
 from cachegen.errors import BitstreamError, CacheGenError
+from cachegen.store import Buffer
 from cachegen.stream.assembly import Assembly
 from cachegen.stream.objects import open_chunk
 from cachegen.stream.profiles import Profiles
@@ -34,7 +35,7 @@ class Decoder:
 
     def decode(
         self,
-        data: bytes,
+        data: Buffer,
         entry: ChunkEntry,
         stored: StoredObject,
         *,

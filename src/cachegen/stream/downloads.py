@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from cachegen.bitstream.manifest import StoredObject
 from cachegen.errors import BitstreamError, CacheGenError, StoreError
-from cachegen.store import Buffer, Store
+from cachegen.store import Store
 from cachegen.stream.objects import check_digest
 from cachegen.stream.sharing import Link
 
@@ -26,7 +28,7 @@ class Arrived:
 class Fetched:
     """The whole object, as the manifest describes it."""
 
-    data: bytes
+    data: memoryview
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,23 +128,25 @@ class _Download:
             if data is not None:
                 self._finish(Fetched(data))
 
-    def _fetch(self) -> bytes | None:
-        """The object; None where it is not wanted any more."""
-        parts: list[Buffer] = []
-        digest, expected = hashlib.sha256(), self.stored.size_bytes
+    def _fetch(self) -> memoryview | None:
+        """The object, filled in as it comes; None where it is not wanted any more."""
+        expected, digest = self.stored.size_bytes, hashlib.sha256()
+        whole = np.empty(expected, dtype=np.uint8).data
         for part in self.store.get(self.stored.key):
+            start, stop = self._num_bytes, self._num_bytes + len(part)
+            if stop > expected:
+                self._num_bytes = stop
+                break
             digest.update(part)
-            parts.append(part)
+            whole[start:stop] = part
             if not self._advance(len(part)):
                 return None
-            if self._num_bytes > expected:
-                break
         if self._num_bytes != expected:
             raise BitstreamError(
                 f"expected {expected} bytes, got {self._num_bytes}", field=self.stored.key
             )
         check_digest(digest.digest(), self.stored.sha256, field=self.stored.key)
-        return b"".join(parts)
+        return whole.toreadonly()
 
     def _advance(self, num_bytes: int) -> bool:
         """Tell everyone; False where nobody listens any more."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 
 from cachegen.bitstream.format import unpack
 from cachegen.bitstream.identity import TOKEN_BYTES, tokens_from_bytes
-from cachegen.bitstream.manifest import ChunkEntry, StoredObject, tokens_key
+from cachegen.bitstream.manifest import ChunkEntry, tokens_key
 from cachegen.codec.encoded import EncodedChunk
 from cachegen.errors import (
     BitstreamError,
@@ -59,31 +58,6 @@ def adopt(store: Store, key: str, *, check: Callable[[bytes], object]) -> bytes 
     return data
 
 
-def fetch(store: Store, stored: StoredObject) -> bytes:
-    """The object that a manifest names.
-
-    Raises:
-        KeyNotFound: it is gone.
-        BitstreamError: it is another one than the manifest's size and digest say.
-        StoreError: the store fails.
-    """
-    parts: list[Buffer] = []
-    digest, size_bytes = hashlib.sha256(), 0
-    for part in store.get(stored.key):
-        digest.update(part)
-        size_bytes += len(part)
-        if size_bytes > stored.size_bytes:
-            break
-        parts.append(part)
-    if size_bytes != stored.size_bytes:
-        raise BitstreamError(
-            f"expected {stored.size_bytes} bytes, got {_at_least(size_bytes, stored)}",
-            field=stored.key,
-        )
-    check_digest(digest.digest(), stored.sha256, field=stored.key)
-    return b"".join(parts)
-
-
 def fetch_tokens(store: Store, chunk: ChunkEntry) -> list[int]:
     """The tokens of a context's last chunk, which are stored with the context.
 
@@ -111,7 +85,7 @@ def check_digest(found: bytes, expected: bytes, *, field: str) -> None:
         raise BitstreamError(f"expected SHA-256 {expected.hex()}, got {found.hex()}", field=field)
 
 
-def open_chunk(data: bytes, *, entry: ChunkEntry, level: str, fingerprint: bytes) -> EncodedChunk:
+def open_chunk(data: Buffer, *, entry: ChunkEntry, level: str, fingerprint: bytes) -> EncodedChunk:
     """The coded chunk in these bytes, which must be this entry's at this level.
 
     Raises:
@@ -137,7 +111,3 @@ def open_chunk(data: bytes, *, entry: ChunkEntry, level: str, fingerprint: bytes
 def describe_failure(error: CacheGenError) -> str:
     """A reason to record: the kind of error and its message."""
     return f"{type(error).__name__}: {error}"
-
-
-def _at_least(size_bytes: int, stored: StoredObject) -> str:
-    return f"at least {size_bytes}" if size_bytes > stored.size_bytes else str(size_bytes)

@@ -341,13 +341,13 @@ class Run:
         self.state.recompute_began_s = self.state.now_s
         self.jobs.put(ModelJob(index, chunk.start, chunk.stop, turn))
 
-    def _decode(self, index: int, level: str, data: bytes) -> None:
+    def _decode(self, index: int, level: str, data: memoryview) -> None:
         self.state.chunks[index].status = Status.DECODING
         self._decoded_bytes[index] = len(data)
         self._undecoded += 1
         decoder().submit(partial(self._decode_now, index, self._stored(index, level), data))
 
-    def _decode_now(self, index: int, stored: StoredObject, data: bytes) -> None:
+    def _decode_now(self, index: int, stored: StoredObject, data: memoryview) -> None:
         """In a thread of the decoder."""
         began_s, error = self.journal.now_s(), None
         self._events.put(_DecodeBegan(began_s))
@@ -363,7 +363,7 @@ class Run:
             self.around.measurements.add_decode(stored.level, num_tokens, ended_s - began_s)
         self._events.put(_Worked(index, "decode", began_s, ended_s, error))
 
-    def _place(self, index: int, stored: StoredObject, data: bytes) -> None:
+    def _place(self, index: int, stored: StoredObject, data: memoryview) -> None:
         around, entry = self.around, self._entries[index]
         around.decoder.decode(data, entry, stored, assembly=around.assembly, device=around.device)
 
