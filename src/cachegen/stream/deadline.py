@@ -22,20 +22,21 @@ from cachegen.stream.schedule import (
 
 @dataclass(frozen=True, slots=True)
 class Prudence:
-    """How much a deadline is trusted to estimates.
+    """How far plans are trusted to estimates.
 
     Attributes:
         low: share of the expected throughput to count on, where its variation is not known.
         worst: share of the throughput counted on at which the deadline must still be met, all
             chunks after the next one being taken at the smallest level.
-        model: a recomputation is planned to take this many times what it is expected to.
+        model: a recomputation is planned to take this many times what it is expected to, since it
+            shares the machine with the rest of the load and cannot be taken back.
         bet: a recomputation that itself ends after the deadline cannot be taken back; it is begun
             only where all ends within this share of the time that fetching would take.
     """
 
     low: float = 0.75
     worst: float = 0.6
-    model: float = 1.15
+    model: float = 1.2
     bet: float = 0.5
 
 
@@ -49,7 +50,7 @@ def plan_in_time(
     """
     expected = assumed_bytes_per_s(state)
     rate = min(state.low_bytes_per_s or prudence.low * expected, expected)
-    outlook = _careful(look(state, left, rate), prudence.model)
+    outlook = careful(look(state, left, rate), prudence.model)
     slower = prudence.worst * rate
     exact: list[Plan] = []
     for option in reversed(state.chunks[target].options):
@@ -65,11 +66,11 @@ def plan_in_time(
     if exact:
         return min(exact, key=lambda plan: plan.finish_s)
     options = state.chunks[target].options
-    late = _careful(look(state, left, expected), prudence.model)
+    late = careful(look(state, left, expected), prudence.model)
     return _late_plan(late, options, remaining_s, prudence.bet)
 
 
-def _careful(outlook: Outlook, model: float) -> Outlook:
+def careful(outlook: Outlook, model: float) -> Outlook:
     """The outlook where recomputing takes so many times as long."""
     return replace(outlook, compute_s=[model * seconds for seconds in outlook.compute_s])
 

@@ -15,7 +15,7 @@ from cachegen.stream.controller import (
     Status,
     Transfer,
 )
-from cachegen.stream.deadline import Prudence, plan_in_time
+from cachegen.stream.deadline import Prudence, careful, plan_in_time
 from cachegen.stream.in_order import recompute_front
 from cachegen.stream.schedule import (
     UNKNOWN_S,
@@ -45,7 +45,7 @@ class MinTTFT:
     cost of that is unknown; chunks are then fetched in the order of the context.
 
     Attributes:
-        prudence: how far deadlines are trusted to estimates.
+        prudence: how far plans are trusted to estimates.
         gain: share of the time left that abandoning a transfer must save.
         least_gain_s: seconds that it must save at least.
         in_flight_bytes: so much of an abandoned transfer is on its way already, and comes first.
@@ -96,7 +96,7 @@ class MinTTFT:
             return best_plan(look(state, left, rate), rank)
         if state.slo_s is None:
             allowed = [o for o in options if o.rank >= state.default_rank] or options[-1:]
-            return earliest_plan(look(state, left, rate), allowed)
+            return earliest_plan(careful(look(state, left, rate), self.prudence.model), allowed)
         remaining_s = state.slo_s - state.now_s
         return plan_in_time(state, left, target, remaining_s=remaining_s, prudence=self.prudence)
 
