@@ -23,6 +23,7 @@ from cachegen.stream.controller import (
     Transfer,
 )
 from cachegen.stream.costs import Costs, DecodeCost, PrefillCost
+from cachegen.stream.deadline import Prudence
 from cachegen.stream.fixed import Fixed
 from cachegen.stream.min_ttft import MinTTFT
 
@@ -255,9 +256,19 @@ def test_every_load_ends(controller: Controller, data: st.DataObject):
 def test_min_ttft_is_nearly_the_best_of_all_plans(load: tuple[LoadState, float]):
     state, rate = load
     best = best_s(state, rate, range(DEFAULT, len(LEVELS)))
-    ttft_s = World(state, MinTTFT(), [(1.0, rate)]).run()
+    trusting = MinTTFT(prudence=Prudence(model=1.0))
+    ttft_s = World(state, trusting, [(1.0, rate)]).run()
     assert ttft_s <= 1.05 * best + state.costs.request_s + 1e-6
     assert all(chunk.level not in LEVELS[:DEFAULT] for chunk in state.chunks)
+
+
+@given(load=loads())
+@settings(max_examples=60, deadline=None)
+def test_prudence_costs_no_more_than_its_margin(load: tuple[LoadState, float]):
+    state, rate = load
+    best = best_s(state, rate, range(DEFAULT, len(LEVELS)))
+    ttft_s = World(state, MinTTFT(), [(1.0, rate)]).run()
+    assert ttft_s <= 1.05 * Prudence().model * best + state.costs.request_s + 1e-6
 
 
 @given(load=loads())
@@ -268,7 +279,7 @@ def test_min_ttft_is_no_worse_than_any_single_alternative(load: tuple[LoadState,
     assert World(state, MinTTFT(), [(1.0, rate)]).run() <= 1.05 * alone + 1e-6
 
 
-@given(load=loads(), room=st.floats(1.2, 10.0))
+@given(load=loads(), room=st.floats(1.25, 10.0))
 @settings(max_examples=60, deadline=None)
 def test_min_ttft_meets_deadlines_that_can_be_met(load: tuple[LoadState, float], room: float):
     state, rate = load

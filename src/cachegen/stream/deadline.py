@@ -61,7 +61,7 @@ def plan_in_time(
         if max(plan.finish_s, _worst_s(outlook, target, option, slower)) > remaining_s:
             continue
         if not is_exact:
-            return _text_in_time(outlook, remaining_s) or plan
+            return text_in_time(outlook, remaining_s) or plan
         exact.append(plan)
     if exact:
         return min(exact, key=lambda plan: plan.finish_s)
@@ -91,7 +91,7 @@ def _worst_s(outlook: Outlook, target: int, option: Option, bytes_per_s: float) 
     return best_plan(after, 0).finish_s
 
 
-def _text_in_time(outlook: Outlook, remaining_s: float) -> Plan | None:
+def text_in_time(outlook: Outlook, remaining_s: float) -> Plan | None:
     """Text for all that is left, where that ends in time."""
     fetched_s = outlook.free.decoder_s
     text_s = outlook.free.model_s + sum(outlook.compute_s)

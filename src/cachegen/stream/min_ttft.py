@@ -15,7 +15,7 @@ from cachegen.stream.controller import (
     Status,
     Transfer,
 )
-from cachegen.stream.deadline import Prudence, careful, plan_in_time
+from cachegen.stream.deadline import Prudence, careful, plan_in_time, text_in_time
 from cachegen.stream.in_order import recompute_front
 from cachegen.stream.schedule import (
     UNKNOWN_S,
@@ -39,10 +39,11 @@ class MinTTFT:
     """Both ends at once: the model from the front, the link from the back.
 
     Without a deadline: the split and the level, of default quality or better, with the earliest
-    end, and a better level where the link would wait for the model anyway. With one: the best
-    level with which it is met, or the earliest end where none is. While the throughput is
-    unknown, the smallest level of default quality. Nothing is recomputed by choice where the
-    cost of that is unknown; chunks are then fetched in the order of the context.
+    end (text alone where that ends first), and a better level where the link would wait for the
+    model anyway. With one: the best level with which it is met, or the earliest end where none
+    is. While the throughput is unknown, the smallest level of default quality. Nothing is
+    recomputed by choice where the cost of that is unknown; chunks are then fetched in the order
+    of the context.
 
     Attributes:
         prudence: how far plans are trusted to estimates.
@@ -96,7 +97,9 @@ class MinTTFT:
             return best_plan(look(state, left, rate), rank)
         if state.slo_s is None:
             allowed = [o for o in options if o.rank >= state.default_rank] or options[-1:]
-            return earliest_plan(careful(look(state, left, rate), self.prudence.model), allowed)
+            outlook = look(state, left, rate)
+            plan = earliest_plan(careful(outlook, self.prudence.model), allowed)
+            return text_in_time(outlook, plan.finish_s) or plan
         remaining_s = state.slo_s - state.now_s
         return plan_in_time(state, left, target, remaining_s=remaining_s, prudence=self.prudence)
 
