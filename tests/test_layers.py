@@ -1,6 +1,8 @@
 """Imports only go down: every module is read, and the first upward import fails."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ ROOT = "cachegen"
 LAYERS = {
     "errors": 0,
     "kvcache": 0,
+    "cores": 0,
     "kernels": 1,
     "codec": 2,
     "bitstream": 3,
@@ -133,3 +136,10 @@ def test_the_reference_model_knows_no_codec():
 def test_the_layers_of_the_package_itself():
     assert violations("from .cli import main", "cachegen", is_package=True) != []
     assert violations("from .stream.saver import save", "cachegen", is_package=True) == []
+
+
+@pytest.mark.parametrize("module", ["cachegen", "cachegen.simulation.workers", "cachegen.server"])
+def test_what_needs_no_tensors_starts_without_them(module: str) -> None:
+    shows = f"import sys, {module}; print('torch' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", shows], capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"

@@ -35,6 +35,7 @@ def test_json_for_scripts() -> None:
     assert (text["mean_bytes"], text["recomputed"], text["num_loads"]) == (0, 1.0, 3)
     assert low["levels"] == {"low": 1.0}
     assert text["met"] is None
+    assert result["loads_per_s"] > 0
 
 
 def test_a_deeper_model_takes_longer() -> None:
@@ -76,6 +77,7 @@ def test_bits_of_levels() -> None:
         (("--loads", "0"), "at least one load"),
         (("--tokens", "-1"), "lengths above 0"),
         (("--speed-up", "0"), "factor above 0"),
+        (("--jobs", "0"), "at least one process"),
     ),
 )
 def test_bad_input_is_a_clear_error(arguments: tuple[str, ...], message: str) -> None:

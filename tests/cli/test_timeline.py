@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 import pytest
 
 from cachegen.cli.timeline import draw, write
-from cachegen.stream.controller import Decision
-from cachegen.stream.result import LoadResult, Span, TimedDecision
+from cachegen.stream.controller import Decision, TimedDecision
+from cachegen.stream.result import LoadResult, Span
 
 SVG = "{http://www.w3.org/2000/svg}"
 SPANS = (

@@ -4,7 +4,7 @@ import pytest
 
 from cachegen.simulation.pipe import Flow, Pipe
 from cachegen.simulation.trace import step
-from cachegen.stream.sharing import Link
+from cachegen.stream.link import Link
 
 TRACE = step([(1.0, 8.0), (1.0, 80.0)])
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cachegen.stream.algorithm1 import Algorithm1
 from cachegen.stream.controller import (
+    MAX_UNDECODED,
     ChunkState,
     Controller,
     Decision,
@@ -30,7 +31,6 @@ from cachegen.stream.min_ttft import MinTTFT
 LEVELS = ("low", "medium", "high", "highest", "packed", "lossless", "raw")
 DEFAULT = LEVELS.index("high")
 TICK_S = 0.01
-MAX_UNDECODED = 2
 CONTROLLERS = (Algorithm1(), Fixed("high"), MinTTFT())
 
 

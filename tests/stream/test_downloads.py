@@ -13,7 +13,7 @@ from cachegen.bitstream.manifest import StoredObject
 from cachegen.errors import BitstreamError, KeyNotFound, StoreError
 from cachegen.store import open_store
 from cachegen.stream.downloads import Arrived, Downloads, Failed, Fetched, News
-from cachegen.stream.sharing import Link
+from cachegen.stream.link import Link
 
 DATA = bytes(range(256)) * 4
 

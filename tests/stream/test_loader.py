@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cachegen.store import open_store
-from cachegen.stream.run import MAX_UNDECODED
+from cachegen.stream.controller import MAX_UNDECODED
 from cachegen.stream.sharing import decoder
 
 TOKENS = list(range(300))

@@ -50,7 +50,6 @@ def test_nothing_is_known_before_anything_came():
     assert estimate.bytes_per_s(0.0) is None
     estimate.begin(0.0)
     assert estimate.bytes_per_s(0.1) is None
-    assert estimate.low_bytes_per_s(0.1) is None
     estimate.arrived(2000, 0.2)
     assert estimate.bytes_per_s(0.2) is None
 
@@ -145,9 +144,8 @@ def test_the_low_estimate_follows_the_variation():
     draw = random.Random(0)
     for _ in range(30):
         jumping.flow(0.1, RATE * draw.uniform(0.1, 1.9))
-    low = [line.estimate.low_bytes_per_s(line.now_s) or 0.0 for line in (steady, jumping)]
-    assert low[0] > 0.9 * RATE
-    assert 0.1 * jumping.expected() < low[1] < 0.8 * jumping.expected()
+    assert steady.estimate.low_share > 0.9
+    assert 0.1 < jumping.estimate.low_share < 0.8
 
 
 def test_a_link_not_used_for_minutes_is_unknown_again():

@@ -9,10 +9,10 @@ from itertools import pairwise
 from cachegen.bitstream.header import LEVEL_NAME, VERSION, wrong_version
 from cachegen.bitstream.identity import LINK_TOKENS
 from cachegen.bitstream.strict_json import Fields, read_canonical, to_canonical
+from cachegen.codec.levels import EXACT_LEVELS
 from cachegen.errors import BitstreamError
 
 MAX_SIZE_BYTES = 16 << 20
-EXACT_LEVELS = ("lossless", "raw")
 
 _LARGEST_VERSION = 2**16 - 1
 _MAX_TOKENS = 2**48

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cachegen.cli.output import print_json, print_table
+from cachegen.cli.output import print_json, print_table, progress_bar
+from cachegen.cores import available_cores
 
 if TYPE_CHECKING:
     from cachegen.simulation.scenario import Context
@@ -53,6 +55,9 @@ def simulate(
     loads: Annotated[int, typer.Option(help="How many loads of each policy.")] = 100,
     concurrency: Annotated[int, typer.Option(help="How many begin together.")] = 1,
     seed: Annotated[int, typer.Option(help="Of random traces and of where loads begin.")] = 0,
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes; all cores where there are many loads.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Simulate loads over a bandwidth trace, with the controllers that real loads use."""
@@ -60,6 +65,7 @@ def simulate(
     from cachegen.simulation.hardware import costs_of, find_gpu
     from cachegen.simulation.specs import parse_policy, parse_trace
     from cachegen.simulation.trials import Trials, outcome_of
+    from cachegen.simulation.workers import run_all
 
     link = parse_trace(trace, seed=seed).sped_up(speed_up)
     link = link if mean_mbit_s is None else link.scaled(mean_mbit_s)
@@ -75,12 +81,24 @@ def simulate(
     costs = costs_of(geometry, find_gpu(gpu), num_gpus=gpus)
     trials = Trials(context, costs, link, slo_s, loads, concurrency, seed)
     policies = [parse_policy(text) for text in policy or POLICIES]
-    outcomes = {known.name: outcome_of(trials.run(known)) for known in policies}
+    began_s = time.perf_counter()
+    with progress_bar(quiet=as_json) as shown:
+        task = shown.add_task("loads", total=None)
+        results = run_all(
+            trials,
+            policies,
+            jobs=available_cores() if jobs is None else jobs,
+            progress=lambda done, total: shown.update(task, completed=done, total=total),
+        )
+    loads_per_s = loads * len(policies) / (time.perf_counter() - began_s)
+    outcomes = {name: outcome_of(some) for name, some in results.items()}
     assumed = _assumptions(gpu, gpus, has_sizes=manifest is not None or bool(bits))
     if as_json:
-        print_json({**_as_json(geometry.name, context, link, outcomes), "assumed": assumed})
+        found = _as_json(geometry.name, context, link, outcomes)
+        print_json({**found, "loads_per_s": round(loads_per_s), "assumed": assumed})
     else:
         _show(geometry.name, context, link, outcomes)
+        print(f"Simulated {loads_per_s:.0f} loads/s")
         print("Assumed: " + "; ".join(assumed))
 
 
@@ -93,11 +111,12 @@ def _context(
     bits: list[str] | None,
     default_level: str,
 ) -> Context:
-    from cachegen.bitstream.manifest import read_manifest
     from cachegen.simulation.geometries import context_of, find_model
-    from cachegen.simulation.stored import context_from
 
     if manifest is not None:
+        from cachegen.bitstream.manifest import read_manifest
+        from cachegen.simulation.stored import context_from
+
         return context_from(read_manifest(manifest.read_bytes()), default_level=default_level)
     return context_of(
         find_model(model),

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from cachegen.stream.result import LoadResult, Span, TimedDecision
+from cachegen.stream.controller import TimedDecision
+from cachegen.stream.result import LoadResult, Span
 
 Rates = Sequence[tuple[float, float]]
 

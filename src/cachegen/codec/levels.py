@@ -13,6 +13,7 @@ LADDER = ("lowest", "low", "medium", "high", "highest")
 PACKED = "packed"
 LOSSLESS = "lossless"
 RAW = "raw"
+EXACT_LEVELS = (LOSSLESS, RAW)
 
 
 @dataclass(frozen=True, slots=True)

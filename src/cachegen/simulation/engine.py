@@ -9,7 +9,7 @@ from cachegen.simulation.pipe import Pipe
 from cachegen.simulation.scenario import Request, SimulatedLoad
 from cachegen.simulation.station import Station
 from cachegen.simulation.trace import Trace
-from cachegen.stream.sharing import Link
+from cachegen.stream.link import Link
 
 TICK_S = 0.01
 LIMIT_S = 86400.0
@@ -117,7 +117,10 @@ class World:
 
     def _drive(self, first: Collection[Loading]) -> None:
         """Let all loads decide, those first of which a job has just ended."""
-        for index, load in sorted(self._active.items(), key=lambda item: item[1] not in first):
+        loads = list(self._active.items())
+        if len(loads) > 1:
+            loads.sort(key=lambda item: item[1] not in first)
+        for index, load in loads:
             load.drive(self._now_s, num_loads=len(self._active))
             if load.state.is_done:
                 self._results[index] = load.result(self._now_s)

@@ -8,9 +8,14 @@ from cachegen.codec.levels import TEXT
 from cachegen.simulation.pipe import Flow, Pipe
 from cachegen.simulation.scenario import Request, SimulatedLoad
 from cachegen.simulation.station import Job, Station
-from cachegen.stream.controller import Decision, Status, Transfer
-from cachegen.stream.result import TimedDecision
-from cachegen.stream.run import MAX_UNDECODED
+from cachegen.stream.controller import (
+    MAX_UNDECODED,
+    Decision,
+    Status,
+    TimedDecision,
+    Transfer,
+)
+from cachegen.stream.refusal import Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,7 @@ class Loading:
         self.state = request.state()
         self._machine = machine
         self._flow: Flow[Loading] | None = None
+        self._refusal: Refusal | None = None
         self._queued_bytes = 0.0
         self._undecoded = 0
         self._received = self._abandoned = 0
@@ -130,9 +136,13 @@ class Loading:
         """By choice only a model that is free is used; nobody queues for it."""
         if not self.state.can_recompute or self._machine.model or not self._front_waits:
             return
+        if self._refusal is not None and self._refusal.holds(self.state):
+            return
         decision = self.request.controller.choose(self.state, "model")
         if decision is not None and decision.action == "recompute":
             self._carry_out(decision, now_s)
+        else:
+            self._refusal = Refusal.of(self.state)
 
     def _insist(self, now_s: float) -> None:
         """Nobody may wait for nothing: the chunk at the front is had, if from a busy model."""
@@ -194,6 +204,7 @@ class Loading:
         self._end_transfer(transfer, transfer.received_bytes, now_s)
         chunk = self.state.chunks[transfer.chunk]
         chunk.status, chunk.level = Status.WAITING, None
+        self._refusal = None
 
     def _end_transfer(self, transfer: Transfer, received_bytes: int, now_s: float) -> None:
         assert self._flow is not None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Generic
 
 from cachegen.simulation.station import Owner
-from cachegen.stream.sharing import Link
+from cachegen.stream.link import Link
 
 _WHOLE_BYTES = 0.5
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cachegen.stream.controller import ChunkState, Controller, LoadState, Option
+from cachegen.stream.controller import (
+    ChunkState,
+    Controller,
+    LoadState,
+    Option,
+    TimedDecision,
+)
 from cachegen.stream.costs import Costs
-from cachegen.stream.result import TimedDecision
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,10 @@ _EARLIER_S = 10.0
 _WINDOW_S = 1.0
 
 
+Group = tuple[float, int]
+"""Where in the trace loads begin, and how many of them together."""
+
+
 @dataclass(frozen=True, slots=True)
 class Trials:
     """What a policy is tried on.
@@ -53,15 +57,20 @@ class Trials:
                 f"{self.concurrency} at a time"
             )
 
-    def run(self, policy: Policy) -> list[SimulatedLoad]:
-        """All loads; equal trials give equal loads."""
+    def groups(self) -> list[Group]:
+        """All loads, by where in the trace they begin; equal trials give equal groups."""
+        draw = random.Random(self.seed)
+        sizes = [self.concurrency] * (self.num_loads // self.concurrency)
+        if rest := self.num_loads % self.concurrency:
+            sizes.append(rest)
+        return [(draw.uniform(0.0, self.trace.period_s), size) for size in sizes]
+
+    def run(self, policy: Policy, groups: Sequence[Group] | None = None) -> list[SimulatedLoad]:
+        """The loads of these groups, or of all."""
         context = self.context if policy.is_stored else self.context.without_options()
         request = Request(context, policy.controller, self.costs, slo_s=self.slo_s)
-        draw = random.Random(self.seed)
         loads: list[SimulatedLoad] = []
-        while len(loads) < self.num_loads:
-            start_s = draw.uniform(0.0, self.trace.period_s)
-            together = min(self.concurrency, self.num_loads - len(loads))
+        for start_s, together in self.groups() if groups is None else groups:
             loads += simulate_many(
                 [request] * together,
                 trace=self.trace,

@@ -3,8 +3,6 @@
 Knows no engine: a model appears only as the callable that recomputes a token range.
 """
 
-from cachegen.stream.loader import load
-from cachegen.stream.result import LoadedChunk, LoadResult
-from cachegen.stream.saver import save
+import lazy_loader
 
-__all__ = ["LoadResult", "LoadedChunk", "load", "save"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

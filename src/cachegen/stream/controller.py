@@ -16,6 +16,9 @@ from cachegen.stream.costs import Costs
 Resource = Literal["link", "model"]
 Action = Literal["fetch", "recompute"]
 
+MAX_UNDECODED = 2
+"""The link waits while so many chunks have arrived and are not decoded."""
+
 
 class Status(StrEnum):
     """Where a chunk is on its way."""
@@ -52,6 +55,14 @@ class Decision:
     def recompute(cls, chunk: int, reason: str) -> Decision:
         """Recompute a chunk from its tokens."""
         return cls(chunk, "recompute", TEXT, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class TimedDecision:
+    """A decision, and when it was taken on the load's clock."""
+
+    at_s: float
+    decision: Decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +193,8 @@ class Controller(Protocol):
 
         For the link: fetch a chunk that waits, at one of its options. For the model: recompute
         the chunk at `state.front`, provided it waits (a chunk needs all those before it).
-        None leaves the resource idle until something changes. The chunks that wait without any
+        None leaves the resource idle until something changes; where nothing does, it is asked
+        again within a tenth of a second. The chunks that wait without any
         option must be recomputed as soon as they are at the front.
         """
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cachegen.bitstream.manifest import EXACT_LEVELS
+from cachegen.codec.levels import EXACT_LEVELS
 from cachegen.stream.controller import LoadState, Option
 from cachegen.stream.schedule import (
     UNKNOWN_S,
@@ -16,6 +16,7 @@ from cachegen.stream.schedule import (
     best_plan,
     decode_s,
     earliest_plan,
+    first_arrival_s,
     look,
 )
 
@@ -51,17 +52,22 @@ def plan_in_time(
     expected = assumed_bytes_per_s(state)
     rate = min(state.low_bytes_per_s or prudence.low * expected, expected)
     outlook = careful(look(state, left, rate), prudence.model)
+    by_text = text_in_time(outlook, remaining_s)
     slower = prudence.worst * rate
     exact: list[Plan] = []
     for option in reversed(state.chunks[target].options):
         is_exact = option.level in EXACT_LEVELS
         if exact and not is_exact:
             break
+        if by_text is None and first_arrival_s(outlook, option) > remaining_s:
+            continue
         plan = best_plan(outlook, option.rank, within_s=remaining_s)
-        if max(plan.finish_s, _worst_s(outlook, target, option, slower)) > remaining_s:
+        if plan.finish_s > remaining_s:
+            continue
+        if _worst_s(outlook, target, option, slower) > remaining_s:
             continue
         if not is_exact:
-            return text_in_time(outlook, remaining_s) or plan
+            return by_text or plan
         exact.append(plan)
     if exact:
         return min(exact, key=lambda plan: plan.finish_s)
@@ -72,7 +78,8 @@ def plan_in_time(
 
 def careful(outlook: Outlook, model: float) -> Outlook:
     """The outlook where recomputing takes so many times as long."""
-    return replace(outlook, compute_s=[model * seconds for seconds in outlook.compute_s])
+    compute_s = [model * seconds for seconds in outlook.compute_s]
+    return Outlook(outlook.state, outlook.left, outlook.bytes_per_s, outlook.free, compute_s)
 
 
 def _worst_s(outlook: Outlook, target: int, option: Option, bytes_per_s: float) -> float:

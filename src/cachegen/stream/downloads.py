@@ -13,8 +13,8 @@ import numpy as np
 from cachegen.bitstream.manifest import StoredObject
 from cachegen.errors import BitstreamError, CacheGenError, StoreError
 from cachegen.store import Store
+from cachegen.stream.link import Link
 from cachegen.stream.objects import check_digest
-from cachegen.stream.sharing import Link
 
 
 @dataclass(frozen=True, slots=True, eq=False)

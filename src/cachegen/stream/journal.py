@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from cachegen.stream.controller import Decision
-from cachegen.stream.result import Span, TimedDecision
+from cachegen.stream.controller import Decision, TimedDecision
+from cachegen.stream.result import Span
 
 
 @dataclass(slots=True, eq=False)

@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from cachegen.bitstream.identity import Tokens, tokens_from_bytes, tokens_to_bytes
-from cachegen.bitstream.manifest import EXACT_LEVELS
-from cachegen.codec.levels import TEXT
+from cachegen.codec.levels import EXACT_LEVELS, TEXT
 from cachegen.codec.profile import Profile
 from cachegen.errors import StoreError, StoreTimeout
 from cachegen.kvcache import KVCache
@@ -23,13 +22,14 @@ from cachegen.stream.decoding import Decoder
 from cachegen.stream.fixed import Fixed
 from cachegen.stream.journal import Journal
 from cachegen.stream.lineage import Lineage
+from cachegen.stream.link import Link
 from cachegen.stream.lookup import Found, Stored, found_in, look_up
 from cachegen.stream.min_ttft import MinTTFT
 from cachegen.stream.objects import describe_failure
 from cachegen.stream.profiles import Profiles
 from cachegen.stream.result import LoadResult, Span
 from cachegen.stream.run import Progress, Run
-from cachegen.stream.sharing import Link, link_to, measurements_of, remember
+from cachegen.stream.sharing import link_to, measurements_of, remember
 from cachegen.stream.surroundings import surroundings
 from cachegen.stream.time_limit import within
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from cachegen.bitstream.manifest import EXACT_LEVELS
+from cachegen.codec.levels import EXACT_LEVELS
 from cachegen.stream.controller import (
     ChunkState,
     Decision,
@@ -84,6 +84,8 @@ class MinTTFT:
         rate = assumed_bytes_per_s(state)
         goes_on_s = _finish_s(state, transfer, rate)
         bar_s = goes_on_s * (1 - self.gain) - self.least_gain_s
+        if bar_s <= 0:
+            return None
         queue_s = min(transfer.missing_bytes, self.in_flight_bytes) / rate
         return _by_model(state, transfer, goes_on_s, bar_s) or _smaller(
             state, transfer, goes_on_s, bar_s, queue_s=queue_s
@@ -179,12 +181,15 @@ def _raised(state: LoadState, chunk: ChunkState, plan: Plan) -> Option:
     best = planned = nearest(chunk.options, plan.rank)
     if state.slo_s is not None or state.bytes_per_s is None or plan.finish_s >= UNKNOWN_S:
         return planned
+    if planned.level in EXACT_LEVELS:
+        return planned
     planned_decode_s = decode_s(state, chunk, planned.level)
     spare_s = _SURE * (plan.finish_s - plan.fetched_s)
-    for option in chunk.options:
+    better = (option for option in chunk.options if option.rank > planned.rank)
+    for option in better:
         longer_s = (option.size_bytes - planned.size_bytes) / assumed_bytes_per_s(state)
         longer_s += max(decode_s(state, chunk, option.level) - planned_decode_s, 0.0)
-        if option.rank > planned.rank and longer_s <= spare_s:
+        if longer_s <= spare_s:
             best = option
         if option.level in EXACT_LEVELS:
             break

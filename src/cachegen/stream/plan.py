@@ -8,9 +8,9 @@ from itertools import pairwise
 
 from cachegen.bitstream.format import MAX_BYTES
 from cachegen.bitstream.identity import LINK_TOKENS
-from cachegen.bitstream.manifest import EXACT_LEVELS, ChunkEntry, object_key, profile_key
+from cachegen.bitstream.manifest import ChunkEntry, object_key, profile_key
 from cachegen.codec.codec import resolve_level
-from cachegen.codec.levels import LOSSLESS, UNCALIBRATED_DEFAULT
+from cachegen.codec.levels import EXACT_LEVELS, LOSSLESS, UNCALIBRATED_DEFAULT
 from cachegen.codec.profile import NO_PROFILE, Profile
 from cachegen.kvcache import KVCache
 from cachegen.stream.lineage import Ids

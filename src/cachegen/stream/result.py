@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cachegen.kvcache import KVCache
-from cachegen.stream.controller import Decision
+from cachegen.stream.controller import TimedDecision
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +56,6 @@ class Span:
     def seconds(self) -> float:
         """How long it took."""
         return self.ended_s - self.began_s
-
-
-@dataclass(frozen=True, slots=True)
-class TimedDecision:
-    """A decision, and when it was taken on the load's clock."""
-
-    at_s: float
-    decision: Decision
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,16 +17,24 @@ from cachegen.codec.levels import TEXT
 from cachegen.errors import BitstreamError, CacheGenError, LoadCancelled
 from cachegen.kvcache import KVCache
 from cachegen.stream.accelerator import synchronize
-from cachegen.stream.controller import ChunkState, Controller, Decision, LoadState, Status
+from cachegen.stream.controller import (
+    MAX_UNDECODED,
+    ChunkState,
+    Controller,
+    Decision,
+    LoadState,
+    Status,
+)
 from cachegen.stream.downloads import Failed, Fetched
 from cachegen.stream.fetching import Fetching, FromLink
 from cachegen.stream.journal import Journal
+from cachegen.stream.refusal import Refusal
 from cachegen.stream.result import LoadedChunk, Span
 from cachegen.stream.retries import Remedy, Retries
-from cachegen.stream.sharing import Turn, decoder
+from cachegen.stream.sharing import decoder
 from cachegen.stream.surroundings import Surroundings
+from cachegen.stream.turns import Turn
 
-MAX_UNDECODED = 2
 _TICK_S = 0.01
 _IDLE_TICK_S = 0.1
 
@@ -87,6 +95,7 @@ class Run:
         self._fetching = Fetching(state, around, journal, self._events.put)
         self._retries = Retries()
         self._retry: tuple[float, Decision] | None = None
+        self._refusal: Refusal | None = None
         self._undecoded = 0
         self._decoded_bytes: dict[int, int] = {}
         self._lost: LoadedChunk | None = None
@@ -214,6 +223,7 @@ class Run:
     def _failed(self, index: int, level: str, error: CacheGenError) -> None:
         chunk = self.state.chunks[index]
         chunk.status, chunk.level = Status.WAITING, None
+        self._refusal = None
         self.journal.trouble(index, f"{level}: {type(error).__name__}: {error}")
         remedy = self._retries.failed(index, level, error)
         if remedy is Remedy.AGAIN:
@@ -256,6 +266,7 @@ class Run:
         assert transfer is not None
         chunk = self.state.chunks[transfer.chunk]
         chunk.status, chunk.level = Status.WAITING, None
+        self._refusal = None
         self._carry_out(decision, turn)
 
     def _use_link(self) -> None:
@@ -283,6 +294,8 @@ class Run:
             return
         if state.chunks[state.front].status is not Status.WAITING:
             return
+        if self._refusal is not None and self._refusal.holds(state):
+            return
         turn = self.around.turns.take(self)
         if turn is None:
             return
@@ -292,6 +305,8 @@ class Run:
             if decision is not None and decision.action == "recompute":
                 self._carry_out(decision, turn)
                 handed_over = True
+            else:
+                self._refusal = Refusal.of(state)
         finally:
             if not handed_over:
                 self.around.turns.end(turn)

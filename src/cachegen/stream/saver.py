@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from cachegen.bitstream.chunk import encode
 from cachegen.bitstream.identity import Tokens, tokens_from_bytes, tokens_to_bytes
 from cachegen.bitstream.manifest import (
-    EXACT_LEVELS,
     ChunkEntry,
     Manifest,
     StoredObject,
     profile_key,
     tokens_key,
 )
+from cachegen.codec.levels import EXACT_LEVELS
 from cachegen.codec.profile import Profile
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.transform import check_tokens

@@ -199,10 +199,21 @@ def best_plan(outlook: Outlook, rank: int, *, within_s: float = math.inf) -> Pla
     return Plan(rank, split, finish_s, fetched_s, computed_s)
 
 
+def first_arrival_s(outlook: Outlook, option: Option) -> float:
+    """When the next fetch would have arrived at this option: no plan that fetches ends before."""
+    request_s = outlook.state.costs.request_s
+    return outlook.free.link_s + request_s + option.size_bytes / outlook.bytes_per_s
+
+
 def earliest_plan(outlook: Outlook, options: Sequence[Option]) -> Plan:
-    """The earliest end over the qualities of these options; on a tie the smallest."""
+    """The earliest end over the qualities of these options; on a tie the smallest.
+
+    The options are of the chunk to be fetched next.
+    """
     best = best_plan(outlook, options[0].rank)
     for option in options[1:]:
+        if first_arrival_s(outlook, option) >= best.finish_s:
+            continue
         plan = best_plan(outlook, option.rank, within_s=best.finish_s)
         if plan.finish_s < best.finish_s:
             best = plan

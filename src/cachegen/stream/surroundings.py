@@ -10,7 +10,9 @@ from cachegen.store import Store
 from cachegen.stream.assembly import Assembly
 from cachegen.stream.cost_file import Measurements
 from cachegen.stream.decoding import Decoder
-from cachegen.stream.sharing import Link, Turns, link_to, measurements_of, turns_at
+from cachegen.stream.link import Link
+from cachegen.stream.sharing import link_to, measurements_of, turns_at
+from cachegen.stream.turns import Turns
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -78,12 +78,10 @@ class Throughput:
         self._forget(now_s)
         return self._expected(self._silence_s(now_s))
 
-    def low_bytes_per_s(self, now_s: float) -> float | None:
-        """What to count on: less by as much as expectations have been wrong lately."""
-        expected = self.bytes_per_s(now_s)
-        if expected is None:
-            return None
-        return expected * max(1 - _DEVIATIONS * self._deviation, _LEAST_SHARE)
+    @property
+    def low_share(self) -> float:
+        """Share of it to count on: less by as much as expectations have been wrong lately."""
+        return max(1 - _DEVIATIONS * self._deviation, _LEAST_SHARE)
 
     def _expected(self, silence_s: float) -> float | None:
         fade = math.exp(-silence_s / _WINDOW_S)

@@ -1,0 +1,75 @@
+"""Trials of several policies, spread over processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+
+from cachegen.simulation.scenario import SimulatedLoad
+from cachegen.simulation.specs import Policy
+from cachegen.simulation.trials import Group, Trials
+
+_PORTION = 250
+_WORTH_PROCESSES = 4 * _PORTION
+
+Portion = tuple[Policy, Sequence[Group]]
+
+
+def run_all(
+    trials: Trials,
+    policies: Sequence[Policy],
+    *,
+    jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, list[SimulatedLoad]]:
+    """The loads of every policy, by its name; the same for any number of processes.
+
+    Args:
+        trials: what the policies are tried on.
+        policies: of different names.
+        jobs: processes at most; few loads are not worth more than this one.
+        progress: told how many loads are done, of how many.
+
+    Raises:
+        ValueError: no process.
+    """
+    if jobs < 1:
+        raise ValueError(f"expected at least one process, got {jobs}")
+    total = trials.num_loads * len(policies)
+    loads: dict[str, list[SimulatedLoad]] = {policy.name: [] for policy in policies}
+    portions = list(_portions(trials, policies))
+    if total < _WORTH_PROCESSES:
+        jobs = 1
+    done = 0
+    for (policy, _), some in zip(portions, _results(trials, portions, jobs), strict=True):
+        loads[policy.name] += some
+        done += len(some)
+        if progress is not None:
+            progress(done, total)
+    return loads
+
+
+def _portions(trials: Trials, policies: Sequence[Policy]) -> Iterator[Portion]:
+    groups = trials.groups()
+    step = max(_PORTION // trials.concurrency, 1)
+    for policy in policies:
+        for first in range(0, len(groups), step):
+            yield policy, groups[first : first + step]
+
+
+def _results(
+    trials: Trials, portions: Sequence[Portion], jobs: int
+) -> Iterable[list[SimulatedLoad]]:
+    """The loads of every portion, in order."""
+    run = partial(_run, trials)
+    if jobs == 1:
+        yield from map(run, portions)
+        return
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(run, portions)
+
+
+def _run(trials: Trials, portion: Portion) -> list[SimulatedLoad]:
+    return trials.run(*portion)
