@@ -29,7 +29,7 @@ TEXT, RAW, INT8 = "text", "raw", "int8"
 ALGORITHM1, MIN_TTFT = "algorithm1", "min_ttft"
 LOSSLESS, COLD = "lossless", "min_ttft_cold"
 EXTRA = (LOSSLESS, COLD)
-SLO_S = 0.3
+SLO_S = 0.2
 _STORED_AS = {INT8: "packed"}
 
 

@@ -69,13 +69,14 @@ class Context:
 @contextmanager
 def opened_world(*, data: Path | None = None) -> Iterator[World]:
     """Start the server on the far side of a link; everything ends with the block."""
-    model, tokenizer = load_model(refmodel.weights_path())
-    text = refmodel.read_texts(data) if data else refmodel.load_text(TEXT)
-    tokens = tokenizer(text, verbose=False).input_ids
     with tempfile.TemporaryDirectory() as folder, open_link(None) as link:
         print(f"link: {link.kind} ({link.reason})", file=sys.stderr)
-        port = _serve(link, Path(folder))
-        measure_prefill(model, tokens, lengths=(256, 1024, 2048))
+        server = _start_server(link, Path(folder))
+        model, tokenizer = load_model(refmodel.weights_path())
+        text = refmodel.read_texts(data) if data else refmodel.load_text(TEXT)
+        tokens = tokenizer(text, verbose=False).input_ids
+        port = _port_of(server)
+        measure_prefill(model, tokens, lengths=(256, 768, 1536))
         yield World(
             model=model,
             profile=read_profile(refmodel.profile_path()),
@@ -116,11 +117,15 @@ def store_context(
     return Context(tokens, continuation, kv, manifest)
 
 
-def _serve(link: Link, folder: Path) -> int:
-    """Start `cachegen serve` on the far side; the port it chose."""
+def _start_server(link: Link, folder: Path) -> subprocess.Popen[str]:
+    """Start `cachegen serve` on the far side."""
     command = [sys.executable, "-m", "cachegen.cli", "serve", "--store", str(folder)]
     options = ["--host", link.host, "--port", "0", "--allow-anonymous"]
-    server = link.spawn([*command, *options], stdout=subprocess.PIPE, text=True)
+    return link.spawn([*command, *options], stdout=subprocess.PIPE, text=True)
+
+
+def _port_of(server: subprocess.Popen[str]) -> int:
+    """The port that it has chosen, once it serves."""
     assert server.stdout is not None
     line = server.stdout.readline()
     if not line.startswith("serving"):
