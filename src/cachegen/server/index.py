@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +24,7 @@ SELECT key FROM objects AS candidate
 WHERE NOT EXISTS (SELECT 1 FROM objects WHERE parent = candidate.key)
 ORDER BY used LIMIT ?
 """
+_SIZES = "SELECT key, size FROM objects WHERE key IN (SELECT value FROM json_each(?))"
 _INSERT = """
 INSERT OR REPLACE INTO objects VALUES (
     :key, :size, (SELECT key FROM objects WHERE key = :parent AND key <> :key), :used
@@ -62,6 +64,11 @@ class Index:
         """The size of an object, None where it is not known."""
         with self._transaction() as rows:
             return _size(rows, key)
+
+    def sizes(self, keys: Collection[str]) -> dict[str, int]:
+        """The sizes of those objects that are known."""
+        with self._transaction() as rows:
+            return dict(rows.execute(_SIZES, (json.dumps(list(keys)),)))
 
     def keys(self) -> list[str]:
         """All that is known."""

@@ -67,13 +67,14 @@ class Shelf:
 
     def lookup(self, keys: Sequence[str]) -> list[int | None]:
         """The sizes of objects, which count as used."""
-        sizes = {key: self.index.size(key) for key in keys}
-        unknown = [key for key, size_bytes in sizes.items() if size_bytes is None]
+        known = self.index.sizes(keys)
+        unknown = [key for key in dict.fromkeys(keys) if key not in known]
+        adopted: dict[str, int | None] = {}
         if unknown:
             stored = zip(unknown, self.store.lookup(unknown), strict=True)
-            found = [key for key, size_bytes in stored if size_bytes is not None]
-            sizes.update((key, self._adopt(key)) for key in found)
-        self.index.touch(reversed(sizes))
+            adopted = {key: self._adopt(key) for key, size in stored if size is not None}
+        sizes = {key: known.get(key, adopted.get(key)) for key in keys}
+        self.index.touch(key for key in reversed(sizes) if sizes[key] is not None)
         return [sizes[key] for key in keys]
 
     @contextmanager

@@ -91,7 +91,7 @@ def _host(parts: SplitResult) -> str:
 def _open_directory(path: Path) -> Store:
     with translated(str(path), "open the directory"):
         backend = LocalStore(path.absolute(), mkdir=True)
-    return ObjectStore(backend, str(path), reads_pieces=True)
+    return ObjectStore(backend, str(path), root=path.absolute())
 
 
 def _open_server(parts: SplitResult, *, timeout_s: float) -> Store:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cachegen.bitstream.identity import LINK_TOKENS, Tokens
 from cachegen.bitstream.manifest import Manifest, manifest_key
@@ -17,10 +18,12 @@ from cachegen.stream.lineage import Ids, Lineage
 from cachegen.stream.objects import describe_failure
 from cachegen.stream.publish import read_stored_manifest
 from cachegen.stream.result import LoadedChunk
+from cachegen.stream.time_limit import begun
 
 Answer = TypeVar("Answer")
 _ATTEMPTS = 3
 _WAIT_S = 0.05
+_HEAD_START_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +49,26 @@ class _Candidate:
 def find_prefix(tokens: Tokens, *, store: Store, lineages: list[Lineage]) -> Prefix:
     """Find it with one lookup; where several are equally long, the earlier lineage's.
 
+    The manifest of all the tokens is asked for a moment before: where it is there, as for a
+    context that was saved as it is now asked for, one round trip is enough.
+
     Raises:
         StoreError: the store fails.
     """
     candidates = [found for lineage in lineages for found in _candidates(tokens, lineage)]
     keys = [manifest_key(candidate.context_id) for candidate in candidates]
-    sizes = _again(lambda: store.lookup(keys))
-    there = [c for c, size in zip(candidates, sizes, strict=True) if size is not None]
+    longest = next(c for c in candidates if c.num_tokens == len(tokens))
+    whole = begun(partial(_read, store, longest))
+    wait([whole], _HEAD_START_S)
+    if _was_had(whole):
+        return _prefix(whole.result(), [])
+    sizes = begun(partial(_again, partial(store.lookup, keys)))
+    if not whole.done():
+        either: list[Future[Any]] = [whole, sizes]
+        wait(either, return_when=FIRST_COMPLETED)
+    if _was_had(whole):
+        return _prefix(whole.result(), [])
+    there = [c for c, size in zip(candidates, sizes.result(), strict=True) if size is not None]
     lost: list[tuple[int, str]] = []
     for candidate in sorted(there, key=lambda c: -c.num_tokens):
         try:
@@ -60,6 +76,11 @@ def find_prefix(tokens: Tokens, *, store: Store, lineages: list[Lineage]) -> Pre
         except (KeyNotFound, BitstreamError) as error:
             lost.append((candidate.num_tokens, describe_failure(error)))
     return _prefix(None, lost)
+
+
+def _was_had(manifest: Future[Manifest]) -> bool:
+    """Whether it is there; why it is not, the lookup will tell."""
+    return manifest.done() and manifest.exception() is None
 
 
 def _candidates(tokens: Tokens, lineage: Lineage) -> Iterator[_Candidate]:
