@@ -28,6 +28,16 @@ def test_decoding_overlaps_fetching(request_for, in_order):
     assert load.overlap_s > 0
 
 
+def test_a_distant_store_costs_one_round_trip(request_for, in_order):
+    costs = Costs(None, request_s=0.05)
+    near = simulate(request_for(in_order("high"), costs=Costs(None)), trace=MBIT_8)
+    far = simulate(request_for(in_order("high"), costs=costs), trace=MBIT_8, known_bytes_per_s=1e6)
+    assert far.ttft_s == pytest.approx(0.05 + near.ttft_s, abs=1e-3)
+    assert far.fetch_s == pytest.approx(far.ttft_s, abs=1e-3)
+    unknown = simulate(request_for(in_order("high"), costs=costs), trace=MBIT_8)
+    assert unknown.ttft_s == pytest.approx(4 * 0.05 + near.ttft_s, abs=1e-3)
+
+
 def test_at_most_two_chunks_wait_for_the_decoder(request_for, in_order):
     costs = Costs(None, {"low": DecodeCost(1.0)})
     load = simulate(request_for(in_order("low"), costs=costs), trace=MBIT_8)

@@ -65,6 +65,6 @@ def test_the_estimate_hears_of_every_byte(pipe):
     pipe.begin(only, 0.0)
     for hundredth in range(50):
         pipe.advance(hundredth / 100, (hundredth + 1) / 100)
-    assert pipe.estimate.share(0.5, active=True)[0] == pytest.approx(1e6, rel=0.1)
+    assert pipe.estimate.share(0.5, own=1)[0] == pytest.approx(1e6, rel=0.1)
     pipe.end(only, 0.5)
     assert pipe.flows == []

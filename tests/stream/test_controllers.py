@@ -27,6 +27,7 @@ from cachegen.stream.costs import Costs, DecodeCost, PrefillCost
 from cachegen.stream.deadline import Prudence
 from cachegen.stream.fixed import Fixed
 from cachegen.stream.min_ttft import MinTTFT
+from cachegen.stream.schedule import request_due_s
 
 LEVELS = ("low", "medium", "high", "highest", "packed", "lossless", "raw")
 DEFAULT = LEVELS.index("high")
@@ -47,7 +48,6 @@ class World:
     decoder_free_s: float = math.inf
     model_free_s: float = math.inf
     missing: float = 0.0
-    flows_from_s: float = 0.0
     fetched_bytes: int = 0
     decisions: list[Decision] = field(default_factory=list)
 
@@ -74,15 +74,16 @@ class World:
         soonest = min(self.decoder_free_s, self.model_free_s)
         if state.transfer is not None:
             rate, ends_s = self.rate()
-            done_s = max(state.now_s, self.flows_from_s) + self.missing / rate
+            done_s = max(state.now_s, self.flows_from_s()) + self.missing / rate
             tick_s = max(TICK_S, state.transfer.option.size_bytes / rate / 10)
+            tick_s = min(request_due_s(state) or tick_s, tick_s)
             soonest = min(soonest, done_s, ends_s, state.now_s + tick_s)
         assert soonest < math.inf, f"everything is idle: {state}"
         return soonest
 
     def advance(self, until_s: float) -> None:
         state = self.state
-        flowing_s = until_s - max(state.now_s, self.flows_from_s)
+        flowing_s = until_s - max(state.now_s, self.flows_from_s())
         if state.transfer is not None and flowing_s > 0:
             self.missing -= flowing_s * self.rate()[0]
             state.transfer.received_bytes = int(state.transfer.option.size_bytes - self.missing)
@@ -100,9 +101,19 @@ class World:
             seconds = state.costs.decode_s(chunk.level or "", chunk.num_tokens)
             self.decoder_free_s, state.decode_began_s = until_s + seconds, until_s
 
+    def flows_from_s(self) -> float:
+        """When the first byte of the older transfer comes."""
+        transfer = self.state.transfer
+        return 0.0 if transfer is None else transfer.began_s + self.state.costs.request_s
+
+    def end(self, transfer: Transfer) -> None:
+        self.state.transfers.remove(transfer)
+        if self.state.transfer is not None:
+            self.missing = self.state.transfer.missing_bytes
+
     def fetched(self, transfer: Transfer) -> None:
         chunk = self.state.chunks[transfer.chunk]
-        self.state.transfer = None
+        self.end(transfer)
         self.fetched_bytes += transfer.option.size_bytes
         if (transfer.chunk, transfer.option.level) in self.broken:
             chunk.status, chunk.level = Status.WAITING, None
@@ -123,8 +134,11 @@ class World:
             state.bytes_per_s = self.rate()[0] if self.knows_rate or self.fetched_bytes else None
         if state.transfer is not None:
             self.abandon(self.controller.reconsider(state))
-        if state.transfer is None and len(self.decoding) <= MAX_UNDECODED:
-            self.carry_out(self.controller.choose(state, "link"))
+        while not request_due_s(state) and len(self.decoding) <= MAX_UNDECODED:
+            decision = self.controller.choose(state, "link")
+            self.carry_out(decision)
+            if decision is None:
+                break
         if state.recompute_began_s is None and state.can_recompute:
             self.carry_out(self.controller.choose(state, "model"))
 
@@ -133,9 +147,10 @@ class World:
         if decision is None or transfer is None:
             return
         assert decision.chunk == transfer.chunk
-        self.state.transfer = None
-        chunk = self.state.chunks[transfer.chunk]
-        chunk.status, chunk.level = Status.WAITING, None
+        for given_up in self.state.transfers[::-1]:
+            self.end(given_up)
+            chunk = self.state.chunks[given_up.chunk]
+            chunk.status, chunk.level = Status.WAITING, None
         self.carry_out(decision)
 
     def carry_out(self, decision: Decision | None) -> None:
@@ -154,8 +169,9 @@ class World:
         option = chunk.option(decision.level)
         assert option is not None, decision
         chunk.status = Status.FETCHING
-        state.transfer = Transfer(decision.chunk, option, state.now_s)
-        self.missing, self.flows_from_s = option.size_bytes, state.now_s + state.costs.request_s
+        if not state.transfers:
+            self.missing = option.size_bytes
+        state.transfers.append(Transfer(decision.chunk, option, state.now_s))
 
 
 @dataclass(frozen=True)
@@ -210,7 +226,7 @@ def plan_s(state: LoadState, rate: float, rank: int, split: int) -> float:
     for chunk in state.chunks[:split]:
         model_s += costs.prefill.seconds(chunk.num_tokens, past=chunk.start)
     for chunk in reversed(state.chunks[split:]):
-        link_s += costs.request_s + chunk.options[rank].size_bytes / rate
+        link_s = max(link_s, costs.request_s) + chunk.options[rank].size_bytes / rate
         decode_s = costs.decode_s(chunk.options[rank].level, chunk.num_tokens)
         decoder_s = max(decoder_s, link_s) + decode_s
     return max(model_s, decoder_s)

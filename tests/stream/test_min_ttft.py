@@ -39,7 +39,7 @@ def fetching(state: LoadState, chunk: int, level: str, *, received: int = 0) -> 
     option = state.chunks[chunk].option(level)
     assert option is not None
     state.chunks[chunk].status, state.chunks[chunk].level = Status.FETCHING, level
-    state.transfer = Transfer(chunk, option, 0.0, received)
+    state.transfers = [Transfer(chunk, option, 0.0, received)]
     return state
 
 

@@ -14,7 +14,7 @@ from cachegen.errors import LoadCancelled
 from cachegen.store import open_store
 from cachegen.stream.controller import Decision, LoadState, Resource, Status
 from cachegen.stream.min_ttft import MinTTFT
-from cachegen.stream.sharing import turns_at
+from cachegen.stream.sharing import measurements_of, turns_at
 
 TOKENS = list(range(640))
 
@@ -89,6 +89,39 @@ def test_a_transfer_may_be_abandoned(toy, full) -> None:
         == ["lossless"] * 2 + ["low" if abandoned else "lossless"] + ["lossless"] * 2
     )
     assert outcomes["done"] == 5
+    toy.check(result, TOKENS, exact=False)
+
+
+def test_the_next_chunk_is_asked_for_before_the_last_one_is_there(toy, full) -> None:
+    """The first transfer ends only once the second has been asked for."""
+    asked: list[str] = []
+    second = threading.Event()
+
+    @dataclass
+    class Far:
+        url: str = "memory://far"
+
+        def lookup(self, keys):
+            return full.lookup(keys)
+
+        def get(self, key, range=None):
+            if not key.startswith("chunks/"):
+                yield from full.get(key, range)
+                return
+            asked.append(key)
+            if len(asked) == 2:
+                second.set()
+            data = b"".join(full.get(key, range))
+            yield data[:-1]
+            assert second.wait(10), "the link waits for the end of the first transfer"
+            yield data[-1:]
+
+    measurements_of(toy.fingerprint, "cpu").add_link("memory://far", 1e6, 0.5)
+    result = toy.load(TOKENS, Far(), controller=Script(["high"] * 5))
+    assert levels_of(result) == ["high"] * 5
+    spans = [span for span in result.spans if span.work == "fetch"]
+    assert spans[1].began_s < spans[0].ended_s
+    assert result.fetch_s <= result.ttft_s
     toy.check(result, TOKENS, exact=False)
 
 

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachegen.stream.controller import ChunkState, LoadState, Option, Status, Transfer
+from cachegen.stream.controller import (
+    MAX_TRANSFERS,
+    ChunkState,
+    LoadState,
+    Option,
+    Status,
+    Transfer,
+)
 from cachegen.stream.costs import Costs, DecodeCost, PrefillCost
 from cachegen.stream.schedule import (
     UNKNOWN_S,
@@ -14,6 +21,7 @@ from cachegen.stream.schedule import (
     ends,
     look,
     nearest,
+    request_due_s,
 )
 
 OPTIONS = (Option("low", 100, 0), Option("high", 400, 2))
@@ -39,7 +47,7 @@ def test_what_is_under_way_ends_first():
     state = load()
     state.now_s = 10.0
     state.chunks[3].status, state.chunks[3].level = Status.FETCHING, "high"
-    state.transfer = Transfer(3, OPTIONS[1], 9.9, received_bytes=100)
+    state.transfers = [Transfer(3, OPTIONS[1], 9.9, received_bytes=100)]
     state.chunks[2].status, state.chunks[2].level = Status.DECODING, "high"
     state.decode_began_s = 9.98
     state.chunks[0].status, state.recompute_began_s = Status.RECOMPUTING, 9.5
@@ -60,9 +68,55 @@ def test_a_decoding_under_way_counts_from_its_beginning():
 
 def test_a_transfer_without_a_byte_still_waits_for_its_answer():
     state = load()
-    state.transfer = Transfer(3, OPTIONS[1], 0.0)
+    state.transfers = [Transfer(3, OPTIONS[1], 0.0)]
     state.now_s = 0.01
     assert ends(state, 1000.0).link_s == pytest.approx(0.04 + 0.4)
+
+
+def test_transfers_asked_for_ahead_come_one_after_the_other():
+    state = load()
+    state.now_s = 1.0
+    state.transfers = [Transfer(3, OPTIONS[1], 0.9, 300), Transfer(2, OPTIONS[1], 0.99)]
+    state.chunks[3].status = state.chunks[2].status = Status.FETCHING
+    free = ends(state, 1000.0)
+    assert free.link_s == pytest.approx(0.1 + 0.4)
+    assert free.decoder_s == pytest.approx(0.5 + 0.12)
+    assert free.model_s == 0.0
+    assert ends(state, 1e6).link_s == pytest.approx(0.04 + 400e-6)
+
+
+def test_the_model_waits_for_the_front_and_for_nothing_behind_it():
+    state = load(2)
+    state.transfers = [Transfer(0, OPTIONS[1], 0.0, 100), Transfer(1, OPTIONS[1], 0.0)]
+    state.chunks[0].status = state.chunks[1].status = Status.FETCHING
+    assert ends(state, 1000.0).model_s == pytest.approx(0.3 + 0.12)
+
+
+def test_a_request_is_due_when_its_first_byte_comes_as_the_link_gets_free():
+    state = load(8)
+    assert request_due_s(state) == 0.0
+    state.now_s = 1.0
+    state.transfers = [Transfer(7, OPTIONS[1], 0.9, received_bytes=100)]
+    assert request_due_s(state) == pytest.approx(0.3 - 0.05)
+    state.transfers[0].received_bytes = 351
+    assert request_due_s(state) == 0.0
+    state.transfers.append(Transfer(6, OPTIONS[0], 1.0))
+    assert request_due_s(state) == pytest.approx(0.049 + 0.1 - 0.05)
+
+
+def test_only_so_many_are_asked_for_ahead():
+    state = load(8)
+    state.bytes_per_s, state.now_s = 1e9, 1.0
+    for chunk in range(MAX_TRANSFERS):
+        assert request_due_s(state) == 0.0
+        state.transfers.append(Transfer(chunk, OPTIONS[0], 1.0))
+    assert request_due_s(state) == math.inf
+
+
+def test_nothing_is_asked_for_ahead_of_what_is_unknown():
+    state = load()
+    state.bytes_per_s, state.transfers = None, [Transfer(3, OPTIONS[0], 0.0, 99)]
+    assert request_due_s(state) == math.inf
 
 
 def test_what_takes_longer_than_expected_is_nearly_over():
@@ -85,7 +139,7 @@ def test_an_unknown_throughput_falls_with_the_time_waited():
     state = load()
     state.bytes_per_s = None
     assert assumed_bytes_per_s(state) == math.inf
-    state.transfer = Transfer(3, OPTIONS[1], 1.0)
+    state.transfers = [Transfer(3, OPTIONS[1], 1.0)]
     state.now_s = 1.04
     assert assumed_bytes_per_s(state) == math.inf
     state.now_s = 1.25
@@ -108,9 +162,9 @@ def test_the_best_split_is_found(rate: float, num_chunks: int, rank: int):
     option, decode_s = nearest(OPTIONS, rank), 0.12 if rank else 0.0
     finishes = []
     for split in range(num_chunks + 1):
-        decoded_s = 0.0
-        for fetched in range(num_chunks - split):
-            arrived_s = (fetched + 1) * (0.05 + option.size_bytes / rate)
+        arrived_s = decoded_s = 0.0
+        for _ in range(num_chunks - split):
+            arrived_s = max(arrived_s, 0.05) + option.size_bytes / rate
             decoded_s = max(decoded_s, arrived_s) + decode_s
         finishes.append(max(sum(outlook.compute_s[:split]), decoded_s))
     plan = best_plan(outlook, rank)
@@ -125,4 +179,4 @@ def test_a_chunk_without_options_is_recomputed_at_the_end():
     outlook = look(state, [0, 1, 2, 3], 1e9)
     plan = best_plan(outlook, 0)
     assert plan.split == 0
-    assert plan.finish_s == pytest.approx(3 * 0.05 + outlook.compute_s[2], rel=1e-3)
+    assert plan.finish_s == pytest.approx(0.05 + outlook.compute_s[2], rel=1e-3)

@@ -19,7 +19,7 @@ class Line:
     def begin(self) -> None:
         self.estimate.begin(self.now_s)
         self.now_s += self.wait_s
-        self.estimate.arrived(1000, self.now_s)
+        self.estimate.arrived(1000, self.now_s, first=True)
 
     def flow(self, seconds: float, rate: float = RATE, *, every_s: float = 0.002) -> float:
         for _ in range(round(seconds / every_s)):
@@ -31,8 +31,8 @@ class Line:
         self.now_s += seconds
         return self.expected()
 
-    def end(self) -> None:
-        self.estimate.end(self.now_s)
+    def end(self, *, answered: bool = True) -> None:
+        self.estimate.end(self.now_s, answered=answered)
 
     def expected(self) -> float:
         found = self.estimate.bytes_per_s(self.now_s)
@@ -50,7 +50,7 @@ def test_nothing_is_known_before_anything_came():
     assert estimate.bytes_per_s(0.0) is None
     estimate.begin(0.0)
     assert estimate.bytes_per_s(0.1) is None
-    estimate.arrived(2000, 0.2)
+    estimate.arrived(2000, 0.2, first=True)
     assert estimate.bytes_per_s(0.2) is None
 
 
@@ -95,6 +95,20 @@ def test_the_wait_for_the_first_byte_is_kept_apart():
     assert line.estimate.request_s == pytest.approx(0.05)
 
 
+def test_what_was_asked_for_ahead_is_neither_silence_nor_a_wait():
+    line = Line(wait_s=0.05)
+    before = line.flow(0.3)
+    for _ in range(20):
+        line.estimate.begin(line.now_s)
+        line.flow(0.01)
+        line.end()
+        line.now_s += 0.02
+        line.estimate.arrived(1000, line.now_s, first=True)
+        line.flow(0.01)
+    assert line.expected() == pytest.approx(before, rel=0.05)
+    assert line.estimate.request_s == pytest.approx(0.05)
+
+
 def test_a_wait_far_beyond_the_usual_counts_as_silence():
     line = Line(wait_s=0.01)
     before = line.flow(0.5)
@@ -110,7 +124,7 @@ def test_a_transfer_that_ends_without_a_byte_leaves_its_mark():
     line.end()
     line.estimate.begin(line.now_s)
     line.now_s += 5.0
-    line.end()
+    line.end(answered=False)
     assert line.expected() < 0.01 * before
 
 

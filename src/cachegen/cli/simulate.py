@@ -47,6 +47,9 @@ def simulate(
         float | None, typer.Option("--mbit", help="Scale the trace to this mean.")
     ] = None,
     speed_up: Annotated[float, typer.Option(help="Let it change so many times as fast.")] = 1.0,
+    request_ms: Annotated[
+        float, typer.Option(help="From a request to its first byte: more where the store is far.")
+    ] = 2.0,
     policy: Annotated[
         list[str] | None,
         typer.Option(help="min_ttft, algorithm1, fixed:LEVEL or text; repeatable."),
@@ -78,7 +81,7 @@ def simulate(
         bits=bits,
         default_level=default_level,
     )
-    costs = costs_of(geometry, find_gpu(gpu), num_gpus=gpus)
+    costs = costs_of(geometry, find_gpu(gpu), num_gpus=gpus, request_s=request_ms / 1e3)
     trials = Trials(context, costs, link, slo_s, loads, concurrency, seed)
     policies = [parse_policy(text) for text in policy or POLICIES]
     began_s = time.perf_counter()
@@ -92,7 +95,9 @@ def simulate(
         )
     loads_per_s = loads * len(policies) / (time.perf_counter() - began_s)
     outcomes = {name: outcome_of(some) for name, some in results.items()}
-    assumed = _assumptions(gpu, gpus, has_sizes=manifest is not None or bool(bits))
+    assumed = _assumptions(
+        gpu, gpus, request_ms=request_ms, has_sizes=manifest is not None or bool(bits)
+    )
     if as_json:
         found = _as_json(geometry.name, context, link, outcomes)
         print_json({**found, "loads_per_s": round(loads_per_s), "assumed": assumed})
@@ -127,13 +132,13 @@ def _context(
     )
 
 
-def _assumptions(gpu: str, num_gpus: int, *, has_sizes: bool) -> list[str]:
-    from cachegen.simulation.hardware import DECODE_GB_S, REQUEST_S, UTILISATION
+def _assumptions(gpu: str, num_gpus: int, *, request_ms: float, has_sizes: bool) -> list[str]:
+    from cachegen.simulation.hardware import DECODE_GB_S, UTILISATION
 
     assumed = [
         f"prefill at {UTILISATION:.0%} of the published bf16 rate of {num_gpus} x {gpu}",
         f"decoding at {DECODE_GB_S:g} GB/s of cache",
-        f"{REQUEST_S * 1e3:g} ms from a request to its first byte",
+        f"{request_ms:g} ms from a request to its first byte",
     ]
     sizes = "bits per value as measured on the shipped reference model"
     return assumed if has_sizes else [*assumed, sizes]

@@ -97,7 +97,7 @@ class World:
             began_s, self._now_s = self._now_s, self._next_s()
             complete = pipe.advance(began_s, self._now_s)
             for flow in complete:
-                flow.owner.fetched(self._now_s)
+                flow.owner.fetched(flow, self._now_s)
             served = self._finish_jobs()
             if self._begin_loads() or complete or served or self._now_s >= self._look_s:
                 self._drive(served)
@@ -125,7 +125,8 @@ class World:
             if load.state.is_done:
                 self._results[index] = load.result(self._now_s)
                 del self._active[index]
-        self._look_s = self._now_s + self._tick_s
+        due_s = min((load.wants_a_look_s for load in self._active.values()), default=self._tick_s)
+        self._look_s = self._now_s + min(self._tick_s, due_s)
 
     def _begin_loads(self) -> bool:
         num_coming = len(self._coming)

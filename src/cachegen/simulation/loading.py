@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from cachegen.codec.levels import TEXT
@@ -16,6 +17,7 @@ from cachegen.stream.controller import (
     Transfer,
 )
 from cachegen.stream.refusal import Refusal
+from cachegen.stream.schedule import request_due_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class Loading:
         self.request = request
         self.state = request.state()
         self._machine = machine
-        self._flow: Flow[Loading] | None = None
+        self._flows: dict[int, Flow[Loading]] = {}
+        self._link_busy_since_s = 0.0
         self._refusal: Refusal | None = None
         self._queued_bytes = 0.0
         self._undecoded = 0
@@ -61,14 +64,19 @@ class Loading:
         """
         self._look(now_s, num_loads)
         self._reconsider(now_s)
-        self._use_link(now_s)
+        while self._link_is_idle and self._use_link(now_s):
+            pass
         self._use_model(now_s)
         self._insist(now_s)
 
-    def fetched(self, now_s: float) -> None:
-        """The transfer is complete: the chunk goes to the decoder."""
-        transfer = self.state.transfer
-        assert transfer is not None
+    @property
+    def wants_a_look_s(self) -> float:
+        """Seconds until something may be asked for ahead."""
+        return request_due_s(self.state) or math.inf
+
+    def fetched(self, flow: Flow[Loading], now_s: float) -> None:
+        """A transfer is complete: the chunk goes to the decoder."""
+        transfer = next(t for t in self.state.transfers if self._flows[t.chunk] is flow)
         chunk = self.state.chunks[transfer.chunk]
         self._end_transfer(transfer, transfer.option.size_bytes, now_s)
         chunk.status = Status.DECODING
@@ -105,11 +113,10 @@ class Loading:
     def _look(self, now_s: float, num_loads: int) -> None:
         state, machine = self.state, self._machine
         state.now_s = now_s - self.request.arrival_s
-        if state.transfer is not None and self._flow is not None:
-            missing = self._flow.missing_bytes
-            state.transfer.received_bytes = int(state.transfer.option.size_bytes - missing)
-        active = state.transfer is not None
-        estimate = machine.pipe.estimate.share(now_s, active=active)
+        for transfer in state.transfers:
+            missing_bytes = self._flows[transfer.chunk].missing_bytes
+            transfer.received_bytes = int(transfer.option.size_bytes - missing_bytes)
+        estimate = machine.pipe.estimate.share(now_s, own=len(state.transfers))
         state.bytes_per_s, state.low_bytes_per_s = estimate
         state.model_share = num_loads
         state.decoder_share = 1 + len(machine.decoder) - self._undecoded
@@ -125,12 +132,15 @@ class Loading:
         self._abandon(now_s)
         self._carry_out(decision, now_s)
 
-    def _use_link(self, now_s: float) -> None:
-        if self.state.transfer is not None or self._undecoded >= MAX_UNDECODED:
-            return
+    @property
+    def _link_is_idle(self) -> bool:
+        return self._undecoded < MAX_UNDECODED and not request_due_s(self.state)
+
+    def _use_link(self, now_s: float) -> bool:
         decision = self.request.controller.choose(self.state, "link")
         if decision is not None:
             self._carry_out(decision, now_s)
+        return decision is not None
 
     def _use_model(self, now_s: float) -> None:
         """By choice only a model that is free is used; nobody queues for it."""
@@ -178,11 +188,13 @@ class Loading:
         if option is None or chunk.status is not Status.WAITING:
             raise ValueError(f"chunk {index}, {chunk.status}, cannot be fetched at {level!r}")
         chunk.status, chunk.level = Status.FETCHING, level
-        self.state.transfer = Transfer(index, option, self.state.now_s)
+        if not self.state.transfers:
+            self._link_busy_since_s = now_s
+        self.state.transfers.append(Transfer(index, option, self.state.now_s))
         begins_s = now_s + self.request.costs.request_s
-        self._flow = Flow(self, begins_s, self._queued_bytes, float(option.size_bytes))
-        self._queued_bytes = 0.0
-        self._machine.pipe.begin(self._flow, now_s)
+        flow = Flow(self, begins_s, self._queued_bytes, float(option.size_bytes))
+        self._flows[index], self._queued_bytes = flow, 0.0
+        self._machine.pipe.begin(flow, now_s)
 
     def _recompute(self, index: int, now_s: float) -> None:
         chunk, prefill = self.state.chunks[index], self.request.costs.prefill
@@ -196,22 +208,22 @@ class Loading:
         self._machine.model.add(Job(self, index, seconds), now_s)
 
     def _abandon(self, now_s: float) -> None:
-        transfer, flow = self.state.transfer, self._flow
-        assert transfer is not None and flow is not None
-        waiting_bytes = flow.queued_bytes + flow.missing_bytes
+        begun = [flow for flow in self._flows.values() if flow.begins_s <= now_s]
+        waiting_bytes = sum(flow.queued_bytes + flow.missing_bytes for flow in begun)
         self._queued_bytes = min(waiting_bytes, float(self._machine.queue_bytes))
-        self._abandoned += transfer.received_bytes
-        self._end_transfer(transfer, transfer.received_bytes, now_s)
-        chunk = self.state.chunks[transfer.chunk]
-        chunk.status, chunk.level = Status.WAITING, None
+        for transfer in self.state.transfers[::-1]:
+            self._abandoned += transfer.received_bytes
+            self._end_transfer(transfer, transfer.received_bytes, now_s)
+            chunk = self.state.chunks[transfer.chunk]
+            chunk.status, chunk.level = Status.WAITING, None
         self._refusal = None
 
     def _end_transfer(self, transfer: Transfer, received_bytes: int, now_s: float) -> None:
-        assert self._flow is not None
-        self._machine.pipe.end(self._flow, now_s)
-        self._flow = self.state.transfer = None
+        self._machine.pipe.end(self._flows.pop(transfer.chunk), now_s)
+        self.state.transfers.remove(transfer)
         self._received += received_bytes
-        self._fetch_s += now_s - self.request.arrival_s - transfer.began_s
+        if not self.state.transfers:
+            self._fetch_s += now_s - self._link_busy_since_s
 
     def _finish(self, index: int) -> None:
         self.state.chunks[index].status = Status.DONE

@@ -52,12 +52,12 @@ class Pipe(Generic[Owner]):
         self.flows.append(flow)
         self.estimate.begin(now_s)
         if flow.begins_s <= now_s:
-            self.estimate.arrived(0, now_s)
+            self.estimate.arrived(0, now_s, first=True)
 
     def end(self, flow: Flow[Owner], now_s: float) -> None:
         """A transfer is over, whole or not."""
         self.flows.remove(flow)
-        self.estimate.end(now_s)
+        self.estimate.end(now_s, answered=flow.begins_s <= now_s)
 
     def next_s(self, now_s: float) -> float:
         """When a transfer begins to flow or ends, or the rate changes; never without transfers."""
@@ -88,5 +88,6 @@ class Pipe(Generic[Owner]):
         return [flow for flow in flowing if flow.missing_bytes <= _WHOLE_BYTES]
 
     def _announce(self, now_s: float, until_s: float) -> None:
-        if any(now_s < flow.begins_s <= until_s for flow in self.flows):
-            self.estimate.arrived(0, until_s)
+        for flow in self.flows:
+            if now_s < flow.begins_s <= until_s:
+                self.estimate.arrived(0, until_s, first=True)

@@ -16,6 +16,8 @@ from cachegen.stream.costs import Costs
 Resource = Literal["link", "model"]
 Action = Literal["fetch", "recompute"]
 
+MAX_TRANSFERS = 4
+"""So many of a load are under way at most, all but the first asked for ahead."""
 MAX_UNDECODED = 2
 """The link waits while so many chunks have arrived and are not decoded."""
 
@@ -111,13 +113,13 @@ class ChunkState:
 
 @dataclass(slots=True)
 class Transfer:
-    """The transfer under way.
+    """A transfer under way.
 
     Attributes:
         chunk: which chunk.
         option: what of it.
         received_bytes: how much has arrived.
-        began_s: when it began, on the load's clock.
+        began_s: when it was asked for, on the load's clock.
     """
 
     chunk: int
@@ -147,7 +149,8 @@ class LoadState:
             when nothing is known of it.
         low_bytes_per_s: what the link gives even when it disappoints, for deadlines; None where
             that is not known apart from `bytes_per_s`.
-        transfer: the one under way, if any.
+        transfers: those under way, in the order they were asked for: the first one, and any asked
+            for ahead of its end.
         recompute_began_s: when the recompute under way began; None where there is none.
         decode_began_s: when the decoding under way began; None where there is none, or where
             that is not known.
@@ -164,7 +167,7 @@ class LoadState:
     now_s: float = 0.0
     bytes_per_s: float | None = None
     low_bytes_per_s: float | None = None
-    transfer: Transfer | None = None
+    transfers: list[Transfer] = field(default_factory=list)
     recompute_began_s: float | None = None
     decode_began_s: float | None = None
     model_share: int = 1
@@ -175,6 +178,11 @@ class LoadState:
         """Move `front`, the first chunk that is not done, on."""
         while self.front < len(self.chunks) and self.chunks[self.front].status is Status.DONE:
             self.front += 1
+
+    @property
+    def transfer(self) -> Transfer | None:
+        """The transfer under way that was asked for first."""
+        return self.transfers[0] if self.transfers else None
 
     @property
     def is_done(self) -> bool:
@@ -191,8 +199,9 @@ class Controller(Protocol):
     def choose(self, state: LoadState, resource: Resource) -> Decision | None:
         """What the idle link, or the idle model, is to do next.
 
-        For the link: fetch a chunk that waits, at one of its options. For the model: recompute
-        the chunk at `state.front`, provided it waits (a chunk needs all those before it).
+        For the link: fetch a chunk that waits, at one of its options; it is asked for ahead, so
+        that its first byte comes as the transfers under way end. For the model:
+        recompute the chunk at `state.front`, provided it waits (a chunk needs all those before it).
         None leaves the resource idle until something changes; where nothing does, it is asked
         again within a tenth of a second. The chunks that wait without any
         option must be recomputed as soon as they are at the front.
@@ -200,10 +209,10 @@ class Controller(Protocol):
         ...
 
     def reconsider(self, state: LoadState) -> Decision | None:
-        """Whether to abandon the transfer under way, and what to do instead.
+        """Whether to abandon the first transfer under way, and what to do instead.
 
-        Called as bytes arrive, and every few milliseconds when none do. The decision may fetch
-        the same chunk at another level, or recompute it (only where it is at the front and the
-        model is idle); None goes on.
+        Those asked for ahead are abandoned with it. Called as bytes arrive, and every few
+        milliseconds when none do. The decision may fetch the same chunk at another level, or
+        recompute it (only where it is at the front and the model is idle); None goes on.
         """
         ...

@@ -85,7 +85,7 @@ def careful(outlook: Outlook, model: float) -> Outlook:
 def _worst_s(outlook: Outlook, target: int, option: Option, bytes_per_s: float) -> float:
     """The end at a lower throughput, all chunks after this one at their smallest."""
     state, free = outlook.state, outlook.free
-    link_s = free.link_s + state.costs.request_s + option.size_bytes / bytes_per_s
+    link_s = max(free.link_s, state.costs.request_s) + option.size_bytes / bytes_per_s
     decoder_s = max(free.decoder_s, link_s) + decode_s(state, state.chunks[target], option.level)
     others = [i for i, index in enumerate(outlook.left) if index != target]
     after = Outlook(

@@ -91,6 +91,7 @@ class _Download:
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
     _listeners: list[Listener] = field(init=False, default_factory=list)
     _num_bytes: int = field(init=False, default=0)
+    _is_answered: bool = field(init=False, default=False)
     _is_over: bool = field(init=False, default=False)
 
     def start(self) -> None:
@@ -153,8 +154,9 @@ class _Download:
         with self._lock:
             if self._is_over:
                 return False
+            self.link.arrived(num_bytes, time.perf_counter(), first=not self._is_answered)
+            self._is_answered = True
             self._num_bytes += num_bytes
-            self.link.arrived(num_bytes, time.perf_counter())
             for listener in self._listeners:
                 listener(Arrived(self._num_bytes))
             return True
@@ -172,5 +174,5 @@ class _Download:
         if self._is_over:
             return False
         self._is_over = True
-        self.link.end(time.perf_counter())
+        self.link.end(time.perf_counter(), answered=self._is_answered)
         return True

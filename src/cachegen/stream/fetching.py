@@ -1,4 +1,4 @@
-"""The link of one load: one transfer at a time, which may be abandoned at any moment."""
+"""The link of one load: the transfer under way and those asked for ahead of its end."""
 
 from __future__ import annotations
 
@@ -19,14 +19,22 @@ _DOWNLOADS = Downloads()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FromLink:
-    """News of the transfer of this number."""
+    """News of a transfer."""
 
-    number: int
+    transfer: Transfer
     news: News
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Ended:
+    """A transfer that is whole, or cannot go on."""
+
+    transfer: Transfer
+    news: Fetched | Failed
+
+
 class Fetching:
-    """Keeps `state.transfer` true, and the journal's fetch spans."""
+    """Keeps the transfers of a state true, and the journal's fetch spans."""
 
     def __init__(
         self,
@@ -37,59 +45,65 @@ class Fetching:
     ) -> None:
         """Nothing is under way; ``tell`` takes the news, in any thread."""
         self._state, self._around, self._journal, self._tell = state, around, journal, tell
-        self._number = 0
-        self._last_byte_s = 0.0
-        self._leave: Leave = lambda hangs: None
+        self._heard_s: dict[int, float] = {}
+        self._leaves: dict[int, Leave] = {}
 
     def start(self, chunk: int, option: Option, stored: StoredObject) -> None:
-        """Begin a transfer; none may be under way."""
-        assert self._state.transfer is None
-        self._last_byte_s = self._journal.now_s()
-        self._state.transfer = Transfer(chunk, option, self._last_byte_s)
-        self._number += 1
-        number, tell = self._number, self._tell
-        self._leave = _DOWNLOADS.start(
+        """Ask for an object."""
+        now_s, tell = self._journal.now_s(), self._tell
+        transfer = Transfer(chunk, option, now_s)
+        self._heard_s[chunk] = now_s
+        self._state.transfers.append(transfer)
+        self._leaves[chunk] = _DOWNLOADS.start(
             self._around.store,
             stored,
             link=self._around.link,
-            listener=lambda news: tell(FromLink(number, news)),
+            listener=lambda news: tell(FromLink(transfer, news)),
         )
 
-    def end(self, outcome: str) -> Transfer | None:
-        """End the transfer under way, whole or not, and return it."""
-        transfer = self._state.transfer
-        if transfer is None:
-            return None
-        self._leave(outcome == HANGS)
-        self._number += 1
-        self._state.transfer = None
+    def end(self, transfer: Transfer, outcome: str) -> None:
+        """End a transfer, whole or not."""
+        now_s, transfers = self._journal.now_s(), self._state.transfers
+        self._leaves.pop(transfer.chunk)(outcome == HANGS)
+        transfers.remove(transfer)
+        if transfers:
+            self._heard_s[transfers[0].chunk] = now_s
         self._journal.spans.append(
             Span(
                 "fetch",
                 transfer.began_s,
-                self._journal.now_s(),
+                now_s,
                 transfer.chunk,
                 transfer.option.level,
                 transfer.received_bytes,
                 outcome,
             )
         )
-        return transfer
 
-    def take(self, event: FromLink) -> Fetched | Failed | None:
-        """Note bytes that arrived; the end of the transfer under way is for the caller."""
-        transfer, news = self._state.transfer, event.news
-        if transfer is None or event.number != self._number:
+    def abandon(self) -> list[Transfer]:
+        """End all that is under way and return it."""
+        abandoned = self._state.transfers[::-1]
+        for transfer in abandoned:
+            self.end(transfer, "abandoned")
+        return abandoned
+
+    def take(self, event: FromLink) -> Ended | None:
+        """Note bytes that arrived; the end of a transfer is for the caller."""
+        transfer, news = event.transfer, event.news
+        if transfer not in self._state.transfers:
             return None
         if isinstance(news, Arrived):
-            self._last_byte_s = self._journal.now_s()
+            self._heard_s[transfer.chunk] = self._journal.now_s()
             transfer.received_bytes = news.num_bytes
             return None
-        return news
+        return Ended(transfer, news)
 
-    def stalled(self) -> Failed | None:
-        """What a transfer that has been silent for too long counts as."""
-        limit_s = self._around.stall_s
-        if self._state.transfer is None or self._state.now_s - self._last_byte_s < limit_s:
+    def stalled(self) -> Ended | None:
+        """What the first transfer counts as, once it has been silent for too long.
+
+        One asked for ahead may be silent while those before it go on.
+        """
+        limit_s, transfer = self._around.stall_s, self._state.transfer
+        if transfer is None or self._state.now_s - self._heard_s[transfer.chunk] < limit_s:
             return None
-        return Failed(StoreTimeout(f"no bytes for {limit_s} s"))
+        return Ended(transfer, Failed(StoreTimeout(f"no bytes for {limit_s} s")))

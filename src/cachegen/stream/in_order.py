@@ -45,6 +45,7 @@ def best_that_fits(
     if state.slo_s is None or state.bytes_per_s is None:
         return None
     budget_bytes = (state.slo_s - state.now_s) * state.bytes_per_s
+    budget_bytes -= sum(transfer.missing_bytes for transfer in state.transfers)
     for option in reversed(state.chunks[left[0]].options):
         if up_to is None or option.rank <= up_to:
             sizes = (nearest(state.chunks[i].options, option.rank).size_bytes for i in left)

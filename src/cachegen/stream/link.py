@@ -28,29 +28,30 @@ class Link:
             self._transfers += 1
             self._throughput.begin(now_s)
 
-    def arrived(self, num_bytes: int, now_s: float) -> None:
-        """Bytes arrived."""
+    def arrived(self, num_bytes: int, now_s: float, *, first: bool = False) -> None:
+        """Bytes arrived; ``first`` where they are the first of their transfer."""
         with self._lock:
-            self._throughput.arrived(num_bytes, now_s)
+            self._throughput.arrived(num_bytes, now_s, first=first)
 
-    def end(self, now_s: float) -> None:
-        """A transfer is over, whole or not."""
+    def end(self, now_s: float, *, answered: bool = True) -> None:
+        """A transfer is over, whole or not; ``answered`` where anything of it has come."""
         with self._lock:
             self._transfers -= 1
-            self._throughput.end(now_s)
+            self._throughput.end(now_s, answered=answered)
 
-    def share(self, now_s: float, *, active: bool) -> tuple[float | None, float | None]:
+    def share(self, now_s: float, *, own: int) -> tuple[float | None, float | None]:
         """What one load may expect, and what it may count on, in bytes per second.
 
-        ``active`` says whether that load has a transfer under way already.
+        ``own`` is how many of the transfers under way are its own.
         """
         with self._lock:
             whole = self._throughput.bytes_per_s(now_s)
             low_share = self._throughput.low_share
-            users = max(self._transfers + (not active), 1)
+            others = max(self._transfers - own, 0)
         if whole is None:
             return None, None
-        return whole / users, low_share * whole / users
+        expected = whole * max(own, 1) / (max(own, 1) + others)
+        return expected, low_share * expected
 
     def known(self, now_s: float) -> tuple[float, float] | None:
         """Bytes per second and seconds to the first byte by now; None for nothing."""

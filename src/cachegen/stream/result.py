@@ -110,4 +110,10 @@ class LoadResult:
         return max(parts - self.ttft_s, 0.0)
 
     def _spent_s(self, work: str) -> float:
-        return sum(span.seconds for span in self.spans if span.work == work)
+        """While any of it went on; the spans are in the order of their beginnings."""
+        spent_s = until_s = 0.0
+        for span in self.spans:
+            if span.work == work and span.ended_s > until_s:
+                spent_s += span.ended_s - max(span.began_s, until_s)
+                until_s = span.ended_s
+        return spent_s

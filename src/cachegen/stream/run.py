@@ -25,12 +25,13 @@ from cachegen.stream.controller import (
     LoadState,
     Status,
 )
-from cachegen.stream.downloads import Failed, Fetched
-from cachegen.stream.fetching import Fetching, FromLink
+from cachegen.stream.downloads import Fetched
+from cachegen.stream.fetching import Ended, Fetching, FromLink
 from cachegen.stream.journal import Journal
 from cachegen.stream.refusal import Refusal
 from cachegen.stream.result import LoadedChunk, Span
 from cachegen.stream.retries import Remedy, Retries
+from cachegen.stream.schedule import request_due_s
 from cachegen.stream.sharing import decoder
 from cachegen.stream.surroundings import Surroundings
 from cachegen.stream.turns import Turn
@@ -111,7 +112,7 @@ class Run:
         except BaseException as error:
             self.failure = error
         finally:
-            self._fetching.end("abandoned")
+            self._fetching.abandon()
             self.jobs.put(None)
 
     def stop(self) -> None:
@@ -165,10 +166,11 @@ class Run:
         return LoadedChunk(start, stop, level, size_bytes, reason, retries)
 
     def _next_event(self) -> _Event:
-        waits = self.state.transfer is not None or self._retry is not None
+        waits = bool(self.state.transfers) or self._retry is not None
         waits = waits or self.around.turns.users > 1
+        tick_s = _TICK_S if waits else _IDLE_TICK_S
         try:
-            return self._events.get(timeout=_TICK_S if waits else _IDLE_TICK_S)
+            return self._events.get(timeout=min(request_due_s(self.state) or tick_s, tick_s))
         except queue.Empty:
             return None
 
@@ -187,15 +189,16 @@ class Run:
                 return
             event = self._events.get()
 
-    def _transfer_ended(self, news: Fetched | Failed | None) -> None:
+    def _transfer_ended(self, ended: Ended | None) -> None:
+        if ended is None:
+            return
+        transfer, news = ended.transfer, ended.news
         if isinstance(news, Fetched):
-            transfer = self._fetching.end("done")
-            assert transfer is not None
+            self._fetching.end(transfer, "done")
             self._retries.succeeded()
             self._decode(transfer.chunk, transfer.option.level, news.data)
-        elif news is not None:
-            transfer = self._fetching.end(type(news.error).__name__)
-            assert transfer is not None
+        else:
+            self._fetching.end(transfer, type(news.error).__name__)
             self._failed(transfer.chunk, transfer.option.level, news.error)
 
     def _worked(self, event: _Worked) -> None:
@@ -239,10 +242,10 @@ class Run:
         """Give every idle resource something to do."""
         self._look_around()
         self._transfer_ended(self._fetching.stalled())
-        if self.state.transfer is not None:
+        if self.state.transfers:
             self._reconsider()
-        if self.state.transfer is None and self._undecoded < MAX_UNDECODED:
-            self._use_link()
+        while self._link_is_idle and self._use_link():
+            pass
         self._use_model()
         self._insist()
 
@@ -250,7 +253,7 @@ class Run:
         state, around = self.state, self.around
         state.now_s = self.journal.now_s()
         state.bytes_per_s, state.low_bytes_per_s = around.link.share(
-            self.journal.began_s + state.now_s, active=state.transfer is not None
+            self.journal.began_s + state.now_s, own=len(state.transfers)
         )
         state.model_share = around.turns.users
         state.decoder_share = decoder().share(self._undecoded)
@@ -262,25 +265,30 @@ class Run:
         turn = self.around.turns.take(self) if decision.action == "recompute" else None
         if decision.action == "recompute" and turn is None:
             return
-        transfer = self._fetching.end("abandoned")
-        assert transfer is not None
-        chunk = self.state.chunks[transfer.chunk]
-        chunk.status, chunk.level = Status.WAITING, None
+        for transfer in self._fetching.abandon():
+            chunk = self.state.chunks[transfer.chunk]
+            chunk.status, chunk.level = Status.WAITING, None
         self._refusal = None
         self._carry_out(decision, turn)
 
-    def _use_link(self) -> None:
+    @property
+    def _link_is_idle(self) -> bool:
+        return self._undecoded < MAX_UNDECODED and not request_due_s(self.state)
+
+    def _use_link(self) -> bool:
+        """Ask for something; False where nothing is to be asked for now."""
         if self._retry is not None:
             due_s, again = self._retry
             if self.state.now_s < due_s:
-                return
+                return False
             self._retry = None
             if self._can_fetch(again):
                 self._carry_out(again)
-                return
+                return True
         decision = self._controller.choose(self.state, "link")
         if decision is not None:
             self._carry_out(decision)
+        return decision is not None
 
     def _can_fetch(self, decision: Decision) -> bool:
         if decision.chunk >= len(self.state.chunks):
@@ -317,7 +325,7 @@ class Run:
         if state.is_done or state.chunks[state.front].status is not Status.WAITING:
             return
         options = state.chunks[state.front].options
-        if options and (self._undecoded or state.transfer or self._retry):
+        if options and (self._undecoded or state.transfers or self._retry):
             return
         if state.can_recompute:
             if state.recompute_began_s is None:
@@ -334,7 +342,7 @@ class Run:
         state = self.state
         start, stop = state.chunks[state.front].start, state.chunks[-1].stop
         self._lost = self._outcome(state.front, start, stop, None)
-        self._fetching.end("abandoned")
+        self._fetching.abandon()
         del state.chunks[state.front :]
 
     def _carry_out(self, decision: Decision, turn: Turn | None = None) -> None:

@@ -10,10 +10,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cachegen.stream.controller import ChunkState, LoadState, Option, Status
+from cachegen.stream.controller import (
+    MAX_TRANSFERS,
+    ChunkState,
+    LoadState,
+    Option,
+    Status,
+    Transfer,
+)
 
 UNKNOWN_S = 1e9
 _OVERDUE = 0.1
+_SOON_S = 5e-4
 _LEAST_BYTES_PER_S = 1e-3
 
 
@@ -22,7 +30,7 @@ class Ends:
     """When each resource is done with what it has begun.
 
     Attributes:
-        link_s: the transfer under way has arrived.
+        link_s: what has been asked for has arrived.
         decoder_s: everything fetched by then is decoded.
         model_s: the model can begin the next chunk.
     """
@@ -118,24 +126,47 @@ def decode_s(state: LoadState, chunk: ChunkState, level: str) -> float:
 
 
 def arrival_s(state: LoadState, bytes_per_s: float) -> float:
-    """Seconds until the transfer under way has arrived; 0 where there is none."""
+    """Seconds until the first transfer under way has arrived; 0 where there is none."""
     transfer = state.transfer
     if transfer is None:
         return 0.0
-    wait_s = 0.0
-    if not transfer.received_bytes:
-        wait_s = max(transfer.began_s + state.costs.request_s - state.now_s, 0.0)
-    return wait_s + transfer.missing_bytes / bytes_per_s
+    return _first_byte_s(state, transfer) + transfer.missing_bytes / bytes_per_s
+
+
+def request_due_s(state: LoadState) -> float:
+    """Seconds until the next request's first byte would come as the link gets free.
+
+    0 where that is now or later than needed; infinite where enough has been asked for ahead, and,
+    while the throughput is unknown, as long as anything is under way.
+    """
+    if not state.transfers:
+        return 0.0
+    if len(state.transfers) == MAX_TRANSFERS or state.bytes_per_s is None:
+        return math.inf
+    rate = assumed_bytes_per_s(state)
+    rest_s = sum(transfer.missing_bytes for transfer in state.transfers[1:]) / rate
+    early_s = arrival_s(state, rate) + rest_s - state.costs.request_s
+    return early_s if early_s > _SOON_S else 0.0
 
 
 def ends(state: LoadState, bytes_per_s: float) -> Ends:
     """When what is under way will be over."""
-    link_s, decoder_s = arrival_s(state, bytes_per_s), _decoder_free_s(state)
-    if state.transfer is not None:
-        arriving = state.chunks[state.transfer.chunk]
-        level = state.transfer.option.level
-        decoder_s = max(decoder_s, link_s) + decode_s(state, arriving, level)
-    return Ends(link_s, decoder_s, _model_free_s(state, decoder_s))
+    link_s, decoder_s = 0.0, _decoder_free_s(state)
+    model_s = _model_free_s(state, decoder_s)
+    for transfer in state.transfers:
+        chunk = state.chunks[transfer.chunk]
+        link_s = max(link_s, _first_byte_s(state, transfer)) + transfer.missing_bytes / bytes_per_s
+        decoder_s = max(decoder_s, link_s) + decode_s(state, chunk, transfer.option.level)
+        if transfer.chunk == state.front:
+            model_s = decoder_s
+    return Ends(link_s, decoder_s, model_s)
+
+
+def _first_byte_s(state: LoadState, transfer: Transfer) -> float:
+    """When the first byte comes; 0 where it has come."""
+    if transfer.received_bytes:
+        return 0.0
+    return max(transfer.began_s + state.costs.request_s - state.now_s, 0.0)
 
 
 def _decoder_free_s(state: LoadState) -> float:
@@ -154,7 +185,7 @@ def _decoder_free_s(state: LoadState) -> float:
 def _model_free_s(state: LoadState, decoder_s: float) -> float:
     """When the model is idle and what it needs first is there."""
     front = state.chunks[state.front]
-    if front.status is Status.FETCHING or front.status is Status.DECODING:
+    if front.status is Status.DECODING:
         return decoder_s
     if state.recompute_began_s is None:
         return 0.0
@@ -173,6 +204,8 @@ def look(state: LoadState, left: Sequence[int], bytes_per_s: float) -> Outlook:
 def best_plan(outlook: Outlook, rank: int, *, within_s: float = math.inf) -> Plan:
     """The split with the earliest end at this quality; on a tie the one that fetches more.
 
+    The first byte of a chunk comes after the last one of the chunk before, and no earlier than a
+    request takes.
     Chunks without options are recomputed once all others are there. The search ends early where
     nothing can end within ``within_s`` any more.
     """
@@ -186,7 +219,7 @@ def best_plan(outlook: Outlook, rank: int, *, within_s: float = math.inf) -> Pla
         computed_s -= compute_s[split]
         if chunk.options:
             option = nearest(chunk.options, rank)
-            link_s += request_s + option.size_bytes / bytes_per_s
+            link_s = max(link_s, request_s) + option.size_bytes / bytes_per_s
             fetched_s = max(fetched_s, link_s) + decode_s(state, chunk, option.level)
         else:
             tail_s += compute_s[split]
@@ -201,8 +234,8 @@ def best_plan(outlook: Outlook, rank: int, *, within_s: float = math.inf) -> Pla
 
 def first_arrival_s(outlook: Outlook, option: Option) -> float:
     """When the next fetch would have arrived at this option: no plan that fetches ends before."""
-    request_s = outlook.state.costs.request_s
-    return outlook.free.link_s + request_s + option.size_bytes / outlook.bytes_per_s
+    begins_s = max(outlook.free.link_s, outlook.state.costs.request_s)
+    return begins_s + option.size_bytes / outlook.bytes_per_s
 
 
 def earliest_plan(outlook: Outlook, options: Sequence[Option]) -> Plan:

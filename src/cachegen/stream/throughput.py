@@ -25,8 +25,9 @@ class Throughput:
     was not used for minutes is unknown again, so that one that was bad is tried again. Not for use
     by several threads at once.
 
-    The wait for the first byte after the link was idle is `request_s`, not silence, unless it is
-    much longer than usual. What comes first tells little: it may have been buffered on the way.
+    As long as no transfer has its first byte, that is waiting, not silence, unless it lasts much
+    longer than usual; after the link was idle it takes `request_s`. What comes first tells little:
+    it may have been buffered on the way.
 
     Attributes:
         request_s: from asking to the first byte; None while nothing is known.
@@ -40,8 +41,8 @@ class Throughput:
         self._prior_bytes_per_s = prior_bytes_per_s
         self._prior_s = 0.0 if prior_bytes_per_s is None else _PRIOR_S
         self._bytes = self._seconds = 0.0
-        self._transfers = 0
-        self._waits = False
+        self._transfers = self._flowing = 0
+        self._asks_alone = False
         self._last_s: float | None = None
         self._uncounted_bytes = _BURST_BYTES
         self._deviation = _FIRST_DEVIATION
@@ -51,11 +52,11 @@ class Throughput:
         """A transfer has been asked for."""
         if not self._transfers:
             self._forget(now_s)
-            self._waits, self._last_s = True, now_s
+            self._asks_alone, self._last_s = True, now_s
         self._transfers += 1
 
-    def arrived(self, num_bytes: int, now_s: float) -> None:
-        """So many bytes have come, of whichever transfer."""
+    def arrived(self, num_bytes: int, now_s: float, *, first: bool = False) -> None:
+        """So many bytes have come, of whichever transfer; whether they are its first."""
         uncounted = min(self._uncounted_bytes, num_bytes)
         self._uncounted_bytes -= uncounted
         passed_s = self._since_s(now_s)
@@ -63,15 +64,17 @@ class Throughput:
             self._answered(passed_s)
         elif num_bytes > uncounted:
             self._count(num_bytes - uncounted, passed_s * (1 - uncounted / num_bytes))
+        self._flowing += first
         self._last_s = now_s
 
-    def end(self, now_s: float) -> None:
-        """A transfer is over, whole or not."""
+    def end(self, now_s: float, *, answered: bool = True) -> None:
+        """A transfer is over, whole or not; whether its first byte had come."""
         silence_s = self._silence_s(now_s)
         if silence_s > 0:
             self._count(0, silence_s)
         self._transfers -= 1
-        self._waits, self._last_s = False, now_s
+        self._flowing -= answered
+        self._asks_alone, self._last_s = False, now_s
 
     def bytes_per_s(self, now_s: float) -> float | None:
         """What to expect of the link; None while nothing is known."""
@@ -92,8 +95,15 @@ class Throughput:
         prior_bytes = prior_s * (self._prior_bytes_per_s or 0.0)
         return (self._bytes * fade + prior_bytes) / (seconds + prior_s)
 
+    @property
+    def _waits(self) -> bool:
+        """Whether nothing can come yet."""
+        return self._transfers > 0 and not self._flowing
+
     def _answered(self, waited_s: float) -> None:
-        self._waits = False
+        if not self._asks_alone:
+            return
+        self._asks_alone = False
         known_s = waited_s if self.request_s is None else self.request_s
         self.request_s = known_s + _REQUEST_WEIGHT * (waited_s - known_s)
 
