@@ -27,6 +27,12 @@ def test_few_loads_start_no_process(context, costs, monkeypatch):
     assert [len(some) for some in loads.values()] == [3, 3]
 
 
+def test_a_policy_is_tried_once(context, costs):
+    trials = Trials(context, costs, VARYING, num_loads=2)
+    loads = run_all(trials, [POLICIES[1], POLICIES[1]])
+    assert [(name, len(some)) for name, some in loads.items()] == [("fixed:high", 2)]
+
+
 def test_no_process_is_refused(context, costs):
     with pytest.raises(ValueError, match="at least one process, got 0"):
         run_all(Trials(context, costs, VARYING), POLICIES, jobs=0)

@@ -68,6 +68,27 @@ def test_a_slow_lookup_is_not_waited_for_where_the_manifest_is_there(toy, stored
     assert stored.lookups == 1
 
 
+def test_a_slow_manifest_is_read_once(toy, stored, monkeypatch) -> None:
+    """The lookup knows of it before it has come."""
+    monkeypatch.setattr(discovery, "_HEAD_START_S", 0.0)
+    looked_up = threading.Event()
+    reads: list[str] = []
+
+    class Slow(Asked):
+        def lookup(self, keys: Sequence[str]) -> list[int | None]:
+            threading.Timer(0.05, looked_up.set).start()
+            return self.store.lookup(keys)
+
+        def get(self, key: str, range: tuple[int, int] | None = None) -> Iterator[Buffer]:
+            if key.startswith("contexts/"):
+                reads.append(key)
+                assert looked_up.wait(10)
+            return self.store.get(key, range)
+
+    assert toy.load(TOKENS, Slow(stored.store)).num_tokens == 300
+    assert len(reads) == 1
+
+
 def test_a_manifest_that_failed_once_is_read_after_the_lookup(toy, stored) -> None:
     stored.damages = "first"
     assert toy.load(TOKENS, stored).num_tokens == 300

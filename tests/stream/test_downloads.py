@@ -53,6 +53,19 @@ def stored(data: bytes = DATA) -> StoredObject:
     return StoredObject("raw", "chunks/one", len(data), hashlib.sha256(data).digest())
 
 
+def test_a_thread_that_cannot_start_is_a_failure(monkeypatch) -> None:
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    link, news = Link(1e6), []
+    leave = Downloads().start(Dribble([]), stored(), link=link, listener=news.append)
+    (failed,) = news
+    assert isinstance(failed, Failed) and "can't start new thread" in str(failed.error)
+    leave(False)
+    assert link.share(0.0, own=0)[0] == 1e6
+
+
 class Listener:
     def __init__(self) -> None:
         self.news: queue.SimpleQueue[News] = queue.SimpleQueue()

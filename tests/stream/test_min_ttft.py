@@ -216,6 +216,19 @@ def test_a_collapse_at_the_front_is_recomputed_when_the_model_is_idle():
     assert MinTTFT().reconsider(state) is None
 
 
+def test_a_front_that_was_asked_for_ahead_is_recomputed_as_well():
+    state = fetching(load(3, mbit_s=1), 1, "high", received=10_000)
+    state.chunks[2].status = Status.DONE
+    assert MinTTFT().reconsider(state) is None
+    state.chunks[0].status, state.chunks[0].level = Status.FETCHING, "high"
+    state.transfers.append(Transfer(0, OPTIONS[HIGH], 0.0))
+    assert what(MinTTFT().reconsider(state)) == (0, "text")
+    state.recompute_began_s = 0.0
+    assert MinTTFT().reconsider(state) is None
+    state.recompute_began_s, state.bytes_per_s = None, 100 * MBIT
+    assert MinTTFT().reconsider(state) is None
+
+
 def test_a_silent_transfer_is_given_up_in_time():
     state = fetching(load(1, mbit_s=None, prefill_s=0.1), 0, "high")
     state.now_s = 0.05

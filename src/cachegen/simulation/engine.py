@@ -50,13 +50,13 @@ def simulate_many(
     a chunk can be had in no other way. Who has just used it decides before the others.
 
     Args:
-        requests: the loads; each has one transfer at a time.
+        requests: the loads.
         trace: what the link carries.
         start_s: where in the trace the simulation begins.
         known_bytes_per_s: the link's throughput as far as it is known from earlier.
         queue_bytes: how much of a transfer given up is on its way all the same, and comes before
             the next one's bytes.
-        tick_s: the longest time between two looks at a transfer under way.
+        tick_s: the longest time between two looks at transfers under way.
 
     Raises:
         ValueError: no tick or a negative queue, a controller whose decision cannot be carried

@@ -55,7 +55,7 @@ class Loading:
         self._decisions: list[TimedDecision] = []
 
     def drive(self, now_s: float, *, num_loads: int) -> None:
-        """Let the controller decide about the transfer under way, and about all that is idle.
+        """Let the controller decide about the transfers under way, and about all that is idle.
 
         ``num_loads`` are under way, this one included.
 
@@ -129,7 +129,7 @@ class Loading:
         decision = self.request.controller.reconsider(self.state)
         if decision is None or (decision.action == "recompute" and self._machine.model):
             return
-        self._abandon(now_s)
+        self._abandon(self.state.place_of(decision.chunk), now_s)
         self._carry_out(decision, now_s)
 
     @property
@@ -138,9 +138,11 @@ class Loading:
 
     def _use_link(self, now_s: float) -> bool:
         decision = self.request.controller.choose(self.state, "link")
-        if decision is not None:
-            self._carry_out(decision, now_s)
-        return decision is not None
+        if decision is None:
+            self._refusal = None
+            return False
+        self._carry_out(decision, now_s)
+        return True
 
     def _use_model(self, now_s: float) -> None:
         """By choice only a model that is free is used; nobody queues for it."""
@@ -207,11 +209,13 @@ class Loading:
         self._recompute_s += seconds
         self._machine.model.add(Job(self, index, seconds), now_s)
 
-    def _abandon(self, now_s: float) -> None:
-        begun = [flow for flow in self._flows.values() if flow.begins_s <= now_s]
-        waiting_bytes = sum(flow.queued_bytes + flow.missing_bytes for flow in begun)
+    def _abandon(self, first: int, now_s: float) -> None:
+        """Give up the transfers from this one on."""
+        given_up = self.state.transfers[first:]
+        flows = [self._flows[transfer.chunk] for transfer in given_up]
+        waiting_bytes = sum(flow.queued_bytes + flow.missing_bytes for flow in flows)
         self._queued_bytes = min(waiting_bytes, float(self._machine.queue_bytes))
-        for transfer in self.state.transfers[::-1]:
+        for transfer in given_up:
             self._abandoned += transfer.received_bytes
             self._end_transfer(transfer, transfer.received_bytes, now_s)
             chunk = self.state.chunks[transfer.chunk]

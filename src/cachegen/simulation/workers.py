@@ -28,7 +28,7 @@ def run_all(
 
     Args:
         trials: what the policies are tried on.
-        policies: of different names.
+        policies: those of one name are one.
         jobs: processes at most; few loads are not worth more than this one.
         progress: told how many loads are done, of how many.
 
@@ -37,9 +37,10 @@ def run_all(
     """
     if jobs < 1:
         raise ValueError(f"expected at least one process, got {jobs}")
-    total = trials.num_loads * len(policies)
-    loads: dict[str, list[SimulatedLoad]] = {policy.name: [] for policy in policies}
-    portions = list(_portions(trials, policies))
+    by_name = {policy.name: policy for policy in policies}
+    total = trials.num_loads * len(by_name)
+    loads: dict[str, list[SimulatedLoad]] = {name: [] for name in by_name}
+    portions = list(_portions(trials, by_name.values()))
     if total < _WORTH_PROCESSES:
         jobs = 1
     done = 0
@@ -51,7 +52,7 @@ def run_all(
     return loads
 
 
-def _portions(trials: Trials, policies: Sequence[Policy]) -> Iterator[Portion]:
+def _portions(trials: Trials, policies: Iterable[Policy]) -> Iterator[Portion]:
     groups = trials.groups()
     step = max(_PORTION // trials.concurrency, 1)
     for policy in policies:
@@ -67,7 +68,8 @@ def _results(
     if jobs == 1:
         yield from map(run, portions)
         return
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, len(portions)), context) as pool:
         yield from pool.map(run, portions)
 
 

@@ -16,10 +16,10 @@ from cachegen.stream.costs import Costs
 Resource = Literal["link", "model"]
 Action = Literal["fetch", "recompute"]
 
-MAX_TRANSFERS = 4
+MAX_TRANSFERS = 8
 """So many of a load are under way at most, all but the first asked for ahead."""
 MAX_UNDECODED = 2
-"""The link waits while so many chunks have arrived and are not decoded."""
+"""Nothing more is asked for while so many chunks have arrived and are not decoded."""
 
 
 class Status(StrEnum):
@@ -184,6 +184,17 @@ class LoadState:
         """The transfer under way that was asked for first."""
         return self.transfers[0] if self.transfers else None
 
+    def place_of(self, chunk: int) -> int:
+        """Which of the transfers is a chunk's.
+
+        Raises:
+            ValueError: none of them.
+        """
+        chunks = [transfer.chunk for transfer in self.transfers]
+        if chunk not in chunks:
+            raise ValueError(f"chunk {chunk} cannot be had in another way: it is not on its way")
+        return chunks.index(chunk)
+
     @property
     def is_done(self) -> bool:
         """Whether every chunk is there."""
@@ -209,10 +220,10 @@ class Controller(Protocol):
         ...
 
     def reconsider(self, state: LoadState) -> Decision | None:
-        """Whether to abandon the first transfer under way, and what to do instead.
+        """Whether to abandon a transfer under way, and what to do instead.
 
-        Those asked for ahead are abandoned with it. Called as bytes arrive, and every few
-        milliseconds when none do. The decision may fetch the same chunk at another level, or
-        recompute it (only where it is at the front and the model is idle); None goes on.
+        Those asked for after it are abandoned with it. Called as bytes arrive, and every few
+        milliseconds when none do. The decision may fetch its chunk at another level, or recompute
+        it (only where it is at the front and the model is idle); None goes on.
         """
         ...

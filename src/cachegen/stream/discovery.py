@@ -47,10 +47,11 @@ class _Candidate:
 
 
 def find_prefix(tokens: Tokens, *, store: Store, lineages: list[Lineage]) -> Prefix:
-    """Find it with one lookup; where several are equally long, the earlier lineage's.
+    """Find it; where several are equally long, the earlier lineage's.
 
-    The manifest of all the tokens is asked for a moment before: where it is there, as for a
-    context that was saved as it is now asked for, one round trip is enough.
+    The manifest of all the tokens is asked for first: where it is there, as for a context that was
+    saved as it is now asked for, one round trip is enough. One lookup for all prefixes follows a
+    moment later, or as soon as it is known that it is not there.
 
     Raises:
         StoreError: the store fails.
@@ -68,9 +69,13 @@ def find_prefix(tokens: Tokens, *, store: Store, lineages: list[Lineage]) -> Pre
         wait(either, return_when=FIRST_COMPLETED)
     if _was_had(whole):
         return _prefix(whole.result(), [])
-    there = [c for c, size in zip(candidates, sizes.result(), strict=True) if size is not None]
+    there = [c for c, s in zip(candidates, sizes.result(), strict=True) if s is not None]
+    if longest in there:
+        wait([whole])
     lost: list[tuple[int, str]] = []
     for candidate in sorted(there, key=lambda c: -c.num_tokens):
+        if candidate is longest and _was_had(whole):
+            return _prefix(whole.result(), lost)
         try:
             return _prefix(_again(partial(_read, store, candidate)), lost)
         except (KeyNotFound, BitstreamError) as error:
@@ -79,7 +84,7 @@ def find_prefix(tokens: Tokens, *, store: Store, lineages: list[Lineage]) -> Pre
 
 
 def _was_had(manifest: Future[Manifest]) -> bool:
-    """Whether it is there; why it is not, the lookup will tell."""
+    """Whether it is there; where it is not, the lookup and a second read tell why."""
     return manifest.done() and manifest.exception() is None
 
 

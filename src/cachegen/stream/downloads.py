@@ -61,11 +61,12 @@ class Downloads:
         key = (id(store), stored.key, stored.sha256)
         with self._lock:
             download = self._running.get(key)
-            if download is None or not download.join(listener):
-                download = _Download(store, stored, link, self._forget)
-                self._running[key] = download
+            is_new = download is None or not download.join(listener)
+            if download is None or is_new:
+                download = self._running[key] = _Download(store, stored, link, self._forget)
                 download.join(listener)
-                download.start()
+        if is_new:
+            download.start()
 
         def leave(hangs: bool) -> None:
             if hangs:
@@ -97,7 +98,10 @@ class _Download:
     def start(self) -> None:
         """A thread that no one waits for at exit: a dead server may hold it for a while."""
         self.link.begin(time.perf_counter())
-        threading.Thread(target=self._run, name="cachegen-fetch", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name="cachegen-fetch", daemon=True).start()
+        except RuntimeError as error:
+            self._finish(Failed(StoreError(f"{self.stored.key}: {error}")))
 
     def join(self, listener: Listener) -> bool:
         """Listen from now on; False where it is too late."""

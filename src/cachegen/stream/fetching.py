@@ -52,21 +52,22 @@ class Fetching:
         """Ask for an object."""
         now_s, tell = self._journal.now_s(), self._tell
         transfer = Transfer(chunk, option, now_s)
-        self._heard_s[chunk] = now_s
-        self._state.transfers.append(transfer)
         self._leaves[chunk] = _DOWNLOADS.start(
             self._around.store,
             stored,
             link=self._around.link,
             listener=lambda news: tell(FromLink(transfer, news)),
         )
+        self._heard_s[chunk] = now_s
+        self._state.transfers.append(transfer)
 
     def end(self, transfer: Transfer, outcome: str) -> None:
         """End a transfer, whole or not."""
         now_s, transfers = self._journal.now_s(), self._state.transfers
         self._leaves.pop(transfer.chunk)(outcome == HANGS)
+        was_first = transfers.index(transfer) == 0
         transfers.remove(transfer)
-        if transfers:
+        if was_first and transfers:
             self._heard_s[transfers[0].chunk] = now_s
         self._journal.spans.append(
             Span(
@@ -80,9 +81,9 @@ class Fetching:
             )
         )
 
-    def abandon(self) -> list[Transfer]:
-        """End all that is under way and return it."""
-        abandoned = self._state.transfers[::-1]
+    def abandon(self, first: int = 0) -> list[Transfer]:
+        """End the transfers under way from this one on, and return them."""
+        abandoned = self._state.transfers[first:][::-1]
         for transfer in abandoned:
             self.end(transfer, "abandoned")
         return abandoned

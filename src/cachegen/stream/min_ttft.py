@@ -26,6 +26,7 @@ from cachegen.stream.schedule import (
     chunks_left,
     decode_s,
     earliest_plan,
+    ends,
     look,
     nearest,
     recompute_s,
@@ -74,22 +75,57 @@ class MinTTFT:
         return _fetch(state, target, option, plan)
 
     def reconsider(self, state: LoadState) -> Decision | None:
-        """Recompute the chunk, or fetch it at a smaller level, where that is earlier by a margin.
+        """Recompute the front, or fetch a chunk at a smaller level, where that is clearly earlier.
 
         With a deadline, another level only where the deadline would be missed otherwise.
         """
-        transfer = state.transfer
-        if transfer is None:
+        if state.transfer is None:
             return None
+        return self._by_model(state) or self._smaller(state, state.transfer)
+
+    def _bar_s(self, goes_on_s: float) -> float:
+        """How soon what is done instead of a transfer must end."""
+        return goes_on_s * (1 - self.gain) - self.least_gain_s
+
+    def _by_model(self, state: LoadState) -> Decision | None:
+        """Recompute the front where it is on its way, the model idle, and that is soon enough."""
+        front = state.chunks[state.front]
+        if front.status is not Status.FETCHING or state.recompute_began_s is not None:
+            return None
+        takes_s = recompute_s(state, front)
+        goes_on_s = ends(state, assumed_bytes_per_s(state)).model_s
+        if takes_s >= self._bar_s(goes_on_s):
+            return None
+        reason = f"recomputing ends in {takes_s:.3f} s, the transfer in {goes_on_s:.3f} s"
+        return Decision.recompute(state.front, f"{_speed(state)}: {reason}")
+
+    def _smaller(self, state: LoadState, transfer: Transfer) -> Decision | None:
+        """Another level that is soon enough, where the deadline is in danger or there is none.
+
+        The best one that meets the deadline, else the earliest; without a deadline the earliest of
+        default quality or better.
+        """
         rate = assumed_bytes_per_s(state)
         goes_on_s = _finish_s(state, transfer, rate)
-        bar_s = goes_on_s * (1 - self.gain) - self.least_gain_s
-        if bar_s <= 0:
+        remaining_s = 0.0 if state.slo_s is None else state.slo_s - state.now_s
+        bar_s = self._bar_s(goes_on_s)
+        if bar_s <= 0 or goes_on_s <= remaining_s:
             return None
-        queue_s = min(transfer.missing_bytes, self.in_flight_bytes) / rate
-        return _by_model(state, transfer, goes_on_s, bar_s) or _smaller(
-            state, transfer, goes_on_s, bar_s, queue_s=queue_s
-        )
+        chunk = state.chunks[transfer.chunk]
+        least_rank = state.default_rank if state.slo_s is None else 0
+        on_their_way = sum(transfer.missing_bytes for transfer in state.transfers)
+        queue_s = min(on_their_way, self.in_flight_bytes) / rate
+        takes_s = {
+            option: queue_s + _anew_s(state, chunk, option)
+            for option in reversed(chunk.options)
+            if option.rank >= least_rank and option.size_bytes < transfer.missing_bytes
+        }
+        in_time = (option for option, seconds in takes_s.items() if seconds <= remaining_s)
+        option = next(in_time, min(takes_s, key=takes_s.__getitem__, default=None))
+        if option is None or takes_s[option] >= bar_s:
+            return None
+        reason = f"{option.level} ends in {takes_s[option]:.3f} s, the rest in {goes_on_s:.3f} s"
+        return Decision.fetch(transfer.chunk, option.level, f"{_speed(state)}: {reason}")
 
     def _plan(self, state: LoadState, left: Sequence[int], target: int) -> Plan:
         options = state.chunks[target].options
@@ -117,47 +153,6 @@ def _finish_s(state: LoadState, transfer: Transfer, rate: float) -> float:
     """When the chunk of a transfer will be there."""
     chunk = state.chunks[transfer.chunk]
     return arrival_s(state, rate) + decode_s(state, chunk, transfer.option.level)
-
-
-def _by_model(
-    state: LoadState, transfer: Transfer, goes_on_s: float, bar_s: float
-) -> Decision | None:
-    """Recompute the chunk, where it is at the front, the model is idle and that is soon enough."""
-    if transfer.chunk != state.front or state.recompute_began_s is not None:
-        return None
-    takes_s = recompute_s(state, state.chunks[transfer.chunk])
-    if takes_s >= bar_s:
-        return None
-    reason = f"recomputing ends in {takes_s:.3f} s, the transfer in {goes_on_s:.3f} s"
-    return Decision.recompute(transfer.chunk, f"{_speed(state)}: {reason}")
-
-
-def _smaller(
-    state: LoadState, transfer: Transfer, goes_on_s: float, bar_s: float, *, queue_s: float
-) -> Decision | None:
-    """Another level that is soon enough, where the deadline is in danger or there is none.
-
-    The best one that meets the deadline, else the earliest; without a deadline the earliest of
-    default quality or better.
-    """
-    remaining_s = 0.0 if state.slo_s is None else state.slo_s - state.now_s
-    if goes_on_s <= remaining_s:
-        return None
-    chunk, least_rank = (
-        state.chunks[transfer.chunk],
-        state.default_rank if state.slo_s is None else 0,
-    )
-    takes_s = {
-        option: queue_s + _anew_s(state, chunk, option)
-        for option in reversed(chunk.options)
-        if option.rank >= least_rank and option.size_bytes < transfer.missing_bytes
-    }
-    in_time = (option for option, seconds in takes_s.items() if seconds <= remaining_s)
-    option = next(in_time, min(takes_s, key=takes_s.__getitem__, default=None))
-    if option is None or takes_s[option] >= bar_s:
-        return None
-    reason = f"{option.level} ends in {takes_s[option]:.3f} s, the rest in {goes_on_s:.3f} s"
-    return Decision.fetch(transfer.chunk, option.level, f"{_speed(state)}: {reason}")
 
 
 def _anew_s(state: LoadState, chunk: ChunkState, option: Option) -> float:

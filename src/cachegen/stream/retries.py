@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from enum import Enum
 
@@ -33,7 +34,8 @@ class Retries:
 
     A store that fails is asked for an object twice more, one that is silent and damaged bytes
     once more; what is gone, refused or of no use, not again. A store that fails too often in a
-    row is given up; silence and refusals count double.
+    row is given up; silence and refusals count double, and failures of what was under way at
+    once count as one.
     """
 
     def __init__(self) -> None:
@@ -41,15 +43,20 @@ class Retries:
         self._attempts: dict[tuple[int, str], int] = {}
         self._again: dict[int, int] = {}
         self._in_a_row = 0
+        self._failed_s = -math.inf
 
     def succeeded(self) -> None:
         """The store gave an object."""
         self._in_a_row = 0
 
-    def failed(self, chunk: int, level: str, error: CacheGenError) -> Remedy:
-        """Count a failure and say what to do."""
+    def failed(
+        self, chunk: int, level: str, error: CacheGenError, *, began_s: float, now_s: float
+    ) -> Remedy:
+        """Count a failure, now, of what began then, and say what to do."""
         if isinstance(error, StoreError) and not isinstance(error, KeyNotFound):
-            self._in_a_row += 2 if isinstance(error, StoreDenied | StoreTimeout) else 1
+            if began_s >= self._failed_s:
+                self._in_a_row += 2 if isinstance(error, StoreDenied | StoreTimeout) else 1
+                self._failed_s = now_s
             if self._in_a_row >= _STORE_FAILURES:
                 return Remedy.NO_STORE
         if isinstance(error, KeyNotFound | StoreDenied | ProfileMismatch | TokensMismatch):

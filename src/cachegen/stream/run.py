@@ -95,7 +95,7 @@ class Run:
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._fetching = Fetching(state, around, journal, self._events.put)
         self._retries = Retries()
-        self._retry: tuple[float, Decision] | None = None
+        self._due: dict[int, tuple[float, Decision]] = {}
         self._refusal: Refusal | None = None
         self._undecoded = 0
         self._decoded_bytes: dict[int, int] = {}
@@ -112,8 +112,10 @@ class Run:
         except BaseException as error:
             self.failure = error
         finally:
-            self._fetching.abandon()
-            self.jobs.put(None)
+            try:
+                self._fetching.abandon()
+            finally:
+                self.jobs.put(None)
 
     def stop(self) -> None:
         """End `drive` soon, from any thread."""
@@ -166,7 +168,7 @@ class Run:
         return LoadedChunk(start, stop, level, size_bytes, reason, retries)
 
     def _next_event(self) -> _Event:
-        waits = bool(self.state.transfers) or self._retry is not None
+        waits = bool(self.state.transfers or self._due)
         waits = waits or self.around.turns.users > 1
         tick_s = _TICK_S if waits else _IDLE_TICK_S
         try:
@@ -199,7 +201,9 @@ class Run:
             self._decode(transfer.chunk, transfer.option.level, news.data)
         else:
             self._fetching.end(transfer, type(news.error).__name__)
-            self._failed(transfer.chunk, transfer.option.level, news.error)
+            self._failed(
+                transfer.chunk, transfer.option.level, news.error, began_s=transfer.began_s
+            )
 
     def _worked(self, event: _Worked) -> None:
         if event.work == "decode":
@@ -215,7 +219,7 @@ class Run:
         if event.work == "recompute":
             self.state.recompute_began_s = None
         if event.error is not None:
-            self._failed(event.chunk, level, event.error)
+            self._failed(event.chunk, level, event.error, began_s=event.began_s)
             return
         chunk.status = Status.DONE
         self.state.advance_front()
@@ -223,15 +227,16 @@ class Run:
             done = (c.num_tokens for c in self.state.chunks if c.status is Status.DONE)
             self._progress(sum(done), self.state.chunks[-1].stop)
 
-    def _failed(self, index: int, level: str, error: CacheGenError) -> None:
+    def _failed(self, index: int, level: str, error: CacheGenError, *, began_s: float) -> None:
         chunk = self.state.chunks[index]
         chunk.status, chunk.level = Status.WAITING, None
         self._refusal = None
         self.journal.trouble(index, f"{level}: {type(error).__name__}: {error}")
-        remedy = self._retries.failed(index, level, error)
+        now_s = self.journal.now_s()
+        remedy = self._retries.failed(index, level, error, began_s=began_s, now_s=now_s)
         if remedy is Remedy.AGAIN:
-            due_s = self.journal.now_s() + self._retries.wait_s(index, level)
-            self._retry = (due_s, Decision.fetch(index, level, f"again, after {error}"))
+            due_s = now_s + self._retries.wait_s(index, level)
+            self._due[index] = (due_s, Decision.fetch(index, level, f"again, after {error}"))
             return
         chunk.options = tuple(option for option in chunk.options if option.level != level)
         if remedy is Remedy.NO_STORE:
@@ -262,10 +267,11 @@ class Run:
         decision = self._controller.reconsider(self.state)
         if decision is None:
             return
+        first = self.state.place_of(decision.chunk)
         turn = self.around.turns.take(self) if decision.action == "recompute" else None
         if decision.action == "recompute" and turn is None:
             return
-        for transfer in self._fetching.abandon():
+        for transfer in self._fetching.abandon(first):
             chunk = self.state.chunks[transfer.chunk]
             chunk.status, chunk.level = Status.WAITING, None
         self._refusal = None
@@ -277,18 +283,20 @@ class Run:
 
     def _use_link(self) -> bool:
         """Ask for something; False where nothing is to be asked for now."""
-        if self._retry is not None:
-            due_s, again = self._retry
+        while self._due:
+            due_s, again = min(self._due.values(), key=lambda due: due[0])
             if self.state.now_s < due_s:
                 return False
-            self._retry = None
+            del self._due[again.chunk]
             if self._can_fetch(again):
                 self._carry_out(again)
                 return True
         decision = self._controller.choose(self.state, "link")
-        if decision is not None:
-            self._carry_out(decision)
-        return decision is not None
+        if decision is None:
+            self._refusal = None
+            return False
+        self._carry_out(decision)
+        return True
 
     def _can_fetch(self, decision: Decision) -> bool:
         if decision.chunk >= len(self.state.chunks):
@@ -325,7 +333,7 @@ class Run:
         if state.is_done or state.chunks[state.front].status is not Status.WAITING:
             return
         options = state.chunks[state.front].options
-        if options and (self._undecoded or state.transfers or self._retry):
+        if options and (self._undecoded or state.transfers or self._due):
             return
         if state.can_recompute:
             if state.recompute_began_s is None:

@@ -143,9 +143,11 @@ def request_due_s(state: LoadState) -> float:
         return 0.0
     if len(state.transfers) == MAX_TRANSFERS or state.bytes_per_s is None:
         return math.inf
-    rate = assumed_bytes_per_s(state)
-    rest_s = sum(transfer.missing_bytes for transfer in state.transfers[1:]) / rate
-    early_s = arrival_s(state, rate) + rest_s - state.costs.request_s
+    missing_bytes = 0
+    for transfer in state.transfers:
+        missing_bytes += transfer.missing_bytes
+    arrives_s = missing_bytes / assumed_bytes_per_s(state)
+    early_s = _first_byte_s(state, state.transfers[0]) + arrives_s - state.costs.request_s
     return early_s if early_s > _SOON_S else 0.0
 
 
@@ -205,7 +207,7 @@ def best_plan(outlook: Outlook, rank: int, *, within_s: float = math.inf) -> Pla
     """The split with the earliest end at this quality; on a tie the one that fetches more.
 
     The first byte of a chunk comes after the last one of the chunk before, and no earlier than a
-    request takes.
+    request takes that is sent as soon as there are few enough.
     Chunks without options are recomputed once all others are there. The search ends early where
     nothing can end within ``within_s`` any more.
     """
@@ -213,13 +215,16 @@ def best_plan(outlook: Outlook, rank: int, *, within_s: float = math.inf) -> Pla
     request_s, bytes_per_s = state.costs.request_s, outlook.bytes_per_s
     link_s, fetched_s = outlook.free.link_s, outlook.free.decoder_s
     computed_s, tail_s = outlook.free.model_s + sum(compute_s), 0.0
+    arrived: list[float] = []
     best = (max(computed_s, fetched_s), len(left), fetched_s, computed_s)
     for split in range(len(left) - 1, -1, -1):
         chunk = state.chunks[left[split]]
         computed_s -= compute_s[split]
         if chunk.options:
             option = nearest(chunk.options, rank)
-            link_s = max(link_s, request_s) + option.size_bytes / bytes_per_s
+            asked_s = arrived[-MAX_TRANSFERS] if len(arrived) >= MAX_TRANSFERS else 0.0
+            link_s = max(link_s, asked_s + request_s) + option.size_bytes / bytes_per_s
+            arrived.append(link_s)
             fetched_s = max(fetched_s, link_s) + decode_s(state, chunk, option.level)
         else:
             tail_s += compute_s[split]
