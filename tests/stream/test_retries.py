@@ -79,3 +79,16 @@ def test_waits_grow_and_differ() -> None:
     assert all(0.025 <= wait <= 0.075 for wait in waits[0])
     assert all(0.05 <= wait <= 0.15 for wait in waits[1])
     assert len(waits[0]) > 10
+
+
+def test_who_is_due_first_comes_first() -> None:
+    retries = Clock()
+    for chunk in (3, 1, 2):
+        retries.fails(chunk, "high", StoreError("down"))
+    assert set(retries.pending) == {1, 2, 3}
+    assert retries.take_due(1.0) is None
+    first = retries.take_due(100.0)
+    assert first is not None and (first.chunk, first.level) == (3, "high")
+    assert first.reason == "again, after down"
+    assert [retries.take_due(100.0).chunk for _ in range(2)] == [1, 2]
+    assert not retries.pending

@@ -16,6 +16,7 @@ from cachegen.errors import (
     StoreTimeout,
     TokensMismatch,
 )
+from cachegen.stream.controller import Decision
 
 _STORE_FAILURES = 5
 _FIRST_WAIT_S = 0.05
@@ -36,12 +37,16 @@ class Retries:
     once more; what is gone, refused or of no use, not again. A store that fails too often in a
     row is given up; silence and refusals count double, and failures of what was under way at
     once count as one.
+
+    Attributes:
+        pending: by chunk, when what is to be asked for again.
     """
 
     def __init__(self) -> None:
         """Nothing failed yet."""
         self._attempts: dict[tuple[int, str], int] = {}
         self._again: dict[int, int] = {}
+        self.pending: dict[int, tuple[float, Decision]] = {}
         self._in_a_row = 0
         self._failed_s = -math.inf
 
@@ -66,7 +71,17 @@ class Retries:
         if self.attempts(chunk, level) > allowed:
             return Remedy.OTHER_LEVEL
         self._again[chunk] = self.of_chunk(chunk) + 1
+        due_s = now_s + self.wait_s(chunk, level)
+        self.pending[chunk] = (due_s, Decision.fetch(chunk, level, f"again, after {error}"))
         return Remedy.AGAIN
+
+    def take_due(self, now_s: float) -> Decision | None:
+        """The pending attempt that is due first, if it is due by now; it is pending no more."""
+        due_s, again = min(self.pending.values(), key=lambda due: due[0])
+        if now_s < due_s:
+            return None
+        del self.pending[again.chunk]
+        return again
 
     def attempts(self, chunk: int, level: str) -> int:
         """How often an object failed."""

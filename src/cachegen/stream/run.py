@@ -95,7 +95,6 @@ class Run:
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._fetching = Fetching(state, around, journal, self._events.put)
         self._retries = Retries()
-        self._due: dict[int, tuple[float, Decision]] = {}
         self._refusal: Refusal | None = None
         self._undecoded = 0
         self._decoded_bytes: dict[int, int] = {}
@@ -168,7 +167,7 @@ class Run:
         return LoadedChunk(start, stop, level, size_bytes, reason, retries)
 
     def _next_event(self) -> _Event:
-        waits = bool(self.state.transfers or self._due)
+        waits = bool(self.state.transfers or self._retries.pending)
         waits = waits or self.around.turns.users > 1
         tick_s = _TICK_S if waits else _IDLE_TICK_S
         try:
@@ -235,8 +234,6 @@ class Run:
         now_s = self.journal.now_s()
         remedy = self._retries.failed(index, level, error, began_s=began_s, now_s=now_s)
         if remedy is Remedy.AGAIN:
-            due_s = now_s + self._retries.wait_s(index, level)
-            self._due[index] = (due_s, Decision.fetch(index, level, f"again, after {error}"))
             return
         chunk.options = tuple(option for option in chunk.options if option.level != level)
         if remedy is Remedy.NO_STORE:
@@ -283,11 +280,10 @@ class Run:
 
     def _use_link(self) -> bool:
         """Ask for something; False where nothing is to be asked for now."""
-        while self._due:
-            due_s, again = min(self._due.values(), key=lambda due: due[0])
-            if self.state.now_s < due_s:
+        while self._retries.pending:
+            again = self._retries.take_due(self.state.now_s)
+            if again is None:
                 return False
-            del self._due[again.chunk]
             if self._can_fetch(again):
                 self._carry_out(again)
                 return True
@@ -333,7 +329,7 @@ class Run:
         if state.is_done or state.chunks[state.front].status is not Status.WAITING:
             return
         options = state.chunks[state.front].options
-        if options and (self._undecoded or state.transfers or self._due):
+        if options and (self._undecoded or state.transfers or self._retries.pending):
             return
         if state.can_recompute:
             if state.recompute_began_s is None:
