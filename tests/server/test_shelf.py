@@ -6,6 +6,7 @@ import functools
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -148,7 +149,8 @@ def test_limits_hold_among_threads(make_shelf: MakeShelf, store: Store) -> None:
         try:
             assert content(shelf, key) == data
         except KeyNotFound:
-            shelf.put(key, data, parent=moments.choice(keys))
+            with suppress(StoreFull):  # all that nothing needs may be in use just then
+                shelf.put(key, data, parent=moments.choice(keys))
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(1500)))

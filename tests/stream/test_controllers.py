@@ -143,11 +143,9 @@ class World:
             self.carry_out(self.controller.choose(state, "model"))
 
     def abandon(self, decision: Decision | None) -> None:
-        transfer = self.state.transfer
-        if decision is None or transfer is None:
+        if decision is None:
             return
-        assert decision.chunk == transfer.chunk
-        for given_up in self.state.transfers[::-1]:
+        for given_up in self.state.transfers[self.state.place_of(decision.chunk) :][::-1]:
             self.end(given_up)
             chunk = self.state.chunks[given_up.chunk]
             chunk.status, chunk.level = Status.WAITING, None
