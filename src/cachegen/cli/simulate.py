@@ -93,7 +93,8 @@ def simulate(
             jobs=available_cores() if jobs is None else jobs,
             progress=lambda done, total: shown.update(task, completed=done, total=total),
         )
-    loads_per_s = loads * len(policies) / (time.perf_counter() - began_s)
+    seconds = time.perf_counter() - began_s
+    loads_per_s = sum(map(len, results.values())) / seconds
     outcomes = {name: outcome_of(some) for name, some in results.items()}
     assumed = _assumptions(
         gpu, gpus, request_ms=request_ms, has_sizes=manifest is not None or bool(bits)

@@ -59,8 +59,9 @@ class Shelf:
         unseen = set(self.index.keys())
         for keys in _batches(self.store.list(), _SCAN_KEYS):
             unseen.difference_update(keys)
+            known = self.index.sizes(keys)
             for key, size_bytes in zip(keys, self.store.lookup(keys), strict=True):
-                if size_bytes is not None and self.index.size(key) != size_bytes:
+                if size_bytes is not None and known.get(key) != size_bytes:
                     self.index.add(key, size_bytes)
         for key in unseen:
             self.index.remove(key)

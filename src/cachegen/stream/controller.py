@@ -211,10 +211,10 @@ class Controller(Protocol):
         """What the idle link, or the idle model, is to do next.
 
         For the link: fetch a chunk that waits, at one of its options; it is asked for ahead, so
-        that its first byte comes as the transfers under way end. For the model:
-        recompute the chunk at `state.front`, provided it waits (a chunk needs all those before it).
-        None leaves the resource idle until something changes; where nothing does, it is asked
-        again within a tenth of a second. The chunks that wait without any
+        that its first byte comes as the transfers under way end. For the model: recompute the
+        chunk at `state.front`, provided it waits (a chunk needs all those before it). None leaves
+        the resource idle until something changes; where nothing does, it is asked again within a
+        tenth of a second. The chunks that wait without any
         option must be recomputed as soon as they are at the front.
         """
         ...

@@ -207,9 +207,9 @@ def best_plan(outlook: Outlook, rank: int, *, within_s: float = math.inf) -> Pla
     """The split with the earliest end at this quality; on a tie the one that fetches more.
 
     The first byte of a chunk comes after the last one of the chunk before, and no earlier than a
-    request takes that is sent as soon as there are few enough.
-    Chunks without options are recomputed once all others are there. The search ends early where
-    nothing can end within ``within_s`` any more.
+    request takes that is sent as soon as there are few enough. Chunks without options are
+    recomputed once all others are there. The search ends early where nothing can end within
+    ``within_s`` any more.
     """
     state, left, compute_s = outlook.state, outlook.left, outlook.compute_s
     request_s, bytes_per_s = state.costs.request_s, outlook.bytes_per_s
