@@ -14,6 +14,7 @@ LAYERS = {
     "errors": 0,
     "kvcache": 0,
     "cores": 0,
+    "forks": 0,
     "kernels": 1,
     "codec": 2,
     "bitstream": 3,

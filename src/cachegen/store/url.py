@@ -14,13 +14,15 @@ from obstore.store import HTTPStore, LocalStore, MemoryStore, from_url
 from cachegen.errors import StoreError
 from cachegen.store.failures import translated
 from cachegen.store.object import ObjectStore
+from cachegen.store.place import absolute, check_folder
 from cachegen.store.protocol import Store
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
+MEMORY = "memory:"
 SCHEMES = (
-    *("memory:", "file://", "s3://", "gs://", "az://", "http://", "https://"),
+    *(MEMORY, "file://", "s3://", "gs://", "az://", "http://", "https://"),
     *("cachegen://", "cachegens://", "redis://", "rediss://"),
 )
 _SERVERS = ("cachegen", "cachegens")
@@ -29,39 +31,69 @@ _WITH_CREDENTIALS = ("http", "https", *_SERVERS, *_REDIS)
 _LOOKUP_THREADS = 16
 
 
-def open_store(url: str | os.PathLike[str], *, timeout_s: float = 30.0) -> Store:
+def open_store(
+    url: str | os.PathLike[str], *, create: bool = True, timeout_s: float = 30.0
+) -> Store:
     """Open the store that a URL names.
 
-    ``memory:`` is a new, empty store of this process; ``file:///directory`` or a plain path is
-    a directory, created where missing; ``s3://bucket/prefix``, ``gs://bucket/prefix`` and
-    ``az://container/prefix`` take account and credentials from the environment variables of
-    their vendors; ``http(s)://`` is read-only, with ``user:password@`` for basic authentication;
-    ``cachegen://:TOKEN@host:port`` is a server that `cachegen serve` started (``cachegens://`` by
-    TLS), its token else from the environment variable ``CACHEGEN_TOKEN``;
-    ``redis://:password@host:port/database`` (``rediss://`` by TLS) is a Redis database.
+    ``memory:`` is a new, empty store of this process; ``file:///folder`` or a plain path, from
+    ``~`` too, is a folder, made where it is missing if ``create``; ``s3://bucket/prefix``,
+    ``gs://bucket/prefix`` and ``az://container/prefix`` take account and credentials from the
+    environment variables of their vendors; ``http(s)://`` is read-only, with ``user:password@``
+    for basic authentication; ``cachegen://:TOKEN@host:port`` is a server that `cachegen serve`
+    started (``cachegens://`` by TLS), its token else from the environment variable
+    ``CACHEGEN_TOKEN``; ``redis://:password@host:port/database`` (``rediss://`` by TLS) is a Redis
+    database.
     ``timeout_s`` is the longest wait for an answer or for the next bytes of one.
 
     Raises:
         ValueError: an unknown scheme or a malformed URL.
-        StoreError: the directory cannot be made, the account is not configured, or redis-py is
-            not installed.
+        StoreError: the folder is missing, or cannot be made; the account is not configured, or
+            redis-py is not installed.
     """
-    text = os.fspath(url)
-    if text in ("memory:", "memory://"):
-        return ObjectStore(MemoryStore(), "memory:")
-    if not text:
-        raise ValueError(f"expected a path or one of {', '.join(SCHEMES)}; got an empty string")
-    if "://" not in text:
-        return _open_directory(Path(text))
-    parts = urlsplit(text)
-    _check(parts)
-    if parts.scheme == "file":
-        return _open_directory(Path(unquote(parts.path)))
+    if is_memory(url):
+        return ObjectStore(MemoryStore(), MEMORY)
+    folder = folder_of(url)
+    if folder is not None:
+        return _open_folder(folder, create=create)
+    parts = urlsplit(os.fspath(url))
     if parts.scheme in _SERVERS:
         return _open_server(parts, timeout_s=timeout_s)
     if parts.scheme in _REDIS:
         return _open_redis(parts, timeout_s=timeout_s)
     return _open_remote(parts, timeout_s=timeout_s)
+
+
+def is_memory(url: str | os.PathLike[str]) -> bool:
+    """Whether a URL means the memory of this process."""
+    return os.fspath(url) in (MEMORY, f"{MEMORY}//")
+
+
+def folder_of(url: str | os.PathLike[str]) -> Path | None:
+    """The absolute path of the folder that a URL means; None where it means another store.
+
+    Raises:
+        ValueError: it means none, or memory.
+    """
+    text = os.fspath(url)
+    if not text:
+        raise ValueError(f"expected a path or one of {', '.join(SCHEMES)}; got an empty string")
+    if "://" not in text:
+        _check_no_scheme(text)
+        return absolute(text)
+    parts = urlsplit(text)
+    _check(parts)
+    return absolute(unquote(parts.path)) if parts.scheme == "file" else None
+
+
+def _check_no_scheme(text: str) -> None:
+    """A scheme without its slashes is a mistake and no folder of that name."""
+    scheme, colon, _ = text.partition(":")
+    if colon and any(known.startswith(f"{scheme}:") for known in SCHEMES):
+        raise ValueError(
+            f"expected a path or one of {', '.join(SCHEMES)}, got one that begins with "
+            f"'{scheme}:'; write './{scheme}:...' for a folder of that name"
+        )
 
 
 def _check(parts: SplitResult) -> None:
@@ -88,10 +120,11 @@ def _host(parts: SplitResult) -> str:
     return parts.netloc.rpartition("@")[2]
 
 
-def _open_directory(path: Path) -> Store:
-    with translated(str(path), "open the directory"):
-        backend = LocalStore(path.absolute(), mkdir=True)
-    return ObjectStore(backend, str(path), root=path.absolute())
+def _open_folder(path: Path, *, create: bool) -> Store:
+    check_folder(path, create=create)
+    with translated(str(path), "open the folder"):
+        backend = LocalStore(path)
+    return ObjectStore(backend, str(path), root=path)
 
 
 def _open_server(parts: SplitResult, *, timeout_s: float) -> Store:

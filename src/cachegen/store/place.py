@@ -1,0 +1,49 @@
+"""Folders of stores: which one a text means, and whether it is there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cachegen.errors import StoreError
+
+
+def absolute(text: str) -> Path:
+    """The folder of a path: from ``~`` or the working directory, without ``..``.
+
+    Raises:
+        ValueError: the home folder of a user that does not exist.
+    """
+    expanded = os.path.expanduser(text)
+    if expanded.startswith("~"):
+        user = expanded.partition("/")[0]
+        raise ValueError(
+            f"expected the name of a user after '~', got {user!r}; write './{text}' for a folder "
+            "of that name"
+        )
+    return Path("/" + os.path.abspath(expanded).lstrip("/"))
+
+
+def check_folder(path: Path, *, create: bool) -> None:
+    """Make sure of a folder: made where it is missing, or refused.
+
+    Raises:
+        StoreError: it is missing and not to be made, cannot be made, or is something else.
+    """
+    try:
+        if create:
+            path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise StoreError(f"{path}: expected a folder, but {_no_folder(path)} is none") from error
+    except OSError as error:
+        raise StoreError(f"{path}: cannot make the folder: {error.strerror}") from error
+    if path.is_dir():
+        return
+    if path.exists():
+        raise StoreError(f"{path}: expected a folder, but it is none")
+    raise StoreError(f"there is no folder {path}: save a context there first, or check the path")
+
+
+def _no_folder(path: Path) -> Path:
+    """The part of a path that is in the way."""
+    return next((part for part in (*path.parents[::-1], path) if not part.is_dir()), path)
