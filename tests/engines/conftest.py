@@ -119,6 +119,10 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     },
     "smollm3": {"model_type": "smollm3"},
     "gpt2": {"model_type": "gpt2"},
+    "gptj": {"model_type": "gptj", "rotary_dim": 8},
+    "codegen": {"model_type": "codegen", "rotary_dim": 8},
+    "roformer": {"model_type": "roformer", "is_decoder": True},
+    "nanochat": {"model_type": "nanochat"},
     "qwen3-next": {
         "model_type": "qwen3_next",
         "head_dim": 16,

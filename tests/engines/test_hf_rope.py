@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from cachegen.codec.rope import Rope, rotate
+import cachegen
+from cachegen.codec.rope import Rope, RopeMap, rotate
 from cachegen.engines.hf_cache import capture
 from cachegen.engines.hf_rope import rope_map
 
@@ -23,6 +24,10 @@ EXPECTED = {
     "deepseek-v3": ((None, 0) * 4, [(4, False)]),
     "smollm3": ((0, None, 0, None, 0, None, None, None), [(8, False)]),
     "gpt-oss": (KEYS, [(8, False)]),
+    "gptj": (KEYS, [(4, True)]),
+    "codegen": (KEYS, [(4, True)]),
+    "roformer": (KEYS, [(8, True)]),
+    "nanochat": (KEYS, [(8, False)]),
 }
 
 
@@ -80,6 +85,40 @@ def test_frequencies_rounded_with_the_model_are_taken_as_they_are(new_model):
     (rope,) = rope_map(model).ropes
     exact = torch.tensor([10_000.0 ** (-index / 8) for index in range(8)])
     assert rope.inverse_frequencies == tuple(exact.bfloat16().float().tolist())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(("name", "pairs"), [("gptj", 4), ("roformer", 8)])
+def test_frequencies_are_read_off_tables_of_sines(new_model, name, pairs, dtype):
+    """To an angle of a few roundings at the last of 512 positions."""
+    (rope,) = rope_map(new_model(name).to(dtype)).ropes
+    expected = [10_000.0 ** (-index / pairs) for index in range(pairs)]
+    allowed = torch.finfo(dtype).eps / 100
+    assert rope.inverse_frequencies == pytest.approx(expected, rel=1e-6, abs=allowed)
+
+
+def test_keys_that_turn_the_other_way_have_negative_frequencies(tiny):
+    (rope,) = rope_map(tiny("nanochat")).ropes
+    expected = [-(10_000.0 ** (-index / 8)) for index in range(8)]
+    assert rope.inverse_frequencies == pytest.approx(expected, rel=1e-6)
+
+
+def test_chunks_keep_a_rotation_that_turns_the_other_way(tiny):
+    kv = capture(tiny("nanochat"), [7] * 64)
+    found = cachegen.decode(cachegen.encode(kv, level="high", rope=rope_map(tiny("nanochat"))))
+    assert spread_over_tokens(rows(found.keys[0])) > 0.05
+    for got, expected in zip(found.planes(), kv.planes(), strict=True):
+        torch.testing.assert_close(got, expected, atol=0.1, rtol=0)
+
+
+def test_a_model_that_takes_no_such_input_keeps_its_keys(new_model, monkeypatch):
+    model = new_model("llama")
+
+    def refuse(*_, **__):
+        raise KeyError("position_ids")
+
+    monkeypatch.setattr(model.model.rotary_emb, "forward", refuse)
+    assert rope_map(model) == RopeMap.none(8)
 
 
 @pytest.mark.parametrize("name", ["llama-dynamic", "llama-longrope", "gpt2"])
