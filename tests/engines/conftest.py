@@ -14,6 +14,10 @@ from tokenizers.processors import TemplateProcessing
 from transformers import (
     CONFIG_MAPPING,
     AutoModelForCausalLM,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -175,6 +179,32 @@ def new_model() -> MakeModel:
 def tiny() -> MakeModel:
     """A shared model by name and dtype."""
     return cache(make_model)
+
+
+IMAGE = 120
+IMAGE_TOKENS = 16
+
+
+@pytest.fixture
+def llava() -> LlavaForConditionalGeneration:
+    """A tiny model that reads images of 16 x 16 pixels, each as 16 tokens."""
+    sizes = {**_SIZES, "num_hidden_layers": 2}
+    vision = CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        image_size=16,
+        patch_size=4,
+    )
+    config = LlavaConfig(
+        vision_config=vision.to_dict(),
+        text_config=LlamaConfig(**sizes).to_dict(),
+        image_token_index=IMAGE,
+        image_seq_length=IMAGE_TOKENS,
+    )
+    torch.manual_seed(0)
+    return LlavaForConditionalGeneration(config).eval()
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,15 @@
 """Equal for the same model wherever it runs; different for anything that changes its caches."""
 
+import copy
+import warnings
+
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModel, AutoModelForCausalLM
 
+from cachegen.engines import hf_weights
 from cachegen.engines.hf_fingerprint import fingerprint
 
 
@@ -82,3 +88,182 @@ def test_models_without_files_are_known_by_their_parameters(new_model):
     with torch.no_grad():
         changed.model.norm.weight[-1] += 1
     assert fingerprint(changed) != first
+
+
+def changed(model, name, region=..., by=1.0):
+    """A parameter or buffer written to; what was there is returned."""
+    tensor = model.get_parameter(name) if name.endswith("weight") else model.get_buffer(name)
+    with torch.no_grad():
+        before = tensor[region].clone()
+        tensor[region] += by
+    return before
+
+
+@pytest.mark.parametrize("kind", ["bare", "gpt2", "llava"])
+def test_a_change_in_memory_is_noticed_whatever_the_files_call_the_weights(
+    new_model, llava, tmp_path, kind
+):
+    """Checkpoints whose names are not those in memory."""
+    if kind == "llava":
+        llava.save_pretrained(tmp_path)
+        model = type(llava).from_pretrained(tmp_path)
+    else:
+        name = {"bare": "llama", "gpt2": "gpt2"}[kind]
+        AutoModel.from_config(new_model(name).config).save_pretrained(tmp_path)
+        model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    before = fingerprint(model)
+    with torch.no_grad():
+        next(iter(model.parameters()))[..., 3] += 1
+    assert fingerprint(model) != before
+
+
+REGIONS = {
+    "a key head": ("model.layers.1.self_attn.k_proj.weight", slice(16, 32)),
+    "one token's embedding": ("model.embed_tokens.weight", 77),
+    "one number": ("model.layers.3.mlp.down_proj.weight", (63, 95)),
+    "frequencies": ("model.rotary_emb.inv_freq", 3),
+}
+
+
+@pytest.mark.parametrize("region", REGIONS)
+@pytest.mark.parametrize("from_files", [True, False], ids=["files", "memory"])
+def test_any_region_of_any_tensor_counts(new_model, tmp_path, region, from_files):
+    model = new_model("llama")
+    if from_files:
+        model.save_pretrained(tmp_path)
+        model = load(tmp_path)
+    before = fingerprint(model)
+    changed(model, *REGIONS[region])
+    assert fingerprint(model) != before
+
+
+@pytest.fixture(scope="module")
+def changeable(new_model):
+    return new_model("qwen3")
+
+
+@given(data=st.data())
+def test_a_random_region_of_a_random_tensor_counts(changeable, data):
+    """Written so that PyTorch counts it, or behind its back and read anew: never missed."""
+    tensors = dict(changeable.named_parameters()) | dict(changeable.named_buffers())
+    tensor = tensors[data.draw(st.sampled_from(sorted(tensors)))]
+    flat = tensor.data.view(-1)
+    first = data.draw(st.integers(0, len(flat) - 1))
+    stop = data.draw(st.integers(first + 1, len(flat)))
+    is_counted = data.draw(st.booleans())
+    before, kept = fingerprint(changeable), flat[first:stop].clone()
+    if is_counted:
+        with torch.no_grad():
+            tensor.view(-1)[first:stop] += 1
+    else:
+        flat[first:stop] += 1
+    assert fingerprint(changeable, fresh=not is_counted) != before
+    flat[first:stop] = kept
+    assert fingerprint(changeable, fresh=True) == before
+
+
+def test_uncounted_writes_to_a_thousandth_of_a_tensor_are_seen_at_once(new_model):
+    """Behind PyTorch's back: the docstring's chance of a miss is 0 from 1 / 1,024 on."""
+    model = new_model("llama", vocab_size=8192)
+    rows = model.model.embed_tokens.weight
+    before = fingerprint(model)
+    for first in range(0, 8192, 997):
+        kept = rows.data[first : first + 16].clone()
+        rows.data[first : first + 16] += 1
+        assert fingerprint(model) != before
+        rows.data[first : first + 16] = kept
+        assert fingerprint(model) == before
+
+
+def test_the_chance_to_miss_an_uncounted_write_is_what_is_stated(new_model):
+    """Of 8,192 x 64 numbers, places are looked at in 1,024 parts: a write to 64 of the 512 in a
+    part is missed with probability 7/8."""
+    model = new_model("llama", vocab_size=8192)
+    numbers = model.model.embed_tokens.weight.data.view(-1)
+    before, missed, trials = fingerprint(model), 0, 128
+    for part in range(trials):
+        first = 4096 * part + 64 * (part % 8)
+        kept = numbers[first : first + 64].clone()
+        numbers[first : first + 64] += 1
+        missed += fingerprint(model) == before
+        numbers[first : first + 64] = kept
+        assert fingerprint(model) == before
+    assert 0.75 < missed / trials < 0.97
+
+
+def test_weights_are_read_again_only_where_they_were_written_to(new_model, monkeypatch):
+    model, read = new_model("llama"), []
+    digest_of = hf_weights._digest_of
+    monkeypatch.setattr(hf_weights, "_digest_of", lambda v: read.append(v.shape) or digest_of(v))
+    first = fingerprint(model)
+    assert len(read) == len(list(model.parameters())) + len(list(model.buffers()))
+    read.clear()
+    assert fingerprint(model) == first and not read
+    changed(model, "model.layers.1.self_attn.k_proj.weight")
+    assert fingerprint(model) != first and read == [torch.Size([32, 64])]
+    read.clear()
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    fingerprint(model)
+    assert read == [torch.Size([128, 64])]
+
+
+def test_running_a_model_changes_nothing(new_model, tokens):
+    """Not even where a pass sets the frequencies by the length of its text."""
+    for name in ("llama", "llama-longrope", "llama-dynamic", "gpt2"):
+        model = new_model(name, max_position_embeddings=128)
+        before = fingerprint(model)
+        longer = torch.cat((tokens, tokens[:28])) if name == "gpt2" else tokens.repeat(3)
+        with torch.no_grad():
+            model(longer[None])
+        assert fingerprint(model) == before == fingerprint(model, fresh=True)
+
+
+def quantized(model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+
+
+def test_packed_weights_count(new_model):
+    plain = new_model("llama")
+    packed = quantized(plain)
+    assert fingerprint(packed) != fingerprint(plain)
+    assert fingerprint(packed) == fingerprint(quantized(plain))
+    changed(plain, "model.layers.1.self_attn.k_proj.weight", slice(16, 32))
+    other = quantized(plain)
+    assert fingerprint(other) != fingerprint(packed)
+    layer = packed.model.layers[1].self_attn.k_proj
+    layer.set_weight_bias(other.model.layers[1].self_attn.k_proj.weight(), None)
+    assert fingerprint(packed) == fingerprint(other)
+
+
+def test_mixed_precision_counts(new_model):
+    model = new_model("llama")
+    before = fingerprint(model)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = fingerprint(model)
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert len({before, mixed, fingerprint(model)}) == 3
+    with torch.autocast("cpu", enabled=False):
+        assert fingerprint(model) == before
+
+
+@pytest.mark.parametrize("how", ["whole", "in place", "a layer"])
+def test_compiling_changes_nothing(new_model, how):
+    model = new_model("llama")
+    before = fingerprint(model)
+    if how == "whole":
+        model = torch.compile(model, backend="eager")
+    elif how == "in place":
+        model.compile(backend="eager")
+    else:
+        model.model.layers[2] = torch.compile(model.model.layers[2], backend="eager")
+    assert fingerprint(model) == before
+
+
+def test_settings_of_an_image_encoder_count(llava):
+    other = type(llava)(copy.deepcopy(llava.config)).eval()
+    other.load_state_dict(llava.state_dict())
+    assert fingerprint(other) == fingerprint(llava)
+    other.config.vision_feature_layer = -1
+    assert fingerprint(other) != fingerprint(llava)

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from cachegen.engines.hf_cache import Tokens, capture, token_ids
 from cachegen.engines.hf_fingerprint import fingerprint
+from cachegen.engines.hf_probe import support_of
 from cachegen.kvcache import KVCache
 from cachegen.stream.accelerator import synchronize
 from cachegen.stream.cost_file import Measurements
@@ -30,7 +31,7 @@ def measure_prefill(
         lengths: how many tokens to prefill; those that the text does not have are left out.
     """
     ids = token_ids(tokens)
-    known = measurements_of(fingerprint(model), str(model.device))
+    known = measurements_of(fingerprint(model), str(support_of(model).device))
     capture(model, ids[: min(lengths)])
     for length in [length for length in lengths if length <= len(ids)]:
         past = timed_capture(model, ids[:length], known=known)
@@ -46,7 +47,7 @@ def timed_capture(
     """`capture`, whose time is kept."""
     began_s = time.perf_counter()
     kv = capture(model, ids, past=past)
-    synchronize(model.device)
+    synchronize(kv.device)
     start = past.num_tokens if past else 0
     known.add_prefill(kv.num_tokens, start, time.perf_counter() - began_s)
     return kv

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 
 import numpy as np
 import torch
 from torch.nn.functional import log_softmax
 from transformers import PreTrainedModel
 
+from cachegen.codec.progress import Progress, Status, silent
 from cachegen.codec.rope import Rotation, rotations, turn
-from cachegen.codec.sample import Sample
+from cachegen.codec.sample import START, Position, Sample
 from cachegen.engines.hf_cache import Tokens, accepts, capture, new_cache, to_cache, token_layers
 from cachegen.engines.hf_quality import spread
 from cachegen.engines.hf_rope import rope_map
 from cachegen.kvcache import KVCache
 
+_PHASE = "features"
 _PROJECTION_SEED = 0
 _TINY = 1e-20
 
@@ -32,6 +35,7 @@ def samples(
     seed: int = 0,
     prefix: Sequence[int] = (),
     twin: PreTrainedModel | None = None,
+    after: Position = START,
 ) -> Iterator[Sample]:
     """Contexts spread evenly over the texts, computed one at a time; the same for the same seed.
 
@@ -45,20 +49,48 @@ def samples(
         seed: of the labels that the gradients are taken for.
         prefix: token ids put before every piece of text.
         twin: the same model in float32, for gradients without the rounding of a 16-bit one.
+        after: contexts that are not computed again; those behind them are as if they were.
 
     Raises:
         ValueError: the texts are too short, or a context has no room for text.
     """
-    body = num_tokens - len(prefix)
-    if body < 1:
-        raise ValueError(f"expected contexts longer than {len(prefix)} tokens, got {num_tokens}")
+    pieces = sample_pieces(
+        texts,
+        num_tokens=num_tokens,
+        count=count,
+        continuation_tokens=continuation_tokens,
+        prefix=prefix,
+    )
     generator = torch.Generator().manual_seed(seed)
-    for piece in spread(texts, num_tokens=body + continuation_tokens, count=count):
+    if after.state:
+        generator.set_state(torch.frombuffer(bytearray(after.state), dtype=torch.uint8))
+    body = num_tokens - len(prefix)
+    for piece in pieces[after.count :]:
         tokens = np.array([*prefix, *piece[:body]], dtype=np.int64)
         kv = capture(model, tokens)
         following = piece[body:]
         gradient = _gradient(twin or model, kv, following, generator) if following else None
-        yield Sample(tokens, kv, gradient, continuation_tokens)
+        state = generator.get_state().numpy().tobytes()
+        yield Sample(tokens, kv, gradient, continuation_tokens, state)
+
+
+def sample_pieces(
+    texts: Sequence[Tokens],
+    *,
+    num_tokens: int,
+    count: int,
+    continuation_tokens: int = 128,
+    prefix: Sequence[int] = (),
+) -> list[tuple[int, ...]]:
+    """The text of every sample without its prefix, what follows included; asks no model.
+
+    Raises:
+        ValueError: as `samples`.
+    """
+    body = num_tokens - len(prefix)
+    if body < 1:
+        raise ValueError(f"expected contexts longer than {len(prefix)} tokens, got {num_tokens}")
+    return spread(texts, num_tokens=body + continuation_tokens, count=count)
 
 
 @torch.enable_grad()
@@ -108,6 +140,7 @@ def token_features(
     prefix: Sequence[int] = (),
     max_features: int = 1024,
     batch_tokens: int = 1024,
+    progress: Progress = silent,
 ) -> np.ndarray:
     """What a text tells about a token by the token alone.
 
@@ -120,6 +153,7 @@ def token_features(
         prefix: token ids that every context begins with.
         max_features: the most columns.
         batch_tokens: tokens of one forward pass; bounds memory.
+        progress: told after every pass.
 
     Returns:
         float32 (vocabulary, features); the vocabulary is the rows of the input embedding.
@@ -130,12 +164,20 @@ def token_features(
     turns = rotations(rope_map(model), len(prefix), len(prefix) + 1)
     alone = partial(_alone, model, prefix=tuple(prefix), turns=turns)
     if alone(pieces[0]).shape[1] > max_features:
-        mixing = _mixing(map(alone, pieces), max_features)
-        features = torch.cat([alone(ids) @ mixing for ids in pieces])
+        told = _told(pieces + pieces, progress)
+        mixing = _mixing(map(alone, islice(told, len(pieces))), max_features)
+        features = torch.cat([alone(ids) @ mixing for ids in told])
     else:
-        features = torch.cat([alone(ids) for ids in pieces])
+        features = torch.cat([alone(ids) for ids in _told(pieces, progress)])
     found: np.ndarray = (features / _rms(features, dim=0)).numpy()
     return found
+
+
+def _told(pieces: Sequence[torch.Tensor], progress: Progress) -> Iterator[torch.Tensor]:
+    """The pieces, each told once the next is asked for."""
+    for done, piece in enumerate(pieces, start=1):
+        yield piece
+        progress(Status(_PHASE, done, len(pieces)))
 
 
 def _alone(

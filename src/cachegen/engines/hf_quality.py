@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch.nn.functional import kl_div, log_softmax
@@ -12,9 +13,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cachegen.codec.calibrate import RoundTrip
 from cachegen.codec.levels import Quality
+from cachegen.codec.progress import Progress, Status, silent
 from cachegen.engines.hf_cache import Tokens, capture, new_cache, token_ids, token_layers
 from cachegen.engines.hf_tasks import Task, answers_right, questions_answered
 from cachegen.kvcache import KVCache
+
+REFERENCE = "reference runs"
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +128,7 @@ def evaluator(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     batch_windows: int = 8,
+    progress: Progress = silent,
 ) -> Callable[[RoundTrip], dict[str, Quality]]:
     """Prefill the contexts once; the function returned measures one lossy round trip after another.
 
@@ -135,20 +141,23 @@ def evaluator(
         tasks: questions of domains that have windows too.
         tokenizer: what the answers of the tasks are written with.
         batch_windows: windows of the same lengths that are continued together.
+        progress: told how many windows and tasks are prefilled.
 
     Raises:
-        ValueError: a domain without windows, or tasks without a tokenizer.
+        ValueError: a domain without windows, tasks without a tokenizer, or predictions that are
+            NaN or infinite without any coding.
     """
     asked = {task.domain for task in tasks}
     if not windows or not all(windows.values()) or not asked <= windows.keys():
         raise ValueError("expected at least one window for every domain, of tasks too")
     if tasks and tokenizer is None:
         raise ValueError("expected the tokenizer that the answers of the tasks are written with")
+    tell = _Counter(sum(map(len, windows.values())) + len(tasks), progress)
     batches = {
-        name: [_prepare(model, batch) for batch in _batches(found, batch_windows)]
+        name: [_prepare(model, batch, name, tell) for batch in _batches(found, batch_windows)]
         for name, found in windows.items()
     }
-    exams = {name: _exam(model, tasks, name, tokenizer) for name in windows if name in asked}
+    exams = {name: _exam(model, tasks, name, tokenizer, tell) for name in windows if name in asked}
 
     def evaluate(roundtrip: RoundTrip) -> dict[str, Quality]:
         found = {name: _quality(model, batches[name], roundtrip) for name in windows}
@@ -169,9 +178,33 @@ def _batches(windows: Sequence[Window], most: int) -> Iterator[tuple[Window, ...
             yield tuple(found[first : first + most])
 
 
-def _prepare(model: PreTrainedModel, windows: tuple[Window, ...]) -> _Batch:
-    caches = tuple(capture(model, window.context) for window in windows)
-    return _Batch(windows, caches, _continue(model, caches, windows))
+def _prepare(
+    model: PreTrainedModel, windows: tuple[Window, ...], domain: str, tell: _Counter
+) -> _Batch:
+    caches = tuple(capture(model, window.context) for window in tell.each(windows))
+    logits = _continue(model, caches, windows)
+    if not bool(torch.isfinite(logits.logsumexp(dim=-1)).all()):
+        raise ValueError(
+            f"expected finite predictions of the texts of {domain!r}, got NaN or infinities "
+            f"without any coding; does the model overflow in {str(logits.dtype)[6:]}?"
+        )
+    return _Batch(windows, caches, logits)
+
+
+@dataclass(slots=True)
+class _Counter:
+    """Counts what is prefilled and tells it."""
+
+    total: int
+    progress: Progress
+    done: int = 0
+
+    def each(self, items: Sequence[_Item]) -> Iterator[_Item]:
+        """The items, each told once the next is asked for."""
+        for item in items:
+            yield item
+            self.done += 1
+            self.progress(Status(REFERENCE, self.done, self.total))
 
 
 @torch.no_grad()
@@ -196,11 +229,19 @@ def _quality(model: PreTrainedModel, batches: Sequence[_Batch], roundtrip: Round
     of_answers = found[0][found[3] > 0]
     return Quality(
         kl=kl,
-        rel_ppl=math.expm1(log_perplexity),
+        rel_ppl=_expm1(log_perplexity),
         top1=agree,
         num_tokens=found.shape[1],
         answer_kl=float(of_answers.mean()) if len(of_answers) else None,
     )
+
+
+def _expm1(number: float) -> float:
+    """Infinite where the standard library's fails: that is one step's quality, not the run's."""
+    try:
+        return math.expm1(number)
+    except OverflowError:
+        return math.inf
 
 
 def _differences(model: PreTrainedModel, batch: _Batch, roundtrip: RoundTrip) -> torch.Tensor:
@@ -240,9 +281,10 @@ def _exam(
     tasks: Sequence[Task],
     domain: str,
     tokenizer: PreTrainedTokenizerBase,
+    tell: _Counter,
 ) -> _Exam:
     asked = tuple(task for task in tasks if task.domain == domain)
-    caches = tuple(capture(model, task.context) for task in asked)
+    caches = tuple(capture(model, task.context) for task in tell.each(asked))
     right = answers_right(model, asked, None, tokenizer, caches=caches)
     return _Exam(asked, caches, tokenizer, float(right.mean()))
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from typing import Any
 
 import torch
 from transformers import Cache, PreTrainedModel
@@ -14,18 +13,21 @@ from transformers import Cache, PreTrainedModel
 from cachegen.bitstream.manifest import Manifest
 from cachegen.codec.levels import LOSSLESS
 from cachegen.codec.profile import Profile, shipped_profile
-from cachegen.engines.hf_cache import (
-    Tokens,
-    capture,
-    from_cache,
-    new_cache,
-    to_cache,
-    token_ids,
-)
+from cachegen.engines.hf_cache import capture, from_cache, to_cache
 from cachegen.engines.hf_costs import measure_prefill, timed_capture
 from cachegen.engines.hf_fingerprint import fingerprint
+from cachegen.engines.hf_inputs import Tokens, check_vocabulary, token_ids
+from cachegen.engines.hf_layers import new_cache
 from cachegen.engines.hf_learning import samples, token_features
+from cachegen.engines.hf_media import (
+    capture_with_media,
+    check_media,
+    media_stop,
+    whole_media,
+)
+from cachegen.engines.hf_probe import support_of
 from cachegen.engines.hf_quality import Window, answer_window, cut_windows, evaluator
+from cachegen.engines.hf_regime import Regime, regime_of
 from cachegen.engines.hf_rope import rope_map
 from cachegen.engines.hf_tasks import (
     Task,
@@ -35,7 +37,8 @@ from cachegen.engines.hf_tasks import (
     task_text,
 )
 from cachegen.kvcache import KVCache
-from cachegen.store import Store, open_store
+from cachegen.store import Store, shared_store
+from cachegen.store.shared import StoreOrUrl
 from cachegen.stream import LoadResult, load, save
 from cachegen.stream.controller import Controller
 from cachegen.stream.sharing import measurements_of
@@ -63,8 +66,6 @@ __all__ = [
     "token_features",
 ]
 
-StoreOrUrl = Store | str | os.PathLike[str]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedContext:
@@ -89,6 +90,9 @@ def save_context(
     profile: Profile | None = None,
     levels: Sequence[str] | None = None,
     chunk_tokens: int = 1536,
+    attention_mask: Any = None,
+    inputs: Mapping[str, Any] | None = None,
+    extra: bytes = b"",
     salt: bytes = b"",
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
@@ -97,31 +101,43 @@ def save_context(
     What is stored of it already, losslessly, is loaded and only the rest is prefilled.
 
     Args:
-        model: in eval mode.
-        tokens: the whole context.
+        model: in eval mode, on any devices.
+        tokens: the whole context: ids, or what a tokenizer or chat template returned.
         store: a store, or the URL or directory of one.
         profile: the model's; by default the one that comes with the package, if there is one.
         levels: names; by default all of the profile's and `lossless`.
         chunk_tokens: tokens of a chunk, a multiple of 64.
+        attention_mask: all ones, as many as tokens, which is what is assumed without it: nothing
+            of a context is masked, pad tokens neither. Pass the same to `generate`.
+        inputs: what the model takes beside tokens, as its processor made it: ``pixel_values``.
+        extra: whatever else changes the keys and values of equal tokens: a digest of the image,
+            or of a change to the model that `fingerprint` does not see.
         salt: the tenant, who sees only what was saved with the same salt.
         progress: called with (objects done, objects altogether).
 
     Raises:
-        UnsupportedCache: the model keeps more than keys and values of tokens.
+        UnsupportedCache: keys and values of tokens are not all that the model keeps of a text, or
+            depend on more than the tokens before them. A few tokens tell, before any work.
+        ValueError: tokens that are no ids, a mask with zeros, a model in training mode, an image
+            without `inputs` and `extra`.
         StoreError: the store fails.
     """
-    ids, store, model_id = token_ids(tokens), _opened(store), fingerprint(model)
-    profile = profile or shipped_profile(model_id)
+    ids = token_ids(tokens, attention_mask)
+    kind = _identify(model, ids, salt=salt, extra=extra)
+    check_media(model, ids, extra=extra, inputs=inputs, is_saved=True)
+    profile = profile or shipped_profile(kind.fingerprint)
+    opened = shared_store(store, create=True)
     return save(
-        _prefilled(model, ids, store=store, fingerprint=model_id, salt=salt),
+        _prefilled(model, ids, inputs, store=opened, kind=kind),
         tokens=ids,
-        store=store,
+        store=opened,
         profile=profile,
         rope=None if profile else rope_map(model),
         levels=levels,
         chunk_tokens=chunk_tokens,
-        fingerprint=model_id,
+        fingerprint=kind.fingerprint,
         salt=salt,
+        extra=kind.extra,
         progress=progress,
     )
 
@@ -135,6 +151,8 @@ def load_context(
     level: str | None = None,
     slo_s: float | None = None,
     controller: Controller | None = None,
+    attention_mask: Any = None,
+    extra: bytes = b"",
     salt: bytes = b"",
     progress: Callable[[int, int], None] | None = None,
     cancel: threading.Event | None = None,
@@ -143,7 +161,7 @@ def load_context(
 
     Pass the whole text and the cache to `model.generate`, which prefills what is missing; at
     least the last token is left to it. Chunks are fetched, or recomputed where that is sooner or
-    they cannot be fetched.
+    they cannot be fetched; of a text with images they are fetched only.
 
     Args:
         model: the one that the context was saved with.
@@ -155,65 +173,116 @@ def load_context(
         slo_s: deadline in seconds: the best quality that meets it, the earliest end where none
             can.
         controller: chooses for every chunk in place of all that.
+        attention_mask: as for `save_context`.
+        extra: as it was saved.
         salt: the tenant, as it was saved.
         progress: called with (tokens there, tokens altogether), from another thread.
         cancel: set it to end the load.
 
     Raises:
-        UnsupportedCache: the model keeps more than keys and values of tokens.
-        ValueError: a level that nothing is stored at, or a level and a controller.
+        UnsupportedCache: as `save_context`.
+        ValueError: as `save_context`; a level that nothing is stored at, or a level and a
+            controller.
+        StoreError: there is no such folder; for a text with images, the store fails.
         LoadCancelled: `cancel` was set.
     """
-    ids, model_id = token_ids(tokens), fingerprint(model)
+    ids = token_ids(tokens, attention_mask)
+    kind = _identify(model, ids, salt=salt, extra=extra)
+    check_media(model, ids, extra=extra)
     result = load(
         ids,
-        store=_opened(store),
-        profile=profile or shipped_profile(model_id),
+        store=shared_store(store, create=False),
+        profile=profile or shipped_profile(kind.fingerprint),
         level=level,
         slo_s=slo_s,
         controller=controller,
-        recompute=partial(capture, model),
-        fingerprint=model_id,
+        recompute=None if media_stop(model, ids) else _recompute(model, ids, kind.regime),
+        fingerprint=kind.fingerprint,
         salt=salt,
-        device=model.device,
+        extra=kind.extra,
+        device=support_of(model).device,
         progress=progress,
         cancel=cancel,
     )
-    kv = _without_last(result.kv, len(ids))
+    kv = _usable(result.kv, model, ids)
     if kv is None:
         return LoadedContext(new_cache(model), 0, result)
     return LoadedContext(to_cache(kv, model), kv.num_tokens, result)
 
 
-def _opened(store: StoreOrUrl) -> Store:
-    return _open(os.fspath(store)) if isinstance(store, (str, os.PathLike)) else store
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What two caches of equal tokens must share to be the same.
+
+    Attributes:
+        fingerprint: the model.
+        salt: the tenant.
+        extra: what else the caller tells apart, and the regime.
+        regime: frequencies by the length of the text.
+    """
+
+    fingerprint: bytes
+    salt: bytes
+    extra: bytes
+    regime: Regime
 
 
-@lru_cache(maxsize=16)
-def _open(url: str) -> Store:
-    """One store a URL, so that loads share its connections."""
-    return open_store(url)
+def _identify(model: PreTrainedModel, ids: tuple[int, ...], *, salt: bytes, extra: bytes) -> _Kind:
+    """Refuse, before any work, what cannot be stored; name the rest."""
+    if not ids:
+        raise ValueError("expected at least one token, got none")
+    support_of(model)
+    check_vocabulary(ids, model)
+    regime = regime_of(model, len(ids))
+    return _Kind(fingerprint(model), salt, regime.extra(extra), regime)
+
+
+def _recompute(
+    model: PreTrainedModel, ids: tuple[int, ...], regime: Regime
+) -> Callable[..., KVCache]:
+    """Recomputes a part of a text as it is in the whole of it."""
+
+    def recompute(tokens: Sequence[int], *, past: KVCache | None) -> KVCache:
+        start = past.num_tokens if past else 0
+        reach = regime.reach(start + len(tokens))
+        return capture(model, ids[start:reach], past=past).slice(0, len(tokens))
+
+    return recompute
 
 
 def _prefilled(
-    model: PreTrainedModel, ids: tuple[int, ...], *, store: Store, fingerprint: bytes, salt: bytes
+    model: PreTrainedModel,
+    ids: tuple[int, ...],
+    inputs: Mapping[str, Any] | None,
+    *,
+    store: Store,
+    kind: _Kind,
 ) -> KVCache:
     """The cache of a context; what is stored of it losslessly is not computed again."""
-    past = _exact_prefix(ids, store=store, fingerprint=fingerprint, salt=salt, device=model.device)
+    device = support_of(model).device
+    past = _exact_prefix(ids, store=store, kind=kind, device=device)
     if past is not None and past.num_tokens == len(ids):
         return past
-    start, known = past.num_tokens if past else 0, measurements_of(fingerprint, str(model.device))
+    if inputs and media_stop(model, ids) > (past.num_tokens if past else 0):
+        return capture_with_media(model, ids, inputs)
+    start, known = past.num_tokens if past else 0, measurements_of(kind.fingerprint, str(device))
     computed = timed_capture(model, ids[start:], past=past, known=known)
     known.save()
     return computed if past is None else KVCache.concat([past, computed])
 
 
 def _exact_prefix(
-    ids: tuple[int, ...], *, store: Store, fingerprint: bytes, salt: bytes, device: torch.device
+    ids: tuple[int, ...], *, store: Store, kind: _Kind, device: torch.device
 ) -> KVCache | None:
     try:
         found = load(
-            ids, store=store, level=LOSSLESS, fingerprint=fingerprint, salt=salt, device=device
+            ids,
+            store=store,
+            level=LOSSLESS,
+            fingerprint=kind.fingerprint,
+            salt=kind.salt,
+            extra=kind.extra,
+            device=device,
         )
     except ValueError:  # what is stored has no lossless level
         return None
@@ -221,11 +290,12 @@ def _exact_prefix(
     return found.kv if usable else None
 
 
-def _without_last(kv: KVCache | None, num_tokens: int) -> KVCache | None:
-    """The cache without the text's last token; None where nothing is left.
+def _usable(kv: KVCache | None, model: PreTrainedModel, ids: tuple[int, ...]) -> KVCache | None:
+    """The cache without the text's last token, and no part of an image; None if nothing is left.
 
     A snapshot of a finished cache cannot be shortened: its windows end with its last token.
     """
     if kv is None or not kv.is_complete:
         return None
-    return kv.slice(0, min(kv.num_tokens, num_tokens - 1)) if num_tokens > 1 else None
+    num_tokens = whole_media(model, ids, min(kv.num_tokens, len(ids) - 1))
+    return kv.slice(0, num_tokens) if num_tokens else None

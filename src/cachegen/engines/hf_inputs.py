@@ -1,0 +1,115 @@
+"""What a text is made of: token ids, the mask that belongs to them, and tokens that stand for
+something else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from cachegen.engines.hf_model import plain_model, vocabulary_size
+
+Tokens = Sequence[int] | np.ndarray | torch.Tensor | Mapping[str, Any]
+
+_STANDS_FOR_INPUT = re.compile(r"(image|img|video|audio|speech|pixel|vision)s?_token_(id|index)$")
+
+
+def token_ids(tokens: Tokens, attention_mask: Any = None) -> tuple[int, ...]:
+    """Tokens of one context as integers.
+
+    Args:
+        tokens: a sequence or an array (tokens,) or (1, tokens), or what a tokenizer or a chat
+            template returns: an object with ``input_ids`` and, maybe, ``attention_mask``.
+        attention_mask: as many ones; all ones by default.
+
+    Raises:
+        ValueError: text, fractional or negative ids, more than one row, or a mask with zeros.
+    """
+    if isinstance(tokens, Mapping):
+        if "input_ids" not in tokens:
+            raise ValueError(f"expected token ids or `input_ids`, got {sorted(tokens)}")
+        if attention_mask is None:
+            attention_mask = tokens.get("attention_mask")
+        tokens = tokens["input_ids"]
+    ids = _one_row(_integers(tokens))
+    if attention_mask is not None:
+        _check_mask(attention_mask, len(ids))
+    return tuple(ids.tolist())
+
+
+def _integers(tokens: Any) -> np.ndarray:
+    """The ids, as they come, of a kind that holds whole numbers only."""
+    if isinstance(tokens, str | bytes):
+        raise ValueError(f"expected token ids, got text ({tokens[:20]!r}): tokenize it first")
+    if isinstance(tokens, torch.Tensor):
+        tokens = tokens.detach().cpu()
+        tokens = tokens.float() if tokens.is_floating_point() else tokens
+    try:
+        found = np.asarray(tokens)
+    except ValueError as error:
+        raise ValueError(f"expected the token ids of one context, got {error}") from error
+    if not found.size:
+        return found.astype(np.int64)
+    if found.dtype.kind in "US":
+        raise ValueError(f"expected token ids, got text ({found.flat[0]!r}): tokenize it first")
+    if found.dtype.kind not in "iu":
+        raise ValueError(
+            f"expected token ids, whole numbers, got {found.dtype} ({found.flat[0]!r})"
+        )
+    if found.min() < 0:
+        raise ValueError(f"expected token ids of at least 0, got {found.min()}")
+    return found
+
+
+def _one_row(ids: np.ndarray) -> np.ndarray:
+    if ids.ndim == 2 and ids.shape[0] == 1:
+        ids = ids[0]
+    if ids.ndim != 1:
+        raise ValueError(f"expected the tokens of one context, (tokens,), got {ids.shape}")
+    return ids
+
+
+def _check_mask(mask: Any, num_tokens: int) -> None:
+    """Ones only: positions and values of padded texts differ from those of plain ones."""
+    found = torch.as_tensor(mask)
+    if found.ndim == 2 and found.shape[0] == 1:
+        found = found[0]
+    if tuple(found.shape) != (num_tokens,):
+        raise ValueError(f"expected a mask of {num_tokens} ones, got {tuple(found.shape)}")
+    hidden = (found != 1).nonzero()[:, 0].tolist()
+    if hidden:
+        raise ValueError(
+            f"expected an attention mask of ones, got {len(hidden)} of {num_tokens} tokens hidden, "
+            f"the first at {hidden[0]}: a context is stored without padding, so leave hidden "
+            "tokens out"
+        )
+
+
+def check_vocabulary(ids: Sequence[int], model: PreTrainedModel) -> None:
+    """Refuse ids that the model has no embedding for, before anything is computed.
+
+    Raises:
+        ValueError: there is such an id.
+    """
+    known = vocabulary_size(model)
+    if ids and max(ids) >= known:
+        raise ValueError(
+            f"expected token ids below {known}, the model's vocabulary, got {max(ids)}"
+        )
+
+
+def placeholders(model: PreTrainedModel) -> frozenset[int]:
+    """Ids of tokens in whose place images, audio or video are put: equal tokens, other KV."""
+    return frozenset(_placeholders(plain_model(model).config))
+
+
+def _placeholders(config: PreTrainedConfig) -> Iterator[int]:
+    for name, value in vars(config).items():
+        if isinstance(value, PreTrainedConfig):
+            yield from _placeholders(value)
+        elif _STANDS_FOR_INPUT.search(name) and isinstance(value, int):
+            yield value
