@@ -13,7 +13,7 @@ from obstore.exceptions import (
     UnauthenticatedError,
 )
 
-from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreFull, StoreTimeout
+from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreTimeout
 
 _REASON_LENGTH = 300
 
@@ -35,8 +35,6 @@ def _kind(error: Exception) -> type[StoreError]:
     """Obstore has no class for all; its message ends in the source error's debug print."""
     if isinstance(error, PermissionDeniedError | UnauthenticatedError):
         return StoreDenied
-    if "No space left on device" in str(error):
-        return StoreFull
     return StoreTimeout if "kind: Timeout" in str(error) else StoreError
 
 

@@ -1,48 +1,42 @@
-"""One store for everything obstore speaks to."""
+"""One store for everything obstore speaks to: buckets, and files behind an HTTP server."""
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from obstore.exceptions import AlreadyExistsError
 from obstore.store import ObjectStore as Backend
 
 from cachegen.errors import StoreError
+from cachegen.forks import num_forks
 from cachegen.store.failures import translated
 from cachegen.store.keys import check_key, check_range, is_key
 from cachegen.store.protocol import Buffer
 
-_READ_BYTES = 1 << 20
 _AS_THEY_ARRIVE = 1
+_threads_began: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectStore:
-    """Objects in memory, in a directory, in a bucket, or behind an HTTP server.
+    """Objects in a bucket, or behind an HTTP server.
 
-    It evicts nothing, so the parents of objects do not matter to it. A directory is written
-    without fsync: objects survive a killed writer, not always a power failure, after which
-    only digests tell a torn object.
+    It evicts nothing, so the parents of objects do not matter to it.
 
     Attributes:
-        backend: what does the work.
+        backend: what does the work, in threads that a forked child does not have.
         url: the store's name in messages, free of credentials.
         writable: whether the backend can create-if-absent, list and delete.
         lookup_threads: requests of one lookup under way at a time.
-        root: the directory, where it is one. Its files' sizes are asked of the system, many times
-            as fast as of the backend, and read in ranges of 1 MiB, where the backend streams in
-            pieces of a few KiB.
     """
 
     backend: Backend
     url: str
     writable: bool = True
     lookup_threads: int = 1
-    root: Path | None = None
 
     def put(self, key: str, data: Buffer, *, parent: str | None = None) -> bool:
         """See `Store.put`."""
@@ -50,7 +44,7 @@ class ObjectStore:
             check_key(name)
         self._check_writable(f"put {key}")
         payload = data if isinstance(data, bytes) else bytes(memoryview(data))
-        with translated(self.url, f"put {key}"):
+        with self._asking(f"put {key}"):
             try:
                 self.backend.put(key, payload, mode="create", use_multipart=False)
             except AlreadyExistsError:
@@ -61,9 +55,7 @@ class ObjectStore:
         """See `Store.get`."""
         check_key(key)
         check_range(range)
-        if self.root is not None:
-            return self._pieces(key, *self._span(key, range))
-        with translated(self.url, f"get {key}"):
+        with self._asking(f"get {key}"):
             result = self.backend.get(key, options=None if range is None else {"range": range})
             stream = result.stream(min_chunk_size=_AS_THEY_ARRIVE)
         return self._buffers(stream, key)
@@ -88,7 +80,7 @@ class ObjectStore:
         """See `Store.delete`."""
         check_key(key)
         self._check_writable(f"delete {key}")
-        with translated(self.url, f"delete {key}"):
+        with self._asking(f"delete {key}"):
             try:
                 self.backend.delete(key)
             except FileNotFoundError:
@@ -102,44 +94,38 @@ class ObjectStore:
             )
 
     def _size(self, key: str) -> int | None:
-        with translated(self.url, f"look up {key}"):
+        with self._asking(f"look up {key}"):
             try:
-                if self.root is not None:
-                    return _file_size(self.root / key)
                 return int(self.backend.head(key)["size"])
-            except (FileNotFoundError, NotADirectoryError):
+            except FileNotFoundError:
                 return None
 
     def _buffers(self, stream: Iterable[bytes], key: str) -> Iterator[Buffer]:
-        with translated(self.url, f"get {key}"):
+        with self._asking(f"get {key}"):
             yield from stream
 
-    def _span(self, key: str, range: tuple[int, int] | None) -> tuple[int, int]:
-        """What there is of a range: (start, stop)."""
-        with translated(self.url, f"get {key}"):
-            size_bytes = int(self.backend.head(key)["size"])
-        start, stop = range or (0, size_bytes)
-        if range is not None and start >= size_bytes:
-            raise StoreError(
-                f"{self.url}: cannot get {key}: expected a range that starts before byte "
-                f"{size_bytes}, got {range}"
-            )
-        return start, min(stop, size_bytes)
-
-    def _pieces(self, key: str, start: int, stop: int) -> Iterator[Buffer]:
-        with translated(self.url, f"get {key}"):
-            while start < stop:
-                end = min(start + _READ_BYTES, stop)
-                yield bytes(self.backend.get_range(key, start=start, end=end))
-                start = end
-
     def _keys(self, prefix: str) -> Iterator[str]:
-        with translated(self.url, f"list {prefix or 'all keys'}"):
+        with self._asking(f"list {prefix or 'all keys'}"):
             for batch in self.backend.list(prefix or None):
                 yield from (entry["path"] for entry in batch if is_key(entry["path"]))
 
+    @contextmanager
+    def _asking(self, doing: str) -> Iterator[None]:
+        """Ask the backend, whose failures become a StoreError that names the store and the deed."""
+        _check_threads(self.url, doing)
+        with translated(self.url, doing):
+            yield
 
-def _file_size(path: Path) -> int | None:
-    """The size of a file; None of a directory."""
-    found = path.stat()
-    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+def _check_threads(url: str, doing: str) -> None:
+    """Refuse to wait for threads that stayed behind at a fork: they begin with the first request
+    of a process to any store of this kind."""
+    global _threads_began
+    if _threads_began is None:
+        _threads_began = num_forks()
+    if _threads_began != num_forks():
+        raise StoreError(
+            f"{url}: cannot {doing}: this process was forked from one that had used such a store, "
+            "whose threads it does not have; start processes by 'spawn' "
+            "(multiprocessing.get_context('spawn')), or use such stores after the fork only"
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from redis import Redis
@@ -19,6 +20,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreFull, StoreTimeout
+from cachegen.forks import PerProcess
 from cachegen.store.keys import check_key, check_range, is_key
 from cachegen.store.protocol import Buffer
 
@@ -37,11 +39,11 @@ class RedisStore:
     is an error, never short data.
 
     Attributes:
-        client: connections to it; every value is bytes.
+        client: gives this process's connections to it; every value is bytes.
         url: the store's name in messages, free of credentials.
     """
 
-    client: Any
+    client: PerProcess[Any]
     url: str
 
     def put(self, key: str, data: Buffer, *, parent: str | None = None) -> bool:
@@ -50,7 +52,7 @@ class RedisStore:
             check_key(name)
         payload = memoryview(data)
         with _translated(self.url, f"put {key}"):
-            return bool(self.client.set(_PREFIX + key, payload, nx=True))
+            return bool(self.client().set(_PREFIX + key, payload, nx=True))
 
     def get(self, key: str, range: tuple[int, int] | None = None) -> Iterator[Buffer]:
         """See `Store.get`."""
@@ -72,7 +74,7 @@ class RedisStore:
         for key in keys:
             check_key(key)
         with _translated(self.url, f"look up {len(keys)} keys"):
-            pipeline = self.client.pipeline(transaction=False)
+            pipeline = self.client().pipeline(transaction=False)
             for key in keys:
                 pipeline.strlen(_PREFIX + key)
                 pipeline.exists(_PREFIX + key)
@@ -90,7 +92,7 @@ class RedisStore:
         """See `Store.delete`."""
         check_key(key)
         with _translated(self.url, f"delete {key}"):
-            self.client.unlink(_PREFIX + key)
+            self.client().unlink(_PREFIX + key)
 
     def _pieces(self, key: str, start: int, stop: int) -> Iterator[Buffer]:
         """Pieces of a range; so many are asked for ahead that a long way does not slow it down.
@@ -119,7 +121,7 @@ class RedisStore:
     @contextmanager
     def _connection(self) -> Iterator[Any]:
         """A connection of the pool, dropped unless all is read."""
-        pool = self.client.connection_pool
+        pool = self.client().connection_pool
         connection = pool.get_connection()
         try:
             yield connection
@@ -134,7 +136,7 @@ class RedisStore:
         seen = set()
         pattern = f"{_PREFIX}{prefix}*"
         with _translated(self.url, f"list {prefix or 'all keys'}"):
-            for name in self.client.scan_iter(match=pattern, count=_SCAN_COUNT):
+            for name in self.client().scan_iter(match=pattern, count=_SCAN_COUNT):
                 key = name.decode(errors="replace").removeprefix(_PREFIX)
                 if is_key(key) and key not in seen:
                     seen.add(key)
@@ -143,12 +145,13 @@ class RedisStore:
 
 def connect(url: str, *, name: str, timeout_s: float) -> RedisStore:
     """The store of a ``redis://`` or ``rediss://`` URL; no connection is made yet."""
-    client = Redis.from_url(
-        url,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=min(_CONNECT_S, timeout_s),
-        retry=Retry(NoBackoff(), 1),
-    )
+    options: dict[str, Any] = {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": min(_CONNECT_S, timeout_s),
+        "retry": Retry(NoBackoff(), 1),
+    }
+    client = PerProcess(partial(Redis.from_url, url, **options))
+    client()  # a malformed URL is an error now
     return RedisStore(client, name)
 
 

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -16,6 +17,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, TimeoutError
 
 from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreFull, StoreTimeout
+from cachegen.forks import PerProcess
 from cachegen.store.keys import MAX_KEY_LENGTH, check_key, check_range, is_key
 from cachegen.store.protocol import Buffer
 from cachegen.store.wire import LIST_PATH, LOOKUP_PATH, MAX_LOOKUP_KEYS, PARENT_HEADER, RESERVED
@@ -41,11 +43,11 @@ class RemoteStore:
     """Objects on a server of ours; made by `connect`.
 
     Attributes:
-        pool: connections to it.
+        pool: gives this process's connections to it.
         url: the store's name in messages, free of credentials.
     """
 
-    pool: urllib3.HTTPConnectionPool
+    pool: PerProcess[urllib3.HTTPConnectionPool]
     url: str
 
     def put(self, key: str, data: Buffer, *, parent: str | None = None) -> bool:
@@ -130,14 +132,15 @@ class RemoteStore:
         whole: bool = True,
     ) -> urllib3.BaseHTTPResponse:
         """Ask; once more where a pooled connection turns out to have been closed."""
+        pool = self.pool()
         with _translated(self.url, doing):
             for attempt in (1, 2):
                 try:
-                    return self.pool.urlopen(
+                    return pool.urlopen(
                         method,
                         path,
                         body=None if body is None else _slices(body),
-                        headers={**self.pool.headers, **(headers or {})},
+                        headers={**pool.headers, **(headers or {})},
                         retries=False,
                         redirect=False,
                         preload_content=whole,
@@ -188,18 +191,24 @@ def connect(
 
     Certificates are checked against the system's authorities, or those in ``SSL_CERT_FILE``.
     """
+    pool = PerProcess(partial(_connections, host, port, token=token, tls=tls, timeout_s=timeout_s))
+    pool()  # authorities that cannot be read are an error now
+    return RemoteStore(pool, url)
+
+
+def _connections(
+    host: str, port: int, *, token: str | None, tls: bool, timeout_s: float
+) -> urllib3.HTTPConnectionPool:
     options: dict[str, Any] = {
         "timeout": urllib3.Timeout(connect=min(_CONNECT_S, timeout_s), read=timeout_s),
         "maxsize": _MAX_CONNECTIONS,
         "headers": {} if token is None else {"Authorization": f"Bearer {token}"},
         "socket_options": [*HTTPConnection.default_socket_options, _UNSENT],
     }
-    if tls:
-        context = ssl.create_default_context()
-        return RemoteStore(
-            urllib3.HTTPSConnectionPool(host, port, ssl_context=context, **options), url
-        )
-    return RemoteStore(urllib3.HTTPConnectionPool(host, port, **options), url)
+    if not tls:
+        return urllib3.HTTPConnectionPool(host, port, **options)
+    context = ssl.create_default_context()
+    return urllib3.HTTPSConnectionPool(host, port, ssl_context=context, **options)
 
 
 @contextmanager

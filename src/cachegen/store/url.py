@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from obstore.store import HTTPStore, LocalStore, MemoryStore, from_url
-
 from cachegen.errors import StoreError
-from cachegen.store.failures import translated
-from cachegen.store.object import ObjectStore
+from cachegen.store.folder import FolderStore
+from cachegen.store.memory import MemoryStore
 from cachegen.store.place import absolute, check_folder
 from cachegen.store.protocol import Store
 
@@ -52,10 +50,11 @@ def open_store(
             redis-py is not installed.
     """
     if is_memory(url):
-        return ObjectStore(MemoryStore(), MEMORY)
+        return MemoryStore()
     folder = folder_of(url)
     if folder is not None:
-        return _open_folder(folder, create=create)
+        check_folder(folder, create=create)
+        return FolderStore(folder)
     parts = urlsplit(os.fspath(url))
     if parts.scheme in _SERVERS:
         return _open_server(parts, timeout_s=timeout_s)
@@ -120,13 +119,6 @@ def _host(parts: SplitResult) -> str:
     return parts.netloc.rpartition("@")[2]
 
 
-def _open_folder(path: Path, *, create: bool) -> Store:
-    check_folder(path, create=create)
-    with translated(str(path), "open the folder"):
-        backend = LocalStore(path)
-    return ObjectStore(backend, str(path), root=path)
-
-
 def _open_server(parts: SplitResult, *, timeout_s: float) -> Store:
     from cachegen.store.remote import connect
 
@@ -150,6 +142,11 @@ def _open_redis(parts: SplitResult, *, timeout_s: float) -> Store:
 
 
 def _open_remote(parts: SplitResult, *, timeout_s: float) -> Store:
+    from obstore.store import HTTPStore, from_url
+
+    from cachegen.store.failures import translated
+    from cachegen.store.object import ObjectStore
+
     name = _public_name(parts)
     client, retry = _client_options(parts, timeout_s=timeout_s), _retry_options(timeout_s)
     if parts.scheme in ("http", "https"):

@@ -103,15 +103,22 @@ def _fit(features: Sequence[Sequence[float]], seconds: Sequence[float]) -> list[
     relative = np.array(features, dtype=np.float64) / times[:, None]
     scale = relative.max(axis=0)
     relative /= scale
-    ratios = relative[:, 1] / np.median(relative[:, 1])
+    ratios = relative[:, 1] / _median(relative[:, 1])
     found = np.zeros(relative.shape[1])
     for _ in range(_ROUNDS):
         shares = 1 / np.maximum(ratios, 1)
         off = np.abs(ratios - 1) * shares
-        usual = max(float(np.median(off)), _USUAL)
+        usual = max(_median(off), _USUAL)
         found = _non_negative(relative, (shares / np.maximum(off / usual, 1)) ** 2)
         ratios = relative @ found
     return [float(value) for value in found / scale]
+
+
+def _median(values: NDArray[np.float64]) -> float:
+    """NumPy's imports a module on its first call, which would cost the first load its time and
+    hang in a child that is forked meanwhile."""
+    ordered, middle = np.sort(values), len(values) // 2
+    return float(ordered[middle] + ordered[~middle]) / 2
 
 
 def _non_negative(

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from cachegen.bitstream.manifest import StoredObject
 from cachegen.errors import StoreTimeout
 from cachegen.stream.controller import LoadState, Option, Transfer
-from cachegen.stream.downloads import Arrived, Downloads, Failed, Fetched, Leave, News
+from cachegen.stream.downloads import Arrived, Failed, Fetched, Leave, News
 from cachegen.stream.journal import Journal
 from cachegen.stream.result import Span
+from cachegen.stream.sharing import downloads
 from cachegen.stream.surroundings import Surroundings
 
 HANGS = StoreTimeout.__name__
-_DOWNLOADS = Downloads()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +52,7 @@ class Fetching:
         """Ask for an object."""
         now_s, tell = self._journal.now_s(), self._tell
         transfer = Transfer(chunk, option, now_s)
-        self._leaves[chunk] = _DOWNLOADS.start(
+        self._leaves[chunk] = downloads().start(
             self._around.store,
             stored,
             link=self._around.link,

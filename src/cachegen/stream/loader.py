@@ -20,6 +20,7 @@ from cachegen.store import Store
 from cachegen.stream.controller import Controller, LoadState
 from cachegen.stream.decoding import Decoder
 from cachegen.stream.fixed import Fixed
+from cachegen.stream.forking import survive_forks
 from cachegen.stream.journal import Journal
 from cachegen.stream.lineage import Lineage
 from cachegen.stream.link import Link
@@ -91,6 +92,7 @@ def load(
         StoreError: the store cannot be asked, and there is no `recompute`.
         LoadCancelled: `cancel` was set.
     """
+    survive_forks()
     asked = tokens_from_bytes(tokens_to_bytes(tokens))
     if not len(asked):
         raise ValueError("expected at least one token, got none")

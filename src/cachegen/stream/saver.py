@@ -22,6 +22,7 @@ from cachegen.codec.transform import check_tokens
 from cachegen.errors import BitstreamError, KeyNotFound
 from cachegen.kvcache import KVCache
 from cachegen.store import Store
+from cachegen.stream.forking import survive_forks
 from cachegen.stream.lineage import Ids, Lineage
 from cachegen.stream.objects import adopt, check_digest, open_chunk, put_or_adopt
 from cachegen.stream.plan import PlannedObject, plan_chunks, plan_levels
@@ -77,6 +78,7 @@ def save(
         ProfileMismatch: the profile is for another geometry.
         StoreError: the store fails; no reader finds a part of what was being saved as the whole.
     """
+    survive_forks()
     _check_tokens(kv, tokens)
     known = tokens_from_bytes(tokens_to_bytes(tokens))
     lineage = Lineage(fingerprint, salt, extra, exact, complete=kv.is_complete)

@@ -1,41 +1,64 @@
-"""What simultaneous loads of one process share: links, the decoder, models, measurements."""
+"""What simultaneous loads of one process share: links, downloads, the decoder, models, costs.
+
+A forked child begins anew, with what was measured before the fork as far as it is on disk: what
+it inherited counts transfers and turns of threads that it does not have.
+"""
 
 from __future__ import annotations
 
-import functools
 import math
 import threading
 import time
+from dataclasses import dataclass, field
 
 from cachegen.cores import available_cores
+from cachegen.forks import PerProcess
 from cachegen.stream.cost_file import Measurements
 from cachegen.stream.decoder_threads import DecoderThreads
+from cachegen.stream.downloads import Downloads
 from cachegen.stream.link import Link
 from cachegen.stream.turns import Turns
 
 _SAVE_EVERY_S = 10.0
-_MAKING = threading.Lock()
-_LINKS: dict[str, Link] = {}
-_SAVED_S: dict[int, float] = {}
+_Model = tuple[bytes, str]
+
+
+def _decoder() -> DecoderThreads:
+    return DecoderThreads(max(available_cores() // 2, 1))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Shared:
+    """All of it; the lock is held while something is made."""
+
+    making: threading.Lock = field(default_factory=threading.Lock)
+    measurements: dict[_Model, Measurements] = field(default_factory=dict)
+    turns: dict[_Model, Turns] = field(default_factory=dict)
+    links: dict[str, Link] = field(default_factory=dict)
+    saved_s: dict[int, float] = field(default_factory=dict)
+    downloads: Downloads = field(default_factory=Downloads)
+    decoder: DecoderThreads = field(default_factory=_decoder)
+
+
+_SHARED = PerProcess(_Shared)
 
 
 def measurements_of(fingerprint: bytes, device: str) -> Measurements:
     """What this process knows of a model on a device."""
-    with _MAKING:
-        return _measurements(fingerprint, device)
-
-
-@functools.cache
-def _measurements(fingerprint: bytes, device: str) -> Measurements:
-    return Measurements.read(fingerprint, device)
+    shared, model = _SHARED(), (fingerprint, device)
+    with shared.making:
+        if model not in shared.measurements:
+            shared.measurements[model] = Measurements.read(fingerprint, device)
+        return shared.measurements[model]
 
 
 def link_to(url: str, known: Measurements) -> Link:
     """The one link of this process to a store of this name."""
-    with _MAKING:
-        if url not in _LINKS:
-            _LINKS[url] = Link(known.throughput(url))
-        return _LINKS[url]
+    shared = _SHARED()
+    with shared.making:
+        if url not in shared.links:
+            shared.links[url] = Link(known.throughput(url))
+        return shared.links[url]
 
 
 def remember(known: Measurements, url: str) -> None:
@@ -47,31 +70,27 @@ def remember(known: Measurements, url: str) -> None:
     if link is not None:
         known.add_link(url, *link)
     known.costs(url)
-    with _MAKING:
-        last_s = _SAVED_S.get(id(known), -math.inf)
+    shared = _SHARED()
+    with shared.making:
+        last_s = shared.saved_s.get(id(known), -math.inf)
         if time.monotonic() - last_s < _SAVE_EVERY_S:
             return
-        _SAVED_S[id(known)] = time.monotonic()
+        shared.saved_s[id(known)] = time.monotonic()
     known.save()
 
 
 def turns_at(fingerprint: bytes, device: str) -> Turns:
     """The one of this process for a model on a device."""
-    with _MAKING:
-        return _turns(fingerprint, device)
-
-
-@functools.cache
-def _turns(fingerprint: bytes, device: str) -> Turns:
-    return Turns()
+    shared = _SHARED()
+    with shared.making:
+        return shared.turns.setdefault((fingerprint, device), Turns())
 
 
 def decoder() -> DecoderThreads:
     """The one of this process."""
-    with _MAKING:
-        return _decoder()
+    return _SHARED().decoder
 
 
-@functools.cache
-def _decoder() -> DecoderThreads:
-    return DecoderThreads(max(available_cores() // 2, 1))
+def downloads() -> Downloads:
+    """Those of this process."""
+    return _SHARED().downloads

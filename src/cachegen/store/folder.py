@@ -1,0 +1,169 @@
+"""Objects as plain files, one a key."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreFull
+from cachegen.store.keys import check_key, check_range, is_key
+from cachegen.store.protocol import Buffer
+
+_READ_BYTES = 1 << 20
+_ABSENT = (FileNotFoundError, NotADirectoryError)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True, slots=True)
+class FolderStore:
+    """Objects as files below a folder. Parents do not matter to it; it evicts nothing.
+
+    A file is written under a name that is no key and then linked to its own, which fails where
+    that is taken. There is no fsync: objects survive a killed writer, not always a power failure,
+    after which only digests tell a torn object. It holds no thread, lock or open file, so that it
+    works in a forked child too.
+
+    Attributes:
+        root: the folder, an absolute path.
+    """
+
+    root: Path
+
+    @property
+    def url(self) -> str:
+        """The folder's path."""
+        return str(self.root)
+
+    def put(self, key: str, data: Buffer, *, parent: str | None = None) -> bool:
+        """See `Store.put`."""
+        for name in (key,) if parent is None else (key, parent):
+            check_key(name)
+        view, path = memoryview(data).cast("B"), self.root / key
+        with self._translated(f"put {key}"):
+            if path.exists():
+                return False
+            path.parent.mkdir(parents=True, exist_ok=True)
+            staged = path.with_name(f"{path.name}#{secrets.token_hex(8)}")
+            try:
+                _write(staged, view)
+                return _linked(staged, path)
+            finally:
+                with suppress(FileNotFoundError):
+                    staged.unlink()
+
+    def get(self, key: str, range: tuple[int, int] | None = None) -> Iterator[Buffer]:
+        """See `Store.get`."""
+        check_key(key)
+        check_range(range)
+        with self._translated(f"get {key}"):
+            size_bytes = _file_size(self.root / key)
+        if size_bytes is None:
+            raise KeyNotFound(f"{self.url}: cannot get {key}: there is no such object")
+        start, stop = range or (0, size_bytes)
+        if range is not None and start >= size_bytes:
+            raise StoreError(
+                f"{self.url}: cannot get {key}: expected a range that starts before byte "
+                f"{size_bytes}, got {range}"
+            )
+        return self._pieces(key, start, min(stop, size_bytes))
+
+    def lookup(self, keys: Sequence[str]) -> list[int | None]:
+        """See `Store.lookup`."""
+        for key in keys:
+            check_key(key)
+        with self._translated(f"look up {len(keys)} keys"):
+            return [_file_size(self.root / key) for key in keys]
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """See `Store.list`."""
+        if prefix:
+            check_key(prefix)
+        return self._keys(prefix)
+
+    def delete(self, key: str) -> None:
+        """See `Store.delete`."""
+        check_key(key)
+        with self._translated(f"delete {key}"), suppress(*_ABSENT, IsADirectoryError):
+            (self.root / key).unlink()
+
+    def _pieces(self, key: str, start: int, stop: int) -> Iterator[Buffer]:
+        with self._translated(f"get {key}"), (self.root / key).open("rb", buffering=0) as file:
+            while start < stop:
+                piece = os.pread(file.fileno(), min(_READ_BYTES, stop - start), start)
+                if not piece:
+                    raise StoreError(
+                        f"{self.url}: cannot get {key}: expected {stop} bytes, got {start}"
+                    )
+                yield piece
+                start += len(piece)
+
+    def _keys(self, prefix: str) -> Iterator[str]:
+        """What cannot be a key is passed over, and so are folders without end."""
+        with self._translated(f"list {prefix or 'all keys'}"):
+            folders = [prefix]
+            while folders:
+                folder = folders.pop()
+                for entry in _entries(self.root / folder):
+                    key = f"{folder}/{entry.name}" if folder else entry.name
+                    if not is_key(key):
+                        continue
+                    if entry.is_dir():
+                        folders.append(key)
+                    elif entry.is_file():
+                        yield key
+
+    @contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        """Turn a failure of the system into a StoreError that names the folder and the deed."""
+        try:
+            yield
+        except OSError as error:
+            raise _kind(error)(f"{self.url}: cannot {doing}: {error.strerror}") from error
+
+
+def _kind(error: OSError) -> type[StoreError]:
+    if isinstance(error, FileNotFoundError):
+        return KeyNotFound
+    if isinstance(error, PermissionError):
+        return StoreDenied
+    return StoreFull if error.errno in _FULL else StoreError
+
+
+def _write(path: Path, view: memoryview) -> None:
+    with path.open("xb", buffering=0) as file:
+        written = 0
+        while written < len(view):
+            written += file.write(view[written:]) or 0
+
+
+def _linked(staged: Path, path: Path) -> bool:
+    """Give a file its name; False where that is taken."""
+    try:
+        os.link(staged, path)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _file_size(path: Path) -> int | None:
+    """The size of a file; None where there is none."""
+    try:
+        found = path.stat()
+    except _ABSENT:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder; nothing in one that is gone meanwhile."""
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except _ABSENT:
+        return []

@@ -1,0 +1,63 @@
+"""Objects in the memory of this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from cachegen.errors import KeyNotFound, StoreError
+from cachegen.store.keys import check_key, check_range
+from cachegen.store.protocol import Buffer
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MemoryStore:
+    """Objects in a dict, gone with the process. Parents do not matter to it.
+
+    Each verb is one step of the dict, so that it takes no lock: one that another thread holds
+    would stay held in a forked child, which has a copy of the objects.
+    """
+
+    url: str = "memory:"
+    _objects: dict[str, memoryview] = field(default_factory=dict, repr=False)
+
+    def put(self, key: str, data: Buffer, *, parent: str | None = None) -> bool:
+        """See `Store.put`."""
+        for name in (key,) if parent is None else (key, parent):
+            check_key(name)
+        own = memoryview(data if isinstance(data, bytes) else bytes(memoryview(data)))
+        return self._objects.setdefault(key, own) is own
+
+    def get(self, key: str, range: tuple[int, int] | None = None) -> Iterator[Buffer]:
+        """See `Store.get`."""
+        check_key(key)
+        check_range(range)
+        found = self._objects.get(key)
+        if found is None:
+            raise KeyNotFound(f"{self.url}: cannot get {key}: there is no such object")
+        start, stop = range or (0, len(found))
+        if range is not None and start >= len(found):
+            raise StoreError(
+                f"{self.url}: cannot get {key}: expected a range that starts before byte "
+                f"{len(found)}, got {range}"
+            )
+        return iter([found[start:stop]])
+
+    def lookup(self, keys: Sequence[str]) -> list[int | None]:
+        """See `Store.lookup`."""
+        for key in keys:
+            check_key(key)
+        found = (self._objects.get(key) for key in keys)
+        return [None if data is None else len(data) for data in found]
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """See `Store.list`."""
+        if prefix:
+            check_key(prefix)
+        begin = f"{prefix}/" if prefix else ""
+        return (key for key in list(self._objects) if key.startswith(begin))
+
+    def delete(self, key: str) -> None:
+        """See `Store.delete`."""
+        check_key(key)
+        self._objects.pop(key, None)

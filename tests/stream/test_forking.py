@@ -1,0 +1,92 @@
+"""A process that has loaded forks: its children load and save, or are told why they cannot."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+FORKER = Path(__file__).with_name("forker.py")
+LIMIT_S = 100
+STORES = ("memory", "folder", "server", "redis")
+
+
+def run_forker(scenario: str, url: str) -> None:
+    """Children that hang are killed by their alarms, the parent by this limit."""
+    command = [sys.executable, str(FORKER), scenario, url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """`cachegen serve`: its folder, and where it listens."""
+    folder = tmp_path_factory.mktemp("served")
+    options = ["--store", str(folder), "--port", "0"]
+    command = [sys.executable, "-m", "cachegen.cli", "serve", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield folder, process.stdout.readline().strip().rpartition("//")[2]
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    options += ["--dir", str(tmp_path_factory.mktemp("redis"))]
+    with subprocess.Popen([program, *options], stdout=subprocess.DEVNULL) as process:
+        try:
+            await_port(port)
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            process.kill()
+
+
+def await_port(port: int) -> None:
+    give_up_s = time.monotonic() + 30
+    while time.monotonic() < give_up_s:
+        try:
+            return socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.02)
+    pytest.fail(f"nothing listens at port {port}")
+
+
+@pytest.fixture(params=STORES)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "memory":
+        return "memory:"
+    if request.param == "folder":
+        return str(tmp_path / "store")
+    if request.param == "server":
+        return f"cachegen://{request.getfixturevalue('served')[1]}"
+    return str(request.getfixturevalue("redis"))
+
+
+@pytest.mark.parametrize("scenario", ["children", "saving", "busy", "together"])
+def test_children_load_and_save(url: str, scenario: str) -> None:
+    """See the scenarios of the script: grandchildren, and forks while other threads load, too."""
+    run_forker(scenario, url)
+
+
+def test_children_recompute_with_a_model_that_used_all_cores(tmp_path: Path) -> None:
+    run_forker("recomputing", str(tmp_path / "store"))
+
+
+def test_children_are_told_of_stores_that_need_threads(served: tuple[Path, str]) -> None:
+    folder, host = served
+    run_forker("fill", str(folder))
+    run_forker("refused", f"http://{host}/")
