@@ -98,8 +98,9 @@ def _place(model: PreTrainedModel) -> object:
 
 @torch.no_grad()
 def _probe(model: PreTrainedModel) -> Support:
+    cache = unbounded_cache(model)
     texts = _two_texts(model).to(input_device(model))
-    layers = _layers_of(model, texts, unbounded_cache(model))
+    layers = _layers_of(model, texts, cache)
     support = Support(texts.device, tuple(layer.keys.device for layer in layers))
     first, second = (_row(model, layers, row) for row in (0, 1))
     rounding = rounding_of(model, first.dtype)
@@ -129,7 +130,7 @@ def _two_texts(model: PreTrainedModel) -> torch.Tensor:
     config, size = model.config.get_text_config(decoder=True), vocabulary_size(model)
     needed = 2 * _TOKENS - _SHARED
     spread = torch.linspace(0, size - 1, min(size, 8 * needed)).long().tolist()
-    special = {*placeholders(model), config.pad_token_id, config.bos_token_id}
+    special = {*placeholders(model), config.pad_token_id, getattr(config, "bos_token_id", None)}
     ordinary = [token for token in spread if token not in special]
     chosen = [ordinary[index * len(ordinary) // needed] for index in range(needed)]
     return torch.tensor([chosen[:_TOKENS], chosen[:_SHARED] + chosen[_TOKENS:]])

@@ -1,0 +1,124 @@
+"""What counts as the tokens of one context, and what is refused by name."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import BatchEncoding
+
+from cachegen.engines.hf_inputs import placeholders, token_ids
+from cachegen.engines.transformers import load_context, save_context
+from cachegen.store import open_store
+
+GREEDY = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
+FORMS = {
+    "list": [5, 6, 7],
+    "tuple": (5, 6, 7),
+    "array": np.array([5, 6, 7], dtype=np.uint32),
+    "tensor": torch.tensor([5, 6, 7], dtype=torch.int32),
+    "row": torch.tensor([[5, 6, 7]]),
+    "tensors": [torch.tensor(5), torch.tensor(6), torch.tensor(7)],
+    "encoding": BatchEncoding({"input_ids": [5, 6, 7], "attention_mask": [1, 1, 1]}),
+    "encoding of tensors": BatchEncoding(
+        {"input_ids": torch.tensor([[5, 6, 7]]), "attention_mask": torch.ones(1, 3)}
+    ),
+    "dict": {"input_ids": [5, 6, 7]},
+}
+REFUSED = {
+    "text": ("Once upon", r"got text \('Once upon'\): tokenize it"),
+    "bytes": (b"Once upon", "got text"),
+    "words": (["Once", "upon"], r"got text \('Once'\)|got text"),
+    "fractions": ([5.0, 6.5], "whole numbers, got float64"),
+    "tensor of fractions": (torch.tensor([5.0, 6.0]), "whole numbers, got float32"),
+    "bfloat16": (torch.tensor([5.0], dtype=torch.bfloat16), "whole numbers"),
+    "flags": ([True, False], "whole numbers, got bool"),
+    "nothing known": ([5, None], "whole numbers, got object"),
+    "negative": ([5, -200], "at least 0, got -200"),
+    "two rows": ([[5, 6], [7, 8]], r"one context, \(tokens,\), got \(2, 2\)"),
+    "ragged rows": ([[5, 6], [7]], "expected the token ids of one context"),
+    "no ids": ({"attention_mask": [1]}, r"`input_ids`, got \['attention_mask'\]"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms(form):
+    assert token_ids(FORMS[form]) == (5, 6, 7)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(case):
+    tokens, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        token_ids(tokens)
+
+
+def test_nothing_is_no_error_yet():
+    assert token_ids([]) == token_ids(torch.tensor([])) == ()
+
+
+@pytest.mark.parametrize("mask", [[1, 1, 1], [[1, 1, 1]], torch.ones(3), [True] * 3])
+def test_masks_of_ones(mask):
+    assert token_ids([5, 6, 7], mask) == (5, 6, 7)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ([0, 1, 1], "got 1 of 3 tokens hidden, the first at 0"),
+        ([1, 0, 0], "2 of 3 tokens hidden, the first at 1"),
+        ([1, 1], r"a mask of 3 ones, got \(2,\)"),
+        (torch.ones(1, 1, 3, 3), r"a mask of 3 ones, got \(1, 1, 3, 3\)"),
+    ],
+)
+def test_masks_with_holes_are_refused(mask, message):
+    for tokens, given in (
+        ([5, 6, 7], mask),
+        ({"input_ids": [5, 6, 7], "attention_mask": mask}, None),
+    ):
+        with pytest.raises(ValueError, match=message):
+            token_ids(tokens, given)
+
+
+@pytest.mark.parametrize("act", [save_context, load_context])
+def test_padding_is_refused_where_the_mask_tells(tiny, act):
+    store = open_store("memory:")
+    padded = BatchEncoding({"input_ids": [[0, 0, 5, 6]], "attention_mask": [[0, 0, 1, 1]]})
+    with pytest.raises(ValueError, match="stored without padding"):
+        act(tiny("llama"), padded, store=store)
+    with pytest.raises(ValueError, match="stored without padding"):
+        act(tiny("llama"), [0, 0, 5, 6], attention_mask=[0, 0, 1, 1], store=store)
+    assert list(store.list()) == []
+
+
+def test_a_pad_token_inside_a_text_is_a_token(tiny, tokens):
+    """`generate` without a mask hides it; with the mask of the README's call it does not."""
+    model, store = tiny("llama"), open_store("memory:")
+    ids = tokens.clone()
+    ids[[7, 40]] = model.config.pad_token_id
+    mask = torch.ones_like(ids[None])
+    save_context(model, ids, store=store, attention_mask=mask)
+    loaded = load_context(model, ids, store=store, level="lossless", attention_mask=mask)
+    got = model.generate(ids[None], past_key_values=loaded.cache, attention_mask=mask, **GREEDY)
+    assert torch.equal(got, model.generate(ids[None], attention_mask=mask, **GREEDY))
+
+
+@pytest.mark.parametrize("act", [save_context, load_context])
+def test_ids_out_of_the_vocabulary_are_refused_before_any_work(tiny, act):
+    store = open_store("memory:")
+    with pytest.raises(ValueError, match=r"ids below 128, the model's vocabulary, got 128"):
+        act(tiny("llama"), [5, 128], store=store)
+    with pytest.raises(ValueError, match="at least one token"):
+        act(tiny("llama"), [], store=store)
+
+
+def test_a_chat_template_result_is_taken_as_it_is(tiny, ascii_tokenizer):
+    ascii_tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    messages = [{"role": "user", "content": "What is a chunk? " * 8}]
+    prompt = ascii_tokenizer.apply_chat_template(messages, return_dict=True)
+    store = open_store("memory:")
+    save_context(tiny("llama"), prompt, store=store)
+    loaded = load_context(tiny("llama"), prompt, store=store, level="lossless")
+    assert loaded.num_tokens == len(prompt["input_ids"]) - 1
+
+
+def test_placeholders_of_nested_settings(llava, tiny):
+    assert placeholders(llava) == {120} and placeholders(tiny("llama")) == frozenset()
