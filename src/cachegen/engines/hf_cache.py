@@ -22,17 +22,6 @@ from cachegen.engines.hf_regime import regime_of
 from cachegen.errors import UnsupportedCache
 from cachegen.kvcache import KVCache
 
-__all__ = [
-    "Tokens",
-    "accepts",
-    "capture",
-    "from_cache",
-    "new_cache",
-    "to_cache",
-    "token_ids",
-    "token_layers",
-]
-
 _PREFILL_TOKENS = 2048
 
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel
 
-from cachegen.engines.hf_cache import Tokens, capture, token_ids
+from cachegen.engines.hf_cache import capture
 from cachegen.engines.hf_fingerprint import fingerprint
+from cachegen.engines.hf_inputs import Tokens, token_ids
 from cachegen.engines.hf_probe import support_of
 from cachegen.kvcache import KVCache
 from cachegen.stream.accelerator import synchronize

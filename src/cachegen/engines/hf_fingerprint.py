@@ -36,6 +36,7 @@ def fingerprint(model: PreTrainedModel, *, fresh: bool = False) -> bytes:
     back (through `.data`, NumPy or a foreign library) they see 1,024 places of each tensor, one
     drawn in each of 1,024 equal parts: a write to n neighbours of N elements is missed with
     probability max(0, 1 - 1024 n / N), one to n scattered ones with at most exp(-1024 n / N).
+    Rotation frequencies count as configured up to a millionth, which is what processors differ by.
     Files of weights offloaded to disk are taken to stay as they are.
 
     What is not seen: hooks, replaced forward functions, and attributes such as an attention's

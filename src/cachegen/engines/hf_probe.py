@@ -28,6 +28,7 @@ from cachegen.errors import UnsupportedCache
 from cachegen.kvcache import KVCache
 
 _SHARED, _TOKENS = 3, 8
+_ADVICE = "use a decoder-only model whose layers all keep them; docs/architectures.md lists such"
 # How far a token's keys or values may move, as a share of their length, where nothing should move
 # them: by rounding, of a pass of the same shape. Activations that are quantised together, as in
 # dynamic int8, are scaled by the largest of them, whichever token has it.
@@ -147,20 +148,19 @@ def _layers_of(model: PreTrainedModel, ids: torch.Tensor, cache: Cache) -> list[
     except Exception as error:
         raise UnsupportedCache(
             f"{name} cannot read {ids.shape[1]} tokens on top of a cache of keys and values of "
-            f"tokens ({type(error).__name__}: {error}); use a decoder that transformers' "
-            "DynamicCache works with"
+            f"tokens ({type(error).__name__}: {error}); {_ADVICE}"
         ) from error
     layers = list(token_layers(cache))
     empty = [index for index, layer in enumerate(layers) if not layer.is_initialized]
     if not layers or len(empty) == len(layers):
         raise UnsupportedCache(
             f"{name} keeps no keys and values of tokens in transformers' DynamicCache (it computes "
-            "every token anew, or has a cache of its own): nothing of it can be stored"
+            f"every token anew, or has a cache of its own): nothing of it can be stored; {_ADVICE}"
         )
     if empty:
         raise UnsupportedCache(
             f"{name}: layers {empty} hold no keys and values of tokens: they attend to something "
-            "else (an image, an encoder); expected layers that all attend to the text"
+            f"else (an image, an encoder); {_ADVICE}"
         )
     return layers
 

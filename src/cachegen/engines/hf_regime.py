@@ -17,7 +17,6 @@ from transformers import PreTrainedModel
 from cachegen.engines.hf_model import plain_model
 from cachegen.errors import UnsupportedCache
 
-LENGTH_DEPENDENT = ("dynamic", "longrope")
 _TAG = b"frequencies beyond "
 
 

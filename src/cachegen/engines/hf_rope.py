@@ -14,9 +14,10 @@ import torch
 from transformers import PreTrainedModel
 
 from cachegen.codec.rope import Rope, RopeMap, rotate
-from cachegen.engines.hf_cache import accepts, new_cache, token_layers
+from cachegen.engines.hf_layers import new_cache, token_layers
+from cachegen.engines.hf_model import accepts, input_device
+from cachegen.engines.hf_regime import is_length_dependent
 
-_LENGTH_DEPENDENT = ("dynamic", "longrope")
 _NEAR_POSITIONS = 8
 _RUN_TOKENS = 256
 _PROBE_TOKEN = 1
@@ -32,7 +33,7 @@ def rope_map(model: PreTrainedModel) -> RopeMap:
     frequencies depend on the length of the text (`dynamic`, `longrope`) or that cannot be asked.
     """
     nothing = RopeMap.none(2 * len(list(token_layers(new_cache(model)))))
-    candidates = () if _length_dependent(model) else tuple(dict.fromkeys(_candidates(model)))
+    candidates = () if is_length_dependent(model) else tuple(dict.fromkeys(_candidates(model)))
     if not candidates:
         return nothing
     try:
@@ -42,12 +43,6 @@ def rope_map(model: PreTrainedModel) -> RopeMap:
     found = [_explain(plane, candidates, positions) for plane in planes]
     ropes = tuple(dict.fromkeys(rope for rope in found if rope is not None))
     return RopeMap(ropes, tuple(None if rope is None else ropes.index(rope) for rope in found))
-
-
-def _length_dependent(model: PreTrainedModel) -> bool:
-    parameters = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
-    nested = [entry for entry in parameters.values() if isinstance(entry, dict)]
-    return any(entry.get("rope_type") in _LENGTH_DEPENDENT for entry in nested or [parameters])
 
 
 def _candidates(model: PreTrainedModel) -> Iterator[Rope]:
@@ -96,11 +91,11 @@ def _probe(model: PreTrainedModel) -> tuple[torch.Tensor, list[torch.Tensor]]:
     cache = new_cache(model)
     if accepts(model, "position_ids"):
         positions = _positions(model)
-        ids = torch.full((len(positions), 1), _PROBE_TOKEN, device=model.device)
-        places = {"position_ids": positions[:, None].to(model.device)}
+        ids = torch.full((len(positions), 1), _PROBE_TOKEN, device=input_device(model))
+        places = {"position_ids": positions[:, None].to(input_device(model))}
     else:
         positions = torch.arange(min(_RUN_TOKENS, _max_positions(model)))
-        ids = torch.full((1, len(positions)), _PROBE_TOKEN, device=model.device)
+        ids = torch.full((1, len(positions)), _PROBE_TOKEN, device=input_device(model))
         places = {}
     model(input_ids=ids, past_key_values=cache, use_cache=True, **places)
     states = [state for layer in token_layers(cache) for state in (layer.keys, layer.values)]

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cachegen.codec.calibrate import RoundTrip
 from cachegen.engines.hf_cache import capture, to_cache
+from cachegen.engines.hf_model import input_device
 from cachegen.kvcache import KVCache
 
 _NEW_TOKENS = 8
@@ -107,7 +108,7 @@ def _begun(
     where no token before looks.
     """
     texts = [torch.tensor((*p, *a)) for p, a in zip(prompts, answers, strict=True)]
-    ids = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True).to(model.device)
+    ids = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True).to(input_device(model))
     cache = to_cache(kv, model)
     cache.batch_repeat_interleave(len(ids))
     logits = model(input_ids=ids, past_key_values=cache, use_cache=True).logits
@@ -125,7 +126,7 @@ def _greedy(
 ) -> list[int]:
     """The greedy continuation of a prompt on top of a context."""
     cache = to_cache(kv, model)
-    ids, found = torch.tensor([tuple(prompt)], device=model.device), []
+    ids, found = torch.tensor([tuple(prompt)], device=input_device(model)), []
     for _ in range(num_new):
         logits = model(input_ids=ids, past_key_values=cache, use_cache=True).logits
         ids = logits[:, -1:].argmax(dim=-1)

@@ -23,6 +23,9 @@ from cachegen.errors import UnsupportedCache
 
 # Looked at in each tensor at every call: enough for a change of a thousandth of it.
 _LOOKS = 1024
+# Processors round the powers in rotation frequencies differently, by a few units of float32.
+_SAME_FREQUENCIES = 1e-6
+_AS_CONFIGURED = hashlib.sha256(b"as configured").digest()
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -122,6 +125,8 @@ def _digests(
 ) -> dict[str, bytes]:
     """By name; those of tensors at which a glance shows no change are known."""
 
+    configured = _configured(model)
+
     def digest(name: str) -> bytes:
         if name in known.digests and known.glances.get(name) == glances[name]:
             return known.digests[name]
@@ -129,11 +134,34 @@ def _digests(
         if tensor.device.type == "meta":
             values, key = _offloaded(model, name)
             tensor = values[key]
+        if name in configured and _is_as(tensor, configured[name]):
+            return _AS_CONFIGURED
         return _digest_of(tensor)
 
     with ThreadPoolExecutor(available_cores()) as pool:
         found = dict(zip(tensors, pool.map(digest, tensors), strict=True))
     return {**_packed(model), **found}
+
+
+def _configured(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Rotation frequencies as this machine computes them from the configuration."""
+    found = {}
+    for name, module in model.named_modules():
+        held = [key for key, _ in module.named_buffers(recurse=False)]
+        if any(key.endswith("inv_freq") for key in held) and not list(module.parameters()):
+            try:
+                made = type(module)(module.config)
+            except Exception:  # not made of a configuration alone: its bytes count
+                continue
+            for key, tensor in made.named_buffers(recurse=False):
+                found[f"{name}.{key}".lstrip(".")] = tensor
+    return found
+
+
+def _is_as(tensor: torch.Tensor, made: torch.Tensor) -> bool:
+    if (tensor.dtype, tensor.shape) != (made.dtype, made.shape):
+        return False
+    return torch.allclose(tensor.cpu(), made.cpu(), rtol=_SAME_FREQUENCIES, atol=0)
 
 
 def _packed(model: PreTrainedModel) -> dict[str, bytes]:
