@@ -7,6 +7,7 @@ import torch
 
 import cachegen
 from cachegen.codec.rope import Rope, RopeMap, rotate
+from cachegen.engines import hf_rope
 from cachegen.engines.hf_cache import capture
 from cachegen.engines.hf_rope import rope_map
 
@@ -95,6 +96,13 @@ def test_frequencies_are_read_off_tables_of_sines(new_model, name, pairs, dtype)
     expected = [10_000.0 ** (-index / pairs) for index in range(pairs)]
     allowed = torch.finfo(dtype).eps / 100
     assert rope.inverse_frequencies == pytest.approx(expected, rel=1e-6, abs=allowed)
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "gemma3", "deepseek-v2", "smollm3"])
+def test_models_that_number_positions_themselves_are_asked_with_a_run(tiny, monkeypatch, name):
+    expected = rope_map(tiny(name))
+    monkeypatch.setattr(hf_rope, "accepts", lambda model, argument: False)
+    assert rope_map(tiny(name)) == expected
 
 
 def test_keys_that_turn_the_other_way_have_negative_frequencies(tiny):

@@ -14,8 +14,8 @@ import torch
 from transformers import PreTrainedModel
 
 from cachegen.codec.rope import Rope, RopeMap, rotate
-from cachegen.engines.hf_layers import new_cache, token_layers
-from cachegen.engines.hf_model import accepts, input_device
+from cachegen.engines.hf_layers import token_layers, unbounded_cache
+from cachegen.engines.hf_model import accepts, input_device, plain_model
 from cachegen.engines.hf_regime import is_length_dependent
 
 _NEAR_POSITIONS = 8
@@ -32,7 +32,8 @@ def rope_map(model: PreTrainedModel) -> RopeMap:
     Planes that no rotation explains stay as they are, and so does everything in models whose
     frequencies depend on the length of the text (`dynamic`, `longrope`) or that cannot be asked.
     """
-    nothing = RopeMap.none(2 * len(list(token_layers(new_cache(model)))))
+    model = plain_model(model)
+    nothing = RopeMap.none(2 * len(list(token_layers(unbounded_cache(model)))))
     candidates = () if is_length_dependent(model) else tuple(dict.fromkeys(_candidates(model)))
     if not candidates:
         return nothing
@@ -88,7 +89,7 @@ def _probe(model: PreTrainedModel) -> tuple[torch.Tensor, list[torch.Tensor]]:
     The token is alone in its sequence, or, where a model numbers positions itself, repeated:
     attention over equal values gives that value.
     """
-    cache = new_cache(model)
+    cache = unbounded_cache(model)
     if accepts(model, "position_ids"):
         positions = _positions(model)
         ids = torch.full((len(positions), 1), _PROBE_TOKEN, device=input_device(model))
