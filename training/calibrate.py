@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cachegen import refmodel
+from cachegen.cli.new_file import check_place, reads_as, write_checked
 from cachegen.codec.calibrate import Evaluate, calibrate
 from cachegen.codec.profile import Profile
+from cachegen.codec.progress import Progress
 from cachegen.codec.sample import Sample
 from cachegen.engines import transformers as engine
 from cachegen.refmodel.measure import retrieval_tasks, task_windows
@@ -61,14 +63,16 @@ class Materials:
             twin=self.twin,
         )
 
-    def evaluator(self) -> Evaluate:
+    def evaluator(self, progress: Progress) -> Evaluate:
         windows = {domain: self._windows(names) for domain, names in PLACED.items()}
         read = self._tasks(NUM_WINDOWS, SEED_WINDOWS, FILLER_PLACED, questions=QUESTIONS_READ)
         windows["tasks"] = task_windows(
             self.tokenizer, read, continuation_tokens=CONTINUATION_TOKENS
         )
         asked = self._tasks(TASKS_PLACED, SEED_PLACED, FILLER_PLACED, questions=QUESTIONS)
-        return engine.evaluator(self.model, windows, asked, tokenizer=self.tokenizer)
+        return engine.evaluator(
+            self.model, windows, asked, tokenizer=self.tokenizer, progress=progress
+        )
 
     def _text(self, name: str) -> list[int]:
         written = refmodel.load_text(name)
@@ -97,17 +101,15 @@ class Materials:
         )
 
 
-def make(preset: str, progress: Callable[[str], None]) -> Profile:
+def make(preset: str, progress: Progress) -> Profile:
     materials = Materials()
-    progress("samples")
     samples = list(materials.samples())
-    progress("reference runs")
     features = None
     if preset == "transform":
         features = engine.token_features(materials.model, prefix=materials.prefix)
     return calibrate(
         lambda: samples,
-        evaluate=materials.evaluator(),
+        evaluate=materials.evaluator(progress),
         fingerprint=engine.fingerprint(materials.model),
         rope=engine.rope_map(materials.model),
         preset=preset,
@@ -118,6 +120,7 @@ def make(preset: str, progress: Callable[[str], None]) -> Profile:
             "placed_on": ", ".join((*chain(*PLACED.values()), "generated tasks")),
             "samples": f"{NUM_SAMPLES} of {CONTEXT_TOKENS} tokens",
         },
+        num_samples=NUM_SAMPLES,
         progress=progress,
     )
 
@@ -126,11 +129,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("preset", nargs="?", default="transform", choices=PRESETS)
     preset = parser.parse_args().preset
-    start = time.monotonic()
-    profile = make(preset, lambda message: print(f"{time.monotonic() - start:7.1f} s  {message}"))
     output = refmodel.profile_path(preset)
     output.parent.mkdir(exist_ok=True)
-    output.write_bytes(profile.file_bytes)
+    output = check_place(output)
+    start = time.monotonic()
+    profile = make(preset, lambda status: print(f"{time.monotonic() - start:7.1f} s  {status}"))
+    write_checked(output, profile.file_bytes, check=reads_as(profile, output))
     print(f"{output}: {len(profile.file_bytes):,} bytes, default level {profile.default_level}")
 
 

@@ -7,11 +7,17 @@ import pytest
 from typer.testing import CliRunner
 
 from cachegen import refmodel
-from cachegen.cli import app
+from cachegen.cli import app, calibration
 from cachegen.codec.profile import read_profile
 
 MODEL = str(refmodel.weights_path())
 SMALL = ["--context-tokens", "64", "--num-samples", "4", "--num-windows", "1"]
+
+
+@pytest.fixture(autouse=True)
+def _few_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Solving for as many as the default takes most of a small run."""
+    monkeypatch.setattr(calibration, "_MOST_FEATURES", 48)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from cachegen.codec.calibrate import PROMISED_KL, TARGET_KL, calibrate, default_level
+from cachegen.codec.calibrate import PHASES, PROMISED_KL, TARGET_KL, calibrate, default_level
 from cachegen.codec.codec import decode_chunk, encode_chunk
 from cachegen.codec.levels import LADDER, EncodingLevel, Quality
 from cachegen.codec.rope import RopeMap
@@ -118,10 +118,11 @@ def test_targets_of_ones_own(run):
 
 def test_notes_and_progress(run):
     messages = []
-    profile = run(notes={"text": "noise"}, progress=messages.append)
+    profile = run(notes={"text": "noise"}, num_samples=2, progress=messages.append)
     assert profile.notes == {"text": "noise"}
-    assert messages[0] == "statistics" and messages[-1] == "tables"
-    assert sum(message.startswith("level ") for message in messages) == 5
+    assert str(messages[0]) == "statistics 0 of 2" and str(messages[-1]) == "tables 2 of 2"
+    assert sum(status.message.startswith("level ") for status in messages) == 5
+    assert {status.phase for status in messages} == set(PHASES["plain"])
 
 
 def test_the_default_is_the_smallest_level_that_keeps_the_promise():

@@ -4,7 +4,7 @@ import torch
 
 from cachegen.codec.analysis import analyse, quantise_coefficients, strangeness
 from cachegen.codec.learn import learn
-from cachegen.codec.moments import gather, lagged
+from cachegen.codec.moments import blank_moments, gather, lagged
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.sample import Sample
 from cachegen.kvcache import KVCache
@@ -21,6 +21,17 @@ def cache_of(values):
     """Four planes of three channels from (tokens, 12)."""
     first, second, third, fourth = (plane(values[:, i : i + 3]) for i in range(0, WIDTH, 3))
     return KVCache((first, third), (second, fourth), len(values))
+
+
+def summed(samples, *, groups, features, lags, **options):
+    sums = blank_moments(
+        samples[0].kv.geometry,
+        groups,
+        num_features=lags * features.shape[1],
+        continuation_tokens=samples[0].continuation_tokens,
+    )
+    gather(samples, sums, groups=groups, features=features, lags=lags, **options)
+    return sums
 
 
 class Source:
@@ -51,9 +62,7 @@ class Source:
 
     def moments(self, groups=GROUPS, **options):
         arguments = {"rope": RopeMap.none(4), "features": self.features, "lags": 2, "num_sinks": 0}
-        return gather(
-            self.samples(), groups=groups, progress=lambda _: None, **(arguments | options)
-        )
+        return summed(self.samples(), groups=groups, **(arguments | options))
 
     def learned(self, groups=GROUPS, *, lag_ranks=(5, 5), most=WIDTH, **options):
         return learn(
@@ -87,14 +96,13 @@ def test_moments_refuse_samples_without_gradients():
     sample = Source().sample(0)
     bare = Sample(sample.tokens, sample.kv, None, 0)
     with pytest.raises(ValueError, match="gradients"):
-        gather(
+        summed(
             [bare],
             rope=RopeMap.none(4),
             groups=GROUPS,
             features=Source().features,
             lags=1,
             num_sinks=0,
-            progress=lambda _: None,
         )
 
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cachegen.cli.calibration_texts import CONTINUATION_TOKENS, Material, Sizes, read_material
 from cachegen.cli.models import load_model
-from cachegen.cli.output import print_json, print_table, progress_bar
+from cachegen.cli.new_file import check_place, reads_as, write_checked
+from cachegen.cli.output import Display, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
+    from cachegen.codec.checkpoint import Checkpoint
     from cachegen.codec.profile import Profile
-    from cachegen.engines.transformers import Task, Window
+    from cachegen.codec.progress import Progress, Status
 
-_CONTINUATION_TOKENS = 128
 _MOST_FEATURES = 1024
-_TASKS = "tasks"
 
 
 def calibrate(
@@ -44,161 +46,191 @@ def calibrate(
     """Calibrate: learn from text and place the levels by measured quality.
 
     Every file is a domain, and a level is as good as in its worst. The first three quarters of
-    every file are learned from, the last quarter is measured on.
+    every file are learned from, the last quarter is measured on. A run that was cut off goes on
+    where it was when the same command is given again: what is done is kept in OUTPUT.partial.
     """
+    from cachegen.codec.profile import CODECS
+
+    if preset not in CODECS:
+        raise ValueError(f"expected a preset of {', '.join(CODECS)}; got {preset!r}")
+    place = check_place(output)
+    read_tokens = CONTINUATION_TOKENS if preset == "transform" else 0
+    sizes = Sizes(context_tokens, num_samples, num_windows, read_tokens)
+    material = read_material(text, tasks, _load_tokenizer(model), sizes)
     network, tokenizer = load_model(model)
-    texts = {name: _token_ids(path, tokenizer) for name, path in map(_named, text)}
-    asked = _read_tasks(tasks, tokenizer) if tasks else []
-    sizes = _Sizes(context_tokens, num_samples, num_windows)
     if preset == "transform":
         _announce(network, sizes, max_profile_mb=max_profile_mb)
-    with progress_bar(quiet=as_json) as progress:
-        shown = progress.add_task("reference runs", total=None)
-        profile = _run(
-            network,
-            tokenizer,
-            material=_divide(texts, asked, tokenizer, sizes),
-            sizes=sizes,
-            preset=preset,
-            max_profile_mb=max_profile_mb,
-            progress=lambda message: progress.update(shown, description=message),
-        )
-    output.write_bytes(profile.file_bytes)
+    kept = place.with_name(place.name + ".partial")
+    try:
+        with progress_bar(quiet=False, counts=True) as display:
+            _run(
+                network,
+                tokenizer,
+                material,
+                sizes,
+                place=place,
+                kept=kept,
+                preset=preset,
+                max_profile_mb=max_profile_mb,
+                display=display,
+            )
+    except KeyboardInterrupt:
+        told = "nothing was kept yet"
+        if kept.is_dir():
+            told = f"{kept} keeps what is done; give the same command again to go on from there"
+        print(f"\nInterrupted: {told}.", file=sys.stderr)
+        raise
     _show(output, as_json=as_json)
 
 
-@dataclass(frozen=True, slots=True)
-class _Sizes:
-    context_tokens: int
-    num_samples: int
-    num_windows: int
+def _load_tokenizer(folder: Path) -> Any:
+    """The tokenizer alone, for everything that can be refused without the model."""
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"expected a folder with a transformers model, got {folder}")
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
 
 
-@dataclass(frozen=True, slots=True)
-class _Material:
-    """Texts as tokens to learn from; by domain, windows and tasks to measure on."""
-
-    learned: list[Sequence[int]]
-    windows: dict[str, list[Window]]
-    tasks: list[Task]
-
-
-def _announce(network: Any, sizes: _Sizes, *, max_profile_mb: float) -> None:
+def _announce(network: Any, sizes: Sizes, *, max_profile_mb: float) -> None:
     """Print what learning will cost, on standard error."""
     from cachegen.codec.sizing import describe_plans
     from cachegen.engines import transformers as engine
 
     vocabulary = network.get_input_embeddings().num_embeddings
     geometry = engine.capture(network, [0]).geometry
-    passes = sizes.num_samples * (sizes.context_tokens + 3 * _CONTINUATION_TOKENS) + 2 * vocabulary
+    passes = sizes.num_samples * (sizes.context_tokens + 3 * CONTINUATION_TOKENS) + 2 * vocabulary
     flop = 2 * network.num_parameters() * passes
-    print(f"the model's own passes: about {flop / 1e12:.2f} TFLOP", file=sys.stderr)
     shape = (vocabulary, _MOST_FEATURES)
-    for line in describe_plans(geometry, shape, max_profile_mb=max_profile_mb):
+    lines = describe_plans(geometry, shape, max_profile_mb=max_profile_mb)
+    print(f"the model's own passes: about {flop / 1e12:.2f} TFLOP", file=sys.stderr)
+    for line in lines:
         print(line, file=sys.stderr)
 
 
 def _run(
     network: Any,
     tokenizer: Any,
+    material: Material,
+    sizes: Sizes,
     *,
-    material: _Material,
-    sizes: _Sizes,
+    place: Path,
+    kept: Path,
     preset: str,
     max_profile_mb: float,
-    progress: Callable[[str], None],
+    display: Display,
+) -> None:
+    """Calibrate, and put the profile in its place."""
+    from cachegen.codec.calibrate import PHASES as OF_PRESET
+    from cachegen.codec.checkpoint import PHASES, Checkpoint
+    from cachegen.engines import transformers as engine
+    from cachegen.engines.hf_quality import REFERENCE
+
+    fingerprint = engine.fingerprint(network)
+    inputs = _inputs(fingerprint, material, sizes, preset, max_profile_mb)
+    checkpoint = Checkpoint(kept, inputs, display.tell)
+    profile = _profile(
+        network,
+        tokenizer,
+        material,
+        sizes,
+        fingerprint=fingerprint,
+        preset=preset,
+        max_profile_mb=max_profile_mb,
+        checkpoint=checkpoint,
+        progress=_shown(display, (REFERENCE, *OF_PRESET[preset])),
+    )
+    write_checked(place, profile.file_bytes, reads_as(profile, place))
+    checkpoint.drop(*PHASES)
+
+
+def _inputs(
+    fingerprint: bytes, material: Material, sizes: Sizes, preset: str, max_profile_mb: float
+) -> bytes:
+    """A digest of all that decides the profile; progress of any other is not taken up."""
+    from importlib.metadata import version
+
+    deciding = {
+        "model": fingerprint.hex(),
+        "material": material.digest(),
+        "sizes": asdict(sizes),
+        "preset": preset,
+        "max_profile_mb": max_profile_mb,
+        "features": _MOST_FEATURES,
+        "versions": [version(name) for name in ("cachegen", "torch", "transformers")],
+    }
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).digest()
+
+
+def _shown(display: Display, phases: tuple[str, ...]) -> Progress:
+    """Shows every report with the phases that follow."""
+    task = display.add_task(_with_next(phases[0], phases))
+
+    def show(status: Status) -> None:
+        display.update(
+            task,
+            description=_with_next(status.phase, phases),
+            completed=status.done,
+            total=status.total,
+        )
+        if status.message:
+            display.tell(status.message)
+
+    return show
+
+
+def _with_next(phase: str, phases: tuple[str, ...]) -> str:
+    following = phases[phases.index(phase) + 1 :] if phase in phases else ()
+    return f"{phase} (then {', '.join(following)})" if following else phase
+
+
+def _profile(
+    network: Any,
+    tokenizer: Any,
+    material: Material,
+    sizes: Sizes,
+    *,
+    fingerprint: bytes,
+    preset: str,
+    max_profile_mb: float,
+    checkpoint: Checkpoint,
+    progress: Progress,
 ) -> Profile:
     from cachegen.codec.calibrate import calibrate as run
+    from cachegen.codec.sample import START
     from cachegen.engines import transformers as engine
 
     prefix, learns = engine.first_tokens(tokenizer), preset == "transform"
+    features = partial(
+        engine.token_features,
+        network,
+        prefix=prefix,
+        max_features=_MOST_FEATURES,
+        progress=progress,
+    )
     return run(
-        lambda: engine.samples(
+        lambda after=START, /: engine.samples(
             network,
             material.learned,
             num_tokens=sizes.context_tokens,
             count=sizes.num_samples,
-            continuation_tokens=_CONTINUATION_TOKENS if learns else 0,
+            continuation_tokens=sizes.read_tokens,
             prefix=prefix,
+            after=after,
         ),
-        evaluate=engine.evaluator(network, material.windows, material.tasks, tokenizer=tokenizer),
-        fingerprint=engine.fingerprint(network),
+        evaluate=engine.evaluator(
+            network, material.windows, material.tasks, tokenizer=tokenizer, progress=progress
+        ),
+        fingerprint=fingerprint,
         rope=engine.rope_map(network),
         preset=preset,
-        token_features=engine.token_features(network, prefix=prefix, max_features=_MOST_FEATURES)
-        if learns
-        else None,
+        token_features=features if learns else None,
         max_profile_mb=max_profile_mb,
         notes={"texts": ", ".join(material.windows), "samples": str(sizes.num_samples)},
+        num_samples=sizes.num_samples,
+        checkpoint=checkpoint,
         progress=progress,
     )
-
-
-def _divide(
-    texts: dict[str, list[int]], tasks: list[Task], tokenizer: Any, sizes: _Sizes
-) -> _Material:
-    """The first three quarters of every text and of the tasks to learn from, the rest apart."""
-    from cachegen.engines import transformers as engine
-
-    windows = {
-        name: engine.cut_windows(
-            [ids[_cut(ids) :]],
-            num_tokens=sizes.context_tokens,
-            continuation_tokens=_CONTINUATION_TOKENS,
-            count=sizes.num_windows,
-            prefix=engine.first_tokens(tokenizer),
-            overlap=True,
-        )
-        for name, ids in texts.items()
-    }
-    learned: list[Sequence[int]] = [ids[: _cut(ids)] for ids in texts.values()]
-    learned += [engine.task_text(task, tokenizer) for task in tasks[: _cut(tasks)]]
-    measured = tasks[_cut(tasks) :]
-    if measured:
-        shown = measured[: sizes.num_windows]
-        windows[_TASKS] = [engine.answer_window(task, tokenizer) for task in shown]
-    return _Material(learned, windows, measured)
-
-
-def _cut(items: Sequence[Any]) -> int:
-    return len(items) * 3 // 4
-
-
-def _named(text: str) -> tuple[str, Path]:
-    """`NAME=FILE`, or a file that gives its own name."""
-    name, found, path = text.partition("=")
-    name, path = (name, path) if found else (Path(text).stem, text)
-    if not name or name == _TASKS:
-        raise ValueError(f"expected a name other than {_TASKS!r} for {path}; give NAME=FILE")
-    return name, Path(path)
-
-
-def _token_ids(path: Path, tokenizer: Any) -> list[int]:
-    ids = tokenizer(path.read_text(encoding="utf-8"), add_special_tokens=False).input_ids
-    return [int(token) for token in ids]
-
-
-def _read_tasks(path: Path, tokenizer: Any) -> list[Task]:
-    """Tasks of a JSONL file; lines of the same context are one task.
-
-    Raises:
-        ValueError: a line that is no such object.
-    """
-    from cachegen.engines import transformers as engine
-
-    questions: dict[str, list[tuple[str, str]]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            entry = json.loads(line)
-            context, prompt, answer = (str(entry[key]) for key in ("context", "prompt", "answer"))
-        except (ValueError, LookupError, TypeError) as exc:
-            expected = 'an object with "context", "prompt" and "answer"'
-            raise ValueError(f"{path}, line {number}: expected {expected}, got {exc!r}") from exc
-        questions.setdefault(context, []).append((prompt, answer))
-    return [
-        engine.task_from_text(_TASKS, context, asked, tokenizer=tokenizer)
-        for context, asked in questions.items()
-    ]
 
 
 def _show(profile_path: Path, *, as_json: bool) -> None:

@@ -6,11 +6,14 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from cachegen.cli.pace import Pace
+from cachegen.cli.progress_lines import progress_lines
 
 
 def print_json(value: Any) -> None:
@@ -43,9 +46,73 @@ def print_fields(fields: dict[str, Any]) -> None:
         print(f"{name:<{width}}  {value}")
 
 
+class Display(Protocol):
+    """Shows how far a command is."""
+
+    def add_task(self, description: str, *, total: float | None = None) -> TaskID:
+        """Begin something, of so many parts; None where nobody knows."""
+
+    def update(
+        self,
+        task_id: TaskID,
+        *,
+        description: str | None = None,
+        completed: float | None = None,
+        total: float | None = None,
+    ) -> None:
+        """What is done now, how many parts of how many; what is None stays."""
+
+    def tell(self, line: str) -> None:
+        """Something to read, once."""
+
+
 @contextmanager
-def progress_bar(*, quiet: bool) -> Iterator[Progress]:
-    """A progress display on standard error; nothing when quiet."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
-        yield progress
+def progress_bar(*, quiet: bool, counts: bool = False) -> Iterator[Display]:
+    """Progress on standard error: a bar on a terminal, elsewhere lines; nothing when quiet.
+
+    Args:
+        quiet: show nothing.
+        counts: beside the bar say what is left, as the lines do.
+    """
+    console = Console(stderr=True)
+    if quiet or console.is_terminal:
+        columns = [TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()]
+        columns += [TextColumn("{task.fields[left]}")] if counts else []
+        with Progress(*columns, console=console, disable=quiet) as progress:
+            yield _Bar(progress)
+    else:
+        with progress_lines(sys.stderr) as lines:
+            yield lines
+
+
+class _Bar:
+    """A bar of `rich`."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._pace = progress, Pace()
+
+    def add_task(self, description: str, *, total: float | None = None) -> TaskID:
+        self._pace.update(description, 0, total)
+        return self._progress.add_task(description, total=total, left="")
+
+    def update(
+        self,
+        task_id: TaskID,
+        *,
+        description: str | None = None,
+        completed: float | None = None,
+        total: float | None = None,
+    ) -> None:
+        if self._pace.update(description, completed, total):
+            task = self._progress.tasks[task_id]
+            task.completed, task.total = self._pace.completed, self._pace.total
+        self._progress.update(
+            task_id,
+            description=description,
+            completed=completed,
+            total=total,
+            left=self._pace.left(),
+        )
+
+    def tell(self, line: str) -> None:
+        self._progress.console.print(line, markup=False, highlight=False)

@@ -5,13 +5,15 @@ Knows no engine: samples are caches, and `evaluate` tells how good a lossy round
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
 from cachegen.codec import paper, plain
+from cachegen.codec.checkpoint import Checkpoint, Saved
 from cachegen.codec.levels import (
     LADDER,
     PROMISED_ANSWERS,
@@ -19,26 +21,45 @@ from cachegen.codec.levels import (
     PROMISED_REL_PPL,
     EncodingLevel,
     Quality,
-    worst,
 )
 from cachegen.codec.model import CodingModel
-from cachegen.codec.placement import Placed, search
-from cachegen.codec.profile import CODECS, Profile
+from cachegen.codec.placement import PHASE as LEVELS
+from cachegen.codec.placement import Ladder, Measure, place
+from cachegen.codec.profile import CODECS, Profile, step_limits
+from cachegen.codec.progress import Progress, Status, silent
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.rows import SINKS
-from cachegen.codec.sample import Samples
+from cachegen.codec.sample import START, Passes, Position, Samples
 from cachegen.codec.statistics import PlaneStatistics
+from cachegen.codec.stored_moments import (
+    geometry_from_json,
+    geometry_to_json,
+    position_from_json,
+    position_to_json,
+)
 from cachegen.codec.stored_transform import MOST_SINKS
 from cachegen.codec.tables import MARGIN, MAX_TABLES, cluster, table_frequencies
-from cachegen.codec.train import TransformTraining
+from cachegen.codec.train import (
+    FEATURES,
+    MOMENTS,
+    SOLVING,
+    TABLES,
+    TokenFeatures,
+    TransformTraining,
+)
 from cachegen.kvcache import Geometry, KVCache
 
 RoundTrip = Callable[[KVCache, Sequence[int]], KVCache]
 Evaluate = Callable[[RoundTrip], Mapping[str, Quality]]
-Progress = Callable[[str], None]
-
 _ABLE = 0.9
+_OUT_OF_REACH = "out_of_reach"
+STATISTICS = "statistics"
 TARGET_KL = (0.1, 0.03, 0.01, 0.0023, 0.0005)
+PHASES = {
+    "transform": (FEATURES, MOMENTS, SOLVING, LEVELS, TABLES),
+    "plain": (STATISTICS, LEVELS, TABLES),
+    "paper": (STATISTICS, LEVELS, TABLES),
+}
 
 
 def calibrate(
@@ -48,36 +69,89 @@ def calibrate(
     fingerprint: bytes,
     rope: RopeMap,
     preset: str = "transform",
-    token_features: np.ndarray | None = None,
+    token_features: TokenFeatures = None,
     max_profile_mb: float = 64.0,
     num_sinks: int = SINKS,
     target_kl: tuple[float, ...] = TARGET_KL,
     notes: dict[str, str] | None = None,
-    progress: Progress = lambda message: None,
+    num_samples: int | None = None,
+    checkpoint: Checkpoint | None = None,
+    progress: Progress = silent,
 ) -> Profile:
     """Measure a model's caches and place its levels.
 
     Args:
-        samples: gives the contexts to learn from; called once for each pass over them.
+        samples: gives the contexts to learn from; called once for each pass over them, with a
+            position only where a checkpoint has kept what was made of those before it.
         evaluate: measures the quality of continuations after a round trip of held-out caches,
             by domain.
         fingerprint: SHA-256 that identifies the model.
         rope: rotations to take off keys.
         preset: `transform`, `plain` or `paper`.
         token_features: float32 (vocabulary, features): what is known of a token by itself, for
-            `transform` to predict from; without it nothing is predicted.
+            `transform` to predict from, or a function that computes it where it is needed;
+            without it nothing is predicted.
         max_profile_mb: `transform` keeps only so much of what it learns.
         num_sinks: first tokens of a context that `transform` keeps at eight bits; 0 for a model
             whose first tokens are like any others.
         target_kl: nats per token that each level may cost in its worst domain, worst first; one
             for each of lowest, low, medium, high, highest.
-        notes: kept in the profile, for people.
-        progress: told what happens, in words.
+        notes: kept in the profile, for people; joined by targets that were out of reach.
+        num_samples: how many samples there are, for progress to say; None where nobody knows.
+        checkpoint: keeps what is done, and gives it back to a run that was cut off: its inputs
+            must name all that decides the samples, the evaluation and these arguments.
+        progress: told how far it is.
 
     Raises:
         ValueError: an unknown preset, no samples, samples with NaN or infinities, rotations that
-            do not fit them, or targets that do not match the ladder.
+            do not fit them, targets that do not match the ladder, or no finite KL at any step.
     """
+    _check_arguments(preset, num_sinks, fingerprint, target_kl)
+    passes = Passes(samples, num_samples, checkpoint or Checkpoint(None), progress)
+    ladder = partial(
+        place,
+        codec=preset,
+        target_kl=target_kl,
+        checkpoint=passes.checkpoint,
+        progress=progress,
+    )
+    if preset == "transform":
+        blank = TransformTraining.learn(
+            passes,
+            rope=rope,
+            fingerprint=fingerprint,
+            token_features=token_features,
+            max_profile_mb=max_profile_mb,
+            num_sinks=num_sinks,
+        )
+        placed = ladder(_measure(blank.roundtrip, evaluate), limits=step_limits(None))
+        profile = blank.finish(passes, placed.levels, default_level=default_level(placed.levels))
+        return replace(profile, notes=_notes(notes, placed))
+    found = _statistics(passes, rope)
+    if preset == "paper":
+        scales, roundtrip = paper.bins(found.geometry, 1.0), _paper_roundtrip(found.geometry)
+    else:
+        scales, roundtrip = found.rms, _plain_roundtrip(found, rope)
+    placed = ladder(_measure(roundtrip, evaluate), limits=step_limits(scales))
+    frequencies, table_ids = tables_of(passes, found, rope, placed.levels)
+    return Profile(
+        codec=preset,
+        fingerprint=fingerprint,
+        geometry=found.geometry,
+        levels=placed.levels,
+        default_level=default_level(placed.levels),
+        rope=RopeMap.none(len(rope.of_plane)) if preset == "paper" else rope,
+        scales=scales,
+        means=None if preset == "paper" else found.means,
+        frequencies=frequencies,
+        table_ids=table_ids,
+        notes=_notes(notes, placed),
+    )
+
+
+def _check_arguments(
+    preset: str, num_sinks: int, fingerprint: bytes, target_kl: tuple[float, ...]
+) -> None:
     if preset not in CODECS:
         raise ValueError(f"expected a preset of {', '.join(CODECS)}; got {preset!r}")
     if not 0 <= num_sinks <= MOST_SINKS:
@@ -87,42 +161,31 @@ def calibrate(
     falling = all(more > less for more, less in pairwise((*target_kl, 0.0)))
     if len(target_kl) != len(LADDER) or not falling:
         raise ValueError(f"expected {len(LADDER)} falling targets above 0, got {target_kl}")
-    if preset == "transform":
-        blank = TransformTraining.learn(
-            samples,
-            rope=rope,
-            fingerprint=fingerprint,
-            token_features=token_features,
-            max_profile_mb=max_profile_mb,
-            num_sinks=num_sinks,
-            progress=progress,
-        )
-        levels = _place(blank.roundtrip, evaluate, preset, target_kl, progress)
-        profile = blank.finish(samples, levels, default_level=default_level(levels))
-        return replace(profile, notes=notes or {})
-    progress("statistics")
-    caches = _caches(samples)
-    found = plain.statistics(caches(), rope)
-    if preset == "paper":
-        scales, roundtrip = paper.bins(found.geometry, 1.0), _paper_roundtrip(found.geometry)
-    else:
-        scales, roundtrip = found.rms, _plain_roundtrip(found, rope)
-    levels = _place(roundtrip, evaluate, preset, target_kl, progress)
-    progress("tables")
-    frequencies, table_ids = tables_of(caches, found, rope, levels)
-    return Profile(
-        codec=preset,
-        fingerprint=fingerprint,
-        geometry=found.geometry,
-        levels=levels,
-        default_level=default_level(levels),
-        rope=RopeMap.none(len(rope.of_plane)) if preset == "paper" else rope,
-        scales=scales,
-        means=None if preset == "paper" else found.means,
-        frequencies=frequencies,
-        table_ids=table_ids,
-        notes=notes or {},
+
+
+def _measure(roundtrip: Callable[[float], RoundTrip], evaluate: Evaluate) -> Measure:
+    return lambda step: evaluate(roundtrip(step))
+
+
+def _notes(notes: dict[str, str] | None, placed: Ladder) -> dict[str, str]:
+    """What the caller says, and which targets were out of reach."""
+    missed = {_OUT_OF_REACH: "; ".join(placed.out_of_reach)} if placed.out_of_reach else {}
+    return {**(notes or {}), **missed}
+
+
+def _statistics(passes: Passes, rope: RopeMap) -> PlaneStatistics:
+    """Of all samples; kept when it is complete."""
+    saved = passes.checkpoint.load(STATISTICS)
+    if saved is not None:
+        passes.progress(Status(STATISTICS, message="taken up again, complete"))
+        geometry = geometry_from_json(saved.state["geometry"])
+        return PlaneStatistics(geometry, saved.arrays["means"], saved.arrays["rms"])
+    found = plain.statistics((sample.kv for sample in passes.over(STATISTICS)), rope)
+    arrays = {"means": found.means, "rms": found.rms}
+    passes.checkpoint.save(
+        STATISTICS, Saved(arrays, {"geometry": geometry_to_json(found.geometry)})
     )
+    return found
 
 
 def default_level(levels: tuple[EncodingLevel, ...]) -> str:
@@ -143,10 +206,6 @@ def _keeps_promise(quality: Quality) -> bool:
     return within and not forgets
 
 
-def _caches(samples: Samples) -> Callable[[], Iterable[KVCache]]:
-    return lambda: (sample.kv for sample in samples())
-
-
 def _plain_roundtrip(found: PlaneStatistics, rope: RopeMap) -> Callable[[float], RoundTrip]:
     return lambda step: lambda kv, _: plain.roundtrip(kv, plain.blank_model(found, rope, step))
 
@@ -161,51 +220,43 @@ def _paper_roundtrip(geometry: Geometry) -> Callable[[float], RoundTrip]:
     return at
 
 
-def _place(
-    roundtrip: Callable[[float], RoundTrip],
-    evaluate: Evaluate,
-    codec: str,
-    target_kl: tuple[float, ...],
-    progress: Progress,
-) -> tuple[EncodingLevel, ...]:
-    def trial(step: float) -> Placed:
-        domains = dict(evaluate(roundtrip(step)))
-        return Placed(step, worst(domains), domains)
-
-    levels: list[EncodingLevel] = []
-    placed: Placed | None = None
-    for name, target in zip(LADDER, target_kl, strict=True):
-        placed = search(trial, target, placed)
-        levels.append(EncodingLevel(name, codec, placed.step, placed.quality, placed.domains))
-        progress(f"level {name}: step {placed.step:.4f}, KL {placed.quality.kl:.5f}")
-    return tuple(levels)
-
-
 def tables_of(
-    caches: Callable[[], Iterable[KVCache]],
+    passes: Passes,
     found: PlaneStatistics,
     rope: RopeMap,
     levels: tuple[EncodingLevel, ...],
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     """Tables of levels of `plain` or `paper`, and per level the table of every coefficient."""
     if levels[0].codec == "paper":
-        return _paper_tables(caches, found.geometry, levels)
-    models = [plain.blank_model(found, rope, level.step) for level in levels]
+        return _paper_tables(passes, found.geometry, levels)
+    steps = [level.step for level in levels]
+    models = [plain.blank_model(found, rope, step) for step in steps]
     counts = np.zeros((len(levels), found.geometry.values_per_token, 256), dtype=np.int64)
-    for kv in caches():
+    saved, after = passes.checkpoint.load(TABLES), START
+    if saved is not None and saved.state["steps"] == steps:
+        counts[:] = saved.arrays["counts"]
+        after = position_from_json(saved.state["position"])
+
+    def keep(position: Position) -> Saved:
+        state = {"steps": steps, "position": position_to_json(position)}
+        return Saved({"counts": counts}, state)
+
+    for sample in passes.over(TABLES, after, keep=keep):
         for index, model in enumerate(models):
-            counts[index] += plain.symbol_counts(kv, model)
+            counts[index] += plain.symbol_counts(sample.kv, model)
     sums, ids = cluster(counts.reshape(-1, 256), max_tables=MAX_TABLES)
     frequencies = table_frequencies(sums, margin=MARGIN, escape=True)
     return frequencies, tuple(ids.reshape(len(levels), -1))
 
 
 def _paper_tables(
-    caches: Callable[[], Iterable[KVCache]],
-    geometry: Geometry,
-    levels: tuple[EncodingLevel, ...],
+    passes: Passes, geometry: Geometry, levels: tuple[EncodingLevel, ...]
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    models = [paper.fit(caches(), geometry, level.step, margin=MARGIN) for level in levels]
+    def fit(level: EncodingLevel) -> CodingModel:
+        caches = (sample.kv for sample in passes.over(f"{TABLES} of level {level.name}"))
+        return paper.fit(caches, geometry, level.step, margin=MARGIN)
+
+    models = [fit(level) for level in levels]
     first = np.cumsum([0] + [len(model.frequencies) for model in models])
     frequencies = np.concatenate([model.frequencies for model in models])
     return frequencies, tuple(

@@ -6,7 +6,7 @@ columns once, all in float64.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,18 +25,18 @@ class Moments:
 
     Attributes:
         geometry: of all samples.
+        num_samples: samples summed over.
         num_tokens: tokens summed over.
         num_following: continuation tokens of a sample, over which gradients are sums.
-        mean_tokens: tokens of an average sample.
         f, ff: float64 (features,), (features, features).
         x, xx, fx, gg: per group float64 (columns,), (columns, columns), (features, columns),
             (columns, columns).
     """
 
     geometry: Geometry
+    num_samples: int
     num_tokens: int
     num_following: int
-    mean_tokens: float
     f: torch.Tensor
     ff: torch.Tensor
     x: list[torch.Tensor]
@@ -44,52 +44,85 @@ class Moments:
     fx: list[torch.Tensor]
     gg: list[torch.Tensor]
 
+    @property
+    def mean_tokens(self) -> float:
+        """Tokens of an average sample."""
+        return self.num_tokens / self.num_samples
+
+
+def blank_moments(
+    geometry: Geometry,
+    groups: Sequence[tuple[int, ...]],
+    *,
+    num_features: int,
+    continuation_tokens: int,
+) -> Moments:
+    """Sums over no samples.
+
+    Args:
+        geometry: of all samples to come.
+        groups: the planes of every layer group.
+        num_features: over all lags.
+        continuation_tokens: of every sample to come.
+    """
+    widths = [sum(geometry.planes[p].width for p in group) for group in groups]
+
+    def zeros(*shape: int) -> torch.Tensor:
+        return torch.zeros(shape, dtype=torch.float64)
+
+    return Moments(
+        geometry=geometry,
+        num_samples=0,
+        num_tokens=0,
+        num_following=continuation_tokens,
+        f=zeros(num_features),
+        ff=zeros(num_features, num_features),
+        x=[zeros(width) for width in widths],
+        xx=[zeros(width, width) for width in widths],
+        fx=[zeros(num_features, width) for width in widths],
+        gg=[zeros(width, width) for width in widths],
+    )
+
 
 def gather(
     samples: Iterable[Sample],
+    into: Moments,
     *,
     rope: RopeMap,
     groups: Sequence[tuple[int, ...]],
     features: np.ndarray,
     lags: int,
     num_sinks: int,
-    progress: Callable[[str], None],
-) -> Moments:
-    """Sum over samples.
+) -> None:
+    """Add samples to the sums.
 
     Args:
-        samples: with gradients.
+        samples: with gradients; each is added before the next is asked for.
+        into: the sums so far, of the same groups and features.
         rope: rotations to take off keys, and off their gradients.
         groups: the planes of every layer group.
         features: float32 (vocabulary, features) of a single token.
         lags: the features of so many tokens, the token's own first, stand side by side.
         num_sinks: first tokens of every sample that are left out.
-        progress: told what happens.
 
     Raises:
-        ValueError: no sample, samples without gradients or of different geometries.
-        Unrepresentable: NaN or infinities.
+        ValueError: no sample at all, samples without gradients or of different geometries.
+        Unrepresentable: sums that are not finite.
     """
     table = torch.from_numpy(np.asarray(features, dtype=np.float32))
-    found: Moments | None = None
-    count = 0
-    for count, sample in enumerate(samples, 1):
+    for sample in samples:
         if sample.gradient is None:
             raise ValueError("expected samples with gradients, got one without")
         if not sample.kv.is_complete:
             raise ValueError("expected every layer to hold every token; capture windows whole")
-        found = found or _empty(sample, groups, lags * table.shape[1])
-        if sample.kv.geometry != found.geometry:
-            raise ValueError(f"expected samples of {found.geometry}, got {sample.kv.geometry}")
+        if sample.kv.geometry != into.geometry:
+            raise ValueError(f"expected samples of {into.geometry}, got {sample.kv.geometry}")
         rows = lagged(table, sample.tokens, lags)[num_sinks:]
-        _add(found, sample, rope, groups, rows, num_sinks=num_sinks)
-        progress(f"moments of {count} samples")
-    if found is None:
+        _add(into, sample, rope, groups, rows, num_sinks=num_sinks)
+    if not into.num_samples:
         raise ValueError("expected at least one sample, got none")
-    if not all(bool(torch.isfinite(xx).all()) for xx in (*found.xx, *found.gg)):
+    if not all(bool(torch.isfinite(xx).all()) for xx in (*into.xx, *into.gg)):
         raise Unrepresentable
-    found.mean_tokens = found.num_tokens / count
-    return found
 
 
 def lagged(table: torch.Tensor, tokens: np.ndarray, lags: int) -> torch.Tensor:
@@ -98,26 +131,6 @@ def lagged(table: torch.Tensor, tokens: np.ndarray, lags: int) -> torch.Tensor:
     for lag in range(lags):
         rows[lag:, lag] = table[torch.from_numpy(tokens[: max(len(tokens) - lag, 0)])]
     return rows.flatten(1)
-
-
-def _empty(sample: Sample, groups: Sequence[tuple[int, ...]], num_features: int) -> Moments:
-    widths = [sum(sample.kv.geometry.planes[p].width for p in group) for group in groups]
-
-    def zeros(*shape: int) -> torch.Tensor:
-        return torch.zeros(shape, dtype=torch.float64)
-
-    return Moments(
-        geometry=sample.kv.geometry,
-        num_tokens=0,
-        num_following=sample.continuation_tokens,
-        mean_tokens=0.0,
-        f=zeros(num_features),
-        ff=zeros(num_features, num_features),
-        x=[zeros(width) for width in widths],
-        xx=[zeros(width, width) for width in widths],
-        fx=[zeros(num_features, width) for width in widths],
-        gg=[zeros(width, width) for width in widths],
-    )
 
 
 def _add(
@@ -132,6 +145,7 @@ def _add(
     assert sample.gradient is not None
     planes = dict(coded_planes(sample.kv, rope, most_sinks=num_sinks))
     slopes = dict(coded_planes(sample.gradient, rope, most_sinks=num_sinks))
+    into.num_samples += 1
     into.num_tokens += len(rows)
     into.f += rows.sum(dim=0)
     into.ff += rows.T @ rows

@@ -1,17 +1,28 @@
-"""The step at which a level costs what it may."""
+"""The steps at which levels cost what they may."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
-from cachegen.codec.levels import Quality
+from cachegen.codec.checkpoint import Checkpoint, Saved
+from cachegen.codec.levels import LADDER, EncodingLevel, Quality, worst
+from cachegen.codec.profile import StepLimits
+from cachegen.codec.progress import Progress, Status
+from cachegen.codec.symbols import Unrepresentable
 
+PHASE = "levels"
 _CLOSE = 0.85
-_TRIALS = 10
+_TRIALS, _REFINED = 10, 3
+_STRIDE = 8
+MOST_TRIALS = 25
 _FIRST_STEP = 0.3
 _FINEST_STEP = 1e-4
+_UNUSABLE = {"": Quality(kl=math.inf, rel_ppl=math.inf, top1=0.0, num_tokens=0)}
+
+Measure = Callable[[float], Mapping[str, Quality]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,41 +33,214 @@ class Placed:
     quality: Quality
     domains: Mapping[str, Quality]
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether every number measured is one that a profile can hold."""
+        return all(map(_is_finite, self.domains.values()))
 
-def search(trial: Callable[[float], Placed], target: float, coarser: Placed | None) -> Placed:
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """Levels, smallest first, and a sentence for each whose target is out of reach."""
+
+    levels: tuple[EncodingLevel, ...]
+    out_of_reach: tuple[str, ...]
+
+
+def place(
+    measure: Measure,
+    codec: str,
+    target_kl: Sequence[float],
+    limits: StepLimits,
+    *,
+    checkpoint: Checkpoint,
+    progress: Progress,
+) -> Ladder:
+    """Place every level of the ladder by the KL it may cost.
+
+    A target out of reach is told at once, and its level placed at the best that was found; finer
+    levels stay there too, as what they want is out of reach all the more.
+
+    Args:
+        measure: the quality by domain of coding at a step.
+        codec: of the levels.
+        target_kl: one for each rung of the ladder, falling.
+        limits: steps that a profile may hold.
+        checkpoint: keeps what was measured.
+        progress: told about every trial and every level.
+
+    Raises:
+        ValueError: as `search`.
+    """
+    trials = _Trials(measure, checkpoint, progress)
+    levels: list[EncodingLevel] = []
+    said: list[str] = []
+    placed: Placed | None = None
+    for name, target in zip(LADDER, target_kl, strict=True):
+        trials.level, trials.done = name, len(levels)
+        missed = placed is not None and placed.quality.kl > target_kl[len(levels) - 1]
+        if placed is None or not missed:
+            placed = search(trials, target, placed, limits)
+        levels.append(EncodingLevel(name, codec, placed.step, placed.quality, placed.domains))
+        sentence = _out_of_reach(name, placed, target, trials.known)
+        said += [sentence] if sentence else []
+        found = f"level {name}: step {placed.step:.4g}, KL {placed.quality.kl:.5f}"
+        progress(Status(PHASE, len(levels), len(LADDER), sentence or found))
+    return Ladder(tuple(levels), tuple(said))
+
+
+def search(
+    trial: Callable[[float], Placed], target: float, coarser: Placed | None, limits: StepLimits
+) -> Placed:
     """The largest step found whose KL stays within the target, and preferably close to it.
 
     KL grows about with the square of the step; where that guess leaves the bracket the next trial
-    is half-way, in logarithms. Where nothing reaches the target the best that was found stands.
+    is half-way, in logarithms. Where ten trials find nothing within the target, larger strides
+    down to the finest step make sure that there is nothing; then the best found stands. Where a
+    larger step changes nothing, none larger is tried. No step leaves the limits, and there are at
+    most `MOST_TRIALS`, whatever is measured.
+
+    Raises:
+        ValueError: no step gave finite numbers.
     """
-    if coarser is not None and coarser.quality.kl <= target:
+    finest = max(_FINEST_STEP, limits.finest)
+    if coarser is not None and (coarser.quality.kl <= target or coarser.step <= finest):
         return coarser
-    good, low, high = None, 0.0, float("inf")
-    step, best = _FIRST_STEP, coarser
+    bracket, step = _Bracket(target, best=coarser), _FIRST_STEP
     if coarser is not None:
-        step, high = _next_step(coarser, target, low, coarser.step), coarser.step
+        bracket.high = coarser.step
+        step = bracket.next_step(coarser)
+    step = min(max(step, finest), limits.coarsest)
     for _ in range(_TRIALS):
-        found = trial(step)
-        if not math.isfinite(found.quality.kl):
-            raise ValueError(f"expected a finite KL, got {found.quality.kl} at step {step}")
-        if found.quality.kl <= target:
-            good, low = found, step
-            if found.quality.kl >= _CLOSE * target:
-                break
-        else:
-            high = step
-            best = found if best is None or found.quality.kl < best.quality.kl else best
-        step = _next_step(found, target, low, high)
-        if step < _FINEST_STEP:
+        found = bracket.add(trial(step))
+        following = min(max(bracket.next_step(found), finest), limits.coarsest)
+        if bracket.is_settled or following == step:
             break
-    result = good or best
-    assert result is not None
+        step = following
+    while bracket.good is None and bracket.high > finest:
+        bracket.add(trial(max(bracket.high / _STRIDE, finest)))
+        for _ in range(_REFINED if bracket.good else 0):
+            bracket.add(trial(math.sqrt(bracket.low * bracket.high)))
+    result = bracket.good or bracket.best
+    if result is None:
+        raise ValueError(
+            f"expected a finite KL at some step, got none down to {finest:.4g}: what the model "
+            "predicts from coded caches, or from exact ones, is NaN or infinite; try it in a "
+            "wider dtype"
+        )
     return result
 
 
-def _next_step(found: Placed, target: float, low: float, high: float) -> float:
-    guess = found.step * math.sqrt(0.95 * target / max(found.quality.kl, 1e-9))
-    guess = min(max(guess, found.step / 8), found.step * 8)
-    if low < guess < high:
-        return guess
-    return math.sqrt(low * high) if low else high / 2
+@dataclass(slots=True)
+class _Bracket:
+    """What trials have shown: the largest step within the target, the smallest beyond it.
+
+    Attributes:
+        target: the KL that is allowed.
+        best: least KL beyond the target.
+        good: largest step within the target; None so far.
+        low: its step, or 0.
+        high: least step known to be beyond the target.
+        is_flat: whether the last two trials measured the same.
+    """
+
+    target: float
+    best: Placed | None
+    good: Placed | None = None
+    low: float = 0.0
+    high: float = math.inf
+    is_flat: bool = False
+    last: Placed | None = None
+
+    def add(self, found: Placed) -> Placed:
+        """Take a trial into account."""
+        self.is_flat = self.last is not None and self.last.quality == found.quality
+        self.last = found
+        if found.is_finite and found.quality.kl <= self.target:
+            self.good, self.low = found, found.step
+        else:
+            self.high, self.best = found.step, _better(self.best, found)
+        return found
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the last trial is good enough to stop at, or no larger one can be another."""
+        if self.last is None or self.last is not self.good:
+            return False
+        unbounded = self.is_flat and self.high == math.inf
+        return unbounded or self.good.quality.kl >= _CLOSE * self.target
+
+    def next_step(self, found: Placed) -> float:
+        """Where the target should be, judging by the last trial."""
+        hopeless = not found.is_finite or (self.is_flat and not self.good)
+        kl = math.inf if hopeless else found.quality.kl
+        guess = found.step * math.sqrt(0.95 * self.target / max(kl, 1e-9))
+        guess = min(max(guess, found.step / _STRIDE), found.step * _STRIDE)
+        if self.low < guess < self.high:
+            return guess
+        return math.sqrt(self.low * self.high) if self.low else self.high / 2
+
+
+def _better(best: Placed | None, found: Placed) -> Placed | None:
+    if not found.is_finite or (best is not None and best.quality.kl <= found.quality.kl):
+        return best
+    return found
+
+
+def _out_of_reach(
+    name: str, placed: Placed, target: float, known: Mapping[float, Mapping[str, Quality]]
+) -> str:
+    """A sentence for people where a level is not what was asked for; else nothing."""
+    found = f"KL {placed.quality.kl:.4g} at step {placed.step:.4g}"
+    if placed.quality.kl > target:
+        return f"level {name}: no step keeps KL within {target:.4g}; the best is {found}"
+    coarser = (worst(domains) for step, domains in known.items() if step > placed.step)
+    is_low = placed.quality.kl < _CLOSE * target
+    if is_low and all(quality.kl <= target for quality in coarser):
+        return f"level {name}: KL stays below {target:.4g} whatever the step; {found}"
+    return ""
+
+
+def _is_finite(quality: Quality) -> bool:
+    numbers = (getattr(quality, one.name) for one in fields(quality))
+    return all(number is None or math.isfinite(number) for number in numbers)
+
+
+@dataclass(slots=True)
+class _Trials:
+    """Steps that were tried: told, kept, and never tried twice."""
+
+    measure: Measure
+    checkpoint: Checkpoint
+    progress: Progress
+    level: str = ""
+    done: int = 0
+    known: dict[float, Mapping[str, Quality]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        saved = self.checkpoint.load(PHASE)
+        for step, domains in saved.state["trials"] if saved else []:
+            self.known[step] = {name: Quality(**one) for name, one in domains.items()}
+
+    def __call__(self, step: float) -> Placed:
+        again = " (known)" if step in self.known else ""
+        if step not in self.known:
+            self.known[step] = self._measured(step)
+            self.checkpoint.save(PHASE, Saved(state={"trials": self._described()}))
+        domains = self.known[step]
+        quality = worst(domains)
+        said = f"trial for level {self.level}: step {step:.4g}, KL {quality.kl:.5f}{again}"
+        self.progress(Status(PHASE, self.done, len(LADDER), said))
+        return Placed(step, quality, domains)
+
+    def _measured(self, step: float) -> Mapping[str, Quality]:
+        try:
+            return dict(self.measure(step))
+        except Unrepresentable:
+            return _UNUSABLE
+
+    def _described(self) -> list[Any]:
+        return [
+            (step, {name: asdict(one) for name, one in domains.items()})
+            for step, domains in self.known.items()
+        ]

@@ -60,6 +60,14 @@ _READ_ERRORS = (
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
 
 
+@dataclass(frozen=True, slots=True)
+class StepLimits:
+    """The finest and the coarsest step that a level of a profile may have."""
+
+    finest: float
+    coarsest: float
+
+
 @dataclass(frozen=True, eq=False)
 class Profile:
     """Everything that coding the caches of one model needs, measured offline.
@@ -181,6 +189,18 @@ class Profile:
             "notes": self.notes,
         }
         return json.dumps(described, sort_keys=True, separators=(",", ":"))
+
+
+def step_limits(scales: np.ndarray | None) -> StepLimits:
+    """Steps whose products with all scales are normal float32 numbers, as readers require.
+
+    Args:
+        scales: float32 (planes,), of which a step is a multiple; None in `transform`.
+    """
+    known = np.ones(1) if scales is None or not len(scales) else scales.astype(np.float64)
+    tiny, huge = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+    coarsest = min(_LARGEST_STEP, 0.999 * huge / float(known.max()))
+    return StepLimits(finest=1.001 * tiny / min(1.0, float(known.min())), coarsest=coarsest)
 
 
 def read_profile(source: bytes | Path | str) -> Profile:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
+import torch
 
+from cachegen.codec.checkpoint import Checkpoint, Saved
+from cachegen.codec.progress import Progress, Status, silent
 from cachegen.kvcache import KVCache
 
 
@@ -22,12 +26,88 @@ class Sample:
             `continuation_tokens` tokens, each drawn from the model's own prediction at the s-th
             place of the text that really follows.
         continuation_tokens: 0 without a gradient.
+        state: what the source needs to go on after this sample, to itself; empty where nothing.
     """
 
     tokens: np.ndarray
     kv: KVCache
     gradient: KVCache | None
     continuation_tokens: int
+    state: bytes = b""
 
 
-Samples = Callable[[], Iterable[Sample]]
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place among the samples: behind the first `count`, with the `state` of the last of them."""
+
+    count: int = 0
+    state: bytes = b""
+
+
+START = Position()
+
+
+class Samples(Protocol):
+    """Gives the contexts to learn from, in the same order at every call."""
+
+    def __call__(self, after: Position = START, /) -> Iterable[Sample]:
+        """Those behind a position; called with one only to take up a run that was cut off."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Passes:
+    """Passes over the samples: how far they are is told, and kept.
+
+    Attributes:
+        samples: the contexts.
+        num_samples: how many there are; None where nobody knows.
+        checkpoint: keeps what was made of the samples so far.
+        progress: told after every sample.
+    """
+
+    samples: Samples
+    num_samples: int | None = None
+    checkpoint: Checkpoint = field(default_factory=lambda: Checkpoint(None))
+    progress: Progress = silent
+
+    def over(
+        self,
+        phase: str,
+        after: Position = START,
+        *,
+        keep: Callable[[Position], Saved] | None = None,
+    ) -> Iterator[Sample]:
+        """The samples behind a position.
+
+        Args:
+            phase: what the pass is for, as progress says it and the checkpoint keeps it.
+            after: samples that need not be seen again.
+            keep: what to keep, once every sample up to the position is worked in.
+
+        Raises:
+            ValueError: a sample holds NaN or infinities.
+        """
+        count = after.count
+        self.progress(Status(phase, count, self.num_samples))
+        for sample in self.samples(after) if after.count else self.samples():
+            _check_finite(sample, count + 1)
+            yield sample
+            count += 1
+            self.progress(Status(phase, count, self.num_samples))
+            if keep is not None and self.checkpoint.is_due():
+                self.checkpoint.save(phase, keep(Position(count, sample.state)))
+
+
+def _check_finite(sample: Sample, number: int) -> None:
+    """Refuse NaN where they first come up, not after all samples are computed."""
+    for kv, what in ((sample.kv, "keys and values"), (sample.gradient, "gradients")):
+        if kv is not None and not all(_is_finite(plane) for plane in kv.planes()):
+            raise ValueError(
+                f"expected finite {what}, got NaN or infinities in sample {number}; does the "
+                f"model overflow in {str(sample.kv.dtype).removeprefix('torch.')}?"
+            )
+
+
+def _is_finite(plane: torch.Tensor) -> bool:
+    """In float32: torch cannot ask 8-bit floats."""
+    return bool(torch.isfinite(plane.float()).all())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -11,16 +12,32 @@ import numpy as np
 from cachegen.codec import transform
 from cachegen.codec.analysis import analyse, quantise_coefficients, strangeness
 from cachegen.codec.basis import Transform
+from cachegen.codec.checkpoint import Checkpoint, Saved
 from cachegen.codec.learn import learn
 from cachegen.codec.levels import PROMISED_KL, EncodingLevel
-from cachegen.codec.moments import gather
+from cachegen.codec.moments import blank_moments, gather
 from cachegen.codec.profile import Profile
+from cachegen.codec.progress import Status
 from cachegen.codec.rope import RopeMap
-from cachegen.codec.sample import Samples
+from cachegen.codec.sample import START, Passes, Position
 from cachegen.codec.sizing import plan_groups
+from cachegen.codec.stored_moments import (
+    geometry_from_json,
+    geometry_to_json,
+    moments_from_saved,
+    moments_to_saved,
+    position_from_json,
+    position_to_json,
+)
+from cachegen.codec.stored_transform import transform_from_arrays, transform_to_arrays
 from cachegen.codec.symbols import clipped_symbols
 from cachegen.codec.tables import MARGIN, MAX_TABLES, cluster, histograms, table_frequencies
+from cachegen.errors import BitstreamError
 from cachegen.kvcache import Geometry, KVCache
+
+FEATURES, MOMENTS, SOLVING, TABLES = "features", "moments", "solving", "tables"
+TokenFeatures = np.ndarray | Callable[[], np.ndarray] | None
+_SOLVED = "transform"
 
 # Coefficients whose spread is below this share of the step are not coded: they would cost decoding
 # time and hardly ever be anything but zero.
@@ -29,6 +46,10 @@ _NEGLIGIBLE = 0.33
 _SLACK = 1.25
 # Held-out text like the samples reaches this strangeness, in nats per coefficient.
 _ORDINARY = 0.03
+# A bound of 0 would refuse everything; one beyond float32 no chunk could carry.
+_BOUNDS = (1e-12, 1e30)
+# Of units and strangeness, as FORMAT.md has it.
+_RANGE = (1e-30, 1e30)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,50 +71,34 @@ class TransformTraining:
     @classmethod
     def learn(
         cls,
-        samples: Samples,
+        passes: Passes,
         *,
         rope: RopeMap,
         fingerprint: bytes,
-        token_features: np.ndarray | None,
+        token_features: TokenFeatures,
         max_profile_mb: float,
         num_sinks: int,
-        progress: Callable[[str], None],
     ) -> TransformTraining:
-        """Pass over the samples once and solve for the transform.
+        """Pass over the samples once and solve for the transform; what was kept is not redone.
 
         Raises:
-            ValueError: no samples, samples without gradients, or a profile too small for any
-                transform.
+            ValueError: no samples, samples without gradients or with NaN, or a profile too small
+                for any transform.
         """
-        found = iter(samples())
-        first = next(found, None)
-        if first is None:
-            raise ValueError("expected at least one sample, got none")
-        geometry = first.kv.geometry
-        features = np.zeros((0, 0)) if token_features is None else token_features
-        sizes = plan_groups(
-            geometry, (len(features), features.shape[1]), max_profile_mb=max_profile_mb
-        )
-        progress(sizes.describe())
-        moments = gather(
-            chain([first], found),
-            rope=rope,
-            groups=sizes.groups,
-            features=features,
-            lags=len(sizes.lag_ranks),
-            num_sinks=num_sinks,
-            progress=progress,
-        )
-        progress("solving for the transform")
-        learned = learn(
-            moments,
-            sizes.groups,
-            features,
-            lag_ranks=sizes.lag_ranks,
-            most_coefficients=sizes.most_coefficients,
-            num_sinks=num_sinks,
-        )
-        return cls(learned, geometry, rope, fingerprint)
+        saved = passes.checkpoint.load(_SOLVED)
+        if saved is None:
+            return _learned(
+                passes,
+                rope=rope,
+                fingerprint=fingerprint,
+                token_features=token_features,
+                max_profile_mb=max_profile_mb,
+                num_sinks=num_sinks,
+            )
+        passes.progress(Status(SOLVING, message="taken up again, solved already"))
+        geometry = geometry_from_json(saved.state["geometry"])
+        found = transform_from_arrays(dict(saved.arrays), geometry)
+        return cls(replace(found, strangeness=np.inf), geometry, rope, fingerprint)
 
     def num_active(self, step: float) -> tuple[int, ...]:
         """Leading coefficients of each group that are worth coding at a step."""
@@ -114,27 +119,14 @@ class TransformTraining:
         return lambda kv, tokens: transform.roundtrip(kv, tokens, level)
 
     def finish(
-        self, samples: Samples, levels: Sequence[EncodingLevel], *, default_level: str
+        self, passes: Passes, levels: Sequence[EncodingLevel], *, default_level: str
     ) -> Profile:
         """The profile with these levels: their tables and bounds, from the samples."""
         active = [self.num_active(level.step) for level in levels]
-        counts = [np.zeros((sum(one), 256), dtype=np.int64) for one in active]
-        lost: list[list[float]] = []
-        strange: list[float] = []
-        for sample in samples():
-            analysed = analyse(sample.kv, sample.tokens, self.transform, self.rope)
-            strange.append(strangeness(analysed, self.transform, num_active=active[-1]))
-            lost.append([])
-            for index, level in enumerate(levels):
-                quantised = quantise_coefficients(
-                    analysed, self.transform, step=level.step, num_active=active[index]
-                )
-                lost[-1].append(quantised.distortion)
-                integers = np.concatenate(quantised.integers, axis=1)
-                counts[index] += histograms(clipped_symbols(integers))
-        sums, ids = cluster(np.concatenate(counts), max_tables=MAX_TABLES)
-        nats = _measured_over_modelled(levels, np.mean(lost, axis=0), default_level)
-        bounds = _SLACK * nats * np.max(lost, axis=0)
+        found = self._tally(passes, levels, active)
+        sums, ids = cluster(found.counts, max_tables=MAX_TABLES)
+        nats = _measured_over_modelled(levels, np.mean(found.lost, axis=0), default_level)
+        bounds = np.clip(_SLACK * nats * np.max(found.lost, axis=0), *_BOUNDS)
         default = [level.name for level in levels].index(default_level)
         bounds[default] = min(bounds[default], PROMISED_KL)
         return Profile(
@@ -148,14 +140,155 @@ class TransformTraining:
             default_level=default_level,
             rope=self.rope,
             frequencies=table_frequencies(sums, margin=MARGIN, escape=True),
-            table_ids=tuple(np.split(ids, np.cumsum([len(one) for one in counts])[:-1])),
+            table_ids=tuple(np.split(ids, np.cumsum([sum(one) for one in active])[:-1])),
             transform=replace(
                 self.transform,
-                unit=self.transform.unit * nats**0.5,
-                strangeness=max(_SLACK * max(strange), _ORDINARY),
+                unit=min(max(self.transform.unit * nats**0.5, _RANGE[0]), _RANGE[1]),
+                strangeness=min(max(_SLACK * max(found.strange), _ORDINARY), _RANGE[1]),
             ),
             num_active=tuple(active),
         )
+
+    def _tally(
+        self, passes: Passes, levels: Sequence[EncodingLevel], active: list[tuple[int, ...]]
+    ) -> _Tally:
+        """Pass over the samples; behind those that were kept."""
+        ends = np.cumsum([0] + [sum(one) for one in active])
+        steps = [level.step for level in levels]
+        found, after = _tally_so_far(passes.checkpoint, steps, int(ends[-1]))
+        for sample in passes.over(TABLES, after, keep=partial(found.saved, steps)):
+            analysed = analyse(sample.kv, sample.tokens, self.transform, self.rope)
+            found.strange.append(strangeness(analysed, self.transform, num_active=active[-1]))
+            found.lost.append([])
+            for index, step in enumerate(steps):
+                quantised = quantise_coefficients(
+                    analysed, self.transform, step=step, num_active=active[index]
+                )
+                found.lost[-1].append(quantised.distortion)
+                integers = np.concatenate(quantised.integers, axis=1)
+                own = found.counts[ends[index] : ends[index + 1]]
+                own += histograms(clipped_symbols(integers))
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tally:
+    """What levels make of the samples.
+
+    Attributes:
+        counts: int64 (coefficients of all levels, 256): how often each takes each symbol.
+        lost: per sample, the distortion at each level.
+        strange: the strangeness of each sample.
+    """
+
+    counts: np.ndarray
+    lost: list[list[float]]
+    strange: list[float]
+
+    def saved(self, steps: list[float], position: Position) -> Saved:
+        """What a checkpoint keeps."""
+        state = {"steps": steps, "position": position_to_json(position)}
+        arrays = {
+            "counts": self.counts,
+            "lost": np.array(self.lost),
+            "strange": np.array(self.strange),
+        }
+        return Saved(arrays, state)
+
+
+def _tally_so_far(
+    checkpoint: Checkpoint, steps: list[float], num_coefficients: int
+) -> tuple[_Tally, Position]:
+    """What was kept of a pass for levels of these steps, or nothing yet."""
+    saved = checkpoint.load(TABLES)
+    if saved is None or saved.state["steps"] != steps:
+        return _Tally(np.zeros((num_coefficients, 256), dtype=np.int64), [], []), START
+    arrays = saved.arrays
+    tally = _Tally(arrays["counts"].copy(), arrays["lost"].tolist(), arrays["strange"].tolist())
+    return tally, position_from_json(saved.state["position"])
+
+
+def _learned(
+    passes: Passes,
+    *,
+    rope: RopeMap,
+    fingerprint: bytes,
+    token_features: TokenFeatures,
+    max_profile_mb: float,
+    num_sinks: int,
+) -> TransformTraining:
+    """From the moments of all samples; those of samples before a cut are taken up again."""
+    features = _features(token_features, passes.checkpoint)
+    saved = passes.checkpoint.load(MOMENTS)
+    kept, after = moments_from_saved(saved) if saved else (None, START)
+    samples = passes.over(MOMENTS, after, keep=lambda at: moments_to_saved(moments, at))
+    if kept is not None:
+        geometry, continuation_tokens = kept.geometry, kept.num_following
+    else:
+        first = next(samples, None)
+        if first is None:
+            raise ValueError("expected at least one sample, got none")
+        samples = chain([first], samples)
+        geometry, continuation_tokens = first.kv.geometry, first.continuation_tokens
+    shape = (len(features), features.shape[1])
+    sizes = plan_groups(geometry, shape, max_profile_mb=max_profile_mb)
+    passes.progress(Status(MOMENTS, after.count, passes.num_samples, sizes.describe()))
+    moments = kept or blank_moments(
+        geometry,
+        sizes.groups,
+        num_features=len(sizes.lag_ranks) * features.shape[1],
+        continuation_tokens=continuation_tokens,
+    )
+    gather(
+        samples,
+        moments,
+        rope=rope,
+        groups=sizes.groups,
+        features=features,
+        lags=len(sizes.lag_ranks),
+        num_sinks=num_sinks,
+    )
+    passes.progress(Status(SOLVING))
+    found = learn(
+        moments,
+        sizes.groups,
+        features,
+        lag_ranks=sizes.lag_ranks,
+        most_coefficients=sizes.most_coefficients,
+        num_sinks=num_sinks,
+    )
+    _keep_solved(passes.checkpoint, found, geometry)
+    return TransformTraining(found, geometry, rope, fingerprint)
+
+
+def _features(given: TokenFeatures, checkpoint: Checkpoint) -> np.ndarray:
+    """Of the vocabulary: float32 (vocabulary, features); computed once, however often cut off."""
+    if not callable(given):
+        return np.zeros((0, 0)) if given is None else given
+    saved = checkpoint.load(FEATURES)
+    if saved is not None:
+        return saved.arrays["features"]
+    found = given()
+    checkpoint.save(FEATURES, Saved({"features": found}))
+    return found
+
+
+def _keep_solved(checkpoint: Checkpoint, found: Transform, geometry: Geometry) -> None:
+    """Keep a transform in place of the moments; one that no profile can hold ends here.
+
+    Raises:
+        ValueError: it holds NaN, infinities or units beyond the format.
+    """
+    arrays = transform_to_arrays(replace(found, strangeness=1.0))
+    try:
+        transform_from_arrays(arrays, geometry)
+    except BitstreamError as exc:
+        raise ValueError(
+            f"the transform solved from these samples is none that a profile can hold ({exc}); "
+            "their keys, values or gradients are extreme: try a wider dtype or other texts"
+        ) from exc
+    checkpoint.save(_SOLVED, Saved(arrays, {"geometry": geometry_to_json(geometry)}))
+    checkpoint.drop(MOMENTS, FEATURES)
 
 
 def _measured_over_modelled(
@@ -165,5 +298,5 @@ def _measured_over_modelled(
     for level, cost in zip(levels, modelled.tolist(), strict=True):
         if level.name == default_level and level.quality is not None and cost > 0:
             measured: float = level.quality.kl / cost
-            return max(measured, 1e-9)
+            return min(max(measured, 1e-9), 1e9)
     return 1.0

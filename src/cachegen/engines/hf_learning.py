@@ -15,7 +15,10 @@ from transformers import PreTrainedModel
 from cachegen.codec.progress import Progress, Status, silent
 from cachegen.codec.rope import Rotation, rotations, turn
 from cachegen.codec.sample import START, Position, Sample
-from cachegen.engines.hf_cache import Tokens, accepts, capture, new_cache, to_cache, token_layers
+from cachegen.engines.hf_cache import capture, to_cache
+from cachegen.engines.hf_inputs import Tokens
+from cachegen.engines.hf_layers import new_cache, token_layers
+from cachegen.engines.hf_model import accepts, input_device
 from cachegen.engines.hf_quality import spread
 from cachegen.engines.hf_rope import rope_map
 from cachegen.kvcache import KVCache
@@ -101,7 +104,7 @@ def _gradient(
     planes = [plane.detach().float().requires_grad_() for plane in kv.planes()]
     read = [plane.to(model.dtype) for plane in planes]
     cache = to_cache(KVCache(tuple(read[0::2]), tuple(read[1::2]), kv.num_tokens), model)
-    ids = torch.tensor([tuple(following)], device=model.device)
+    ids = torch.tensor([tuple(following)], device=input_device(model))
     with _constant_parameters(model):
         logits = model(input_ids=ids, past_key_values=cache, use_cache=True).logits[0]
         found = torch.autograd.grad(_drawn(logits, generator), planes, allow_unused=True)
@@ -189,11 +192,11 @@ def _alone(
 ) -> torch.Tensor:
     """Float32 (ids, width): embeddings of tokens beside what each gets right after the prefix."""
     before = torch.tensor(prefix, dtype=torch.int64).expand(len(ids), -1)
-    texts = torch.cat((before, ids[:, None]), dim=1).to(model.device)
+    texts = torch.cat((before, ids[:, None]), dim=1).to(input_device(model))
     cache = new_cache(model)
     few_logits = {"logits_to_keep": 1} if accepts(model, "logits_to_keep") else {}
     model(input_ids=texts, past_key_values=cache, use_cache=True, **few_logits)
-    embeddings = model.get_input_embeddings().weight[ids.to(model.device)].float().cpu()
+    embeddings = model.get_input_embeddings()(ids.to(input_device(model))).float().cpu()
     columns = [embeddings / _rms(embeddings, dim=1)]
     planes = [plane for layer in token_layers(cache) for plane in (layer.keys, layer.values)]
     for plane, turned in zip(planes, turns, strict=True):

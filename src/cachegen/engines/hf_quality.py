@@ -14,7 +14,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from cachegen.codec.calibrate import RoundTrip
 from cachegen.codec.levels import Quality
 from cachegen.codec.progress import Progress, Status, silent
-from cachegen.engines.hf_cache import Tokens, capture, new_cache, token_ids, token_layers
+from cachegen.engines.hf_cache import capture
+from cachegen.engines.hf_inputs import Tokens, token_ids
+from cachegen.engines.hf_layers import new_cache, token_layers
+from cachegen.engines.hf_model import input_device
+from cachegen.engines.hf_probe import support_of
 from cachegen.engines.hf_tasks import Task, answers_right, questions_answered
 from cachegen.kvcache import KVCache
 
@@ -212,12 +216,13 @@ def _continue(
     model: PreTrainedModel, caches: Sequence[KVCache], windows: Sequence[Window]
 ) -> torch.Tensor:
     """Logits (windows, tokens, vocabulary) of the continuations read on top of the caches."""
-    inputs = torch.tensor([window.continuation[:-1] for window in windows], device=model.device)
-    cache = new_cache(model)
-    for index, layer in enumerate(token_layers(cache)):
+    inputs = torch.tensor([window.continuation[:-1] for window in windows])
+    inputs, cache = inputs.to(input_device(model)), new_cache(model)
+    devices = support_of(model).layers
+    for index, (layer, device) in enumerate(zip(token_layers(cache), devices, strict=True)):
         layer.update(
-            torch.stack([kv.keys[index] for kv in caches]).to(model.device),
-            torch.stack([kv.values[index] for kv in caches]).to(model.device),
+            torch.stack([kv.keys[index] for kv in caches]).to(device),
+            torch.stack([kv.values[index] for kv in caches]).to(device),
         )
     logits: torch.Tensor = model(input_ids=inputs, past_key_values=cache, use_cache=True).logits
     return logits

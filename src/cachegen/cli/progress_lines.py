@@ -1,0 +1,75 @@
+"""Progress where there is no terminal: a line when a phase begins, and every few seconds."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TextIO
+
+from rich.progress import TaskID
+
+from cachegen.cli.pace import Pace
+
+_EVERY_S = 5.0
+
+
+@contextmanager
+def progress_lines(stream: TextIO, *, every_s: float = _EVERY_S) -> Iterator[ProgressLines]:
+    """Lines on a stream while the block runs, also when nothing is reported for long."""
+    lines, ended = ProgressLines(stream), threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(every_s):
+            lines.show()
+
+    thread = threading.Thread(target=beat, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield lines
+    finally:
+        ended.set()
+        thread.join()
+
+
+class ProgressLines:
+    """Writes where the work is: what is done, what is left, when it will end."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._pace, self._lock = stream, Pace(), threading.Lock()
+
+    def add_task(self, description: str, *, total: float | None = None) -> TaskID:
+        """See `Display`; there is one task at a time."""
+        task = TaskID(0)
+        self.update(task, description=description, total=total)
+        return task
+
+    def update(
+        self,
+        task_id: TaskID,
+        *,
+        description: str | None = None,
+        completed: float | None = None,
+        total: float | None = None,
+    ) -> None:
+        """See `Display`."""
+        with self._lock:
+            new = self._pace.update(description, completed, total)
+        if new:
+            self.show()
+
+    def tell(self, line: str) -> None:
+        """See `Display`."""
+        with self._lock:
+            self._write(line)
+
+    def show(self) -> None:
+        """One line of where the work is."""
+        with self._lock:
+            parts = (self._pace.description, self._pace.left(), f"{self._pace.elapsed()} so far")
+            self._write("; ".join(part for part in parts if part))
+
+    def _write(self, line: str) -> None:
+        """A reader that went away costs the lines, not the work."""
+        with suppress(OSError, ValueError):
+            print(line, file=self._stream, flush=True)
