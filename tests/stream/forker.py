@@ -1,13 +1,14 @@
-"""Loads and saves in forked children: `forker.py SCENARIO URL`.
+"""Loads and saves in forked children: `forker.py URL SCENARIO...`.
 
-Prints "done" where every child ended by itself with the right planes. A child that hangs
-shows where and ends.
+Prints the name of each scenario, and "done" where every child ended by itself with the right
+planes. A child that hangs shows where and ends.
 """
 
 from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import sys
 import threading
 import time
@@ -64,7 +65,7 @@ def start(work: Callable[[], object]) -> int:
     child = os.fork()
     if child:
         return child
-    faulthandler.dump_traceback_later(CHILD_S, exit=True)
+    signal.alarm(CHILD_S)
     try:
         work()
     except BaseException:
@@ -202,13 +203,15 @@ SCENARIOS = {
 
 
 def main() -> None:
-    scenario, url = sys.argv[1:]
+    faulthandler.register(signal.SIGALRM, chain=True)
+    url, *scenarios = sys.argv[1:]
     store = open_store(url)
-    if scenario != "refused":
+    if scenarios != ["refused"]:
         for number in range(CONTEXTS):
             put(store, number)
-    if scenario != "fill":
-        SCENARIOS[scenario](store)
+    for name in scenarios:
+        print(name, flush=True)
+        SCENARIOS[name](store)
     print("done")
 
 
