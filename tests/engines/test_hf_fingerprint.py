@@ -170,31 +170,31 @@ def test_a_random_region_of_a_random_tensor_counts(changeable, data):
     assert fingerprint(changeable, fresh=True) == before
 
 
-def test_uncounted_writes_to_a_thousandth_of_a_tensor_are_seen_at_once(new_model):
-    """Behind PyTorch's back: the docstring's chance of a miss is 0 from 1 / 1,024 on."""
+def test_uncounted_writes_to_a_256th_of_a_tensor_are_seen_at_once(new_model):
+    """Behind PyTorch's back: by the docstring never missed."""
     model = new_model("llama", vocab_size=8192)
     rows = model.model.embed_tokens.weight
     before = fingerprint(model)
     for first in range(0, 8192, 997):
-        kept = rows.data[first : first + 16].clone()
-        rows.data[first : first + 16] += 1
+        kept = rows.data[first : first + 32].clone()
+        rows.data[first : first + 32] += 1
         assert fingerprint(model) != before
-        rows.data[first : first + 16] = kept
+        rows.data[first : first + 32] = kept
         assert fingerprint(model) == before
 
 
 def test_the_chance_to_miss_an_uncounted_write_is_what_is_stated(new_model):
-    """Of 8,192 x 64 numbers, places are looked at in 1,024 parts: a write to 64 of the 512 in a
+    """Of 8,192 x 64 numbers, places are looked at in 512 parts: a write to 128 of the 1,024 in a
     part is missed with probability 7/8."""
     model = new_model("llama", vocab_size=8192)
     numbers = model.model.embed_tokens.weight.data.view(-1)
     before, missed, trials = fingerprint(model), 0, 128
     for part in range(trials):
-        first = 4096 * part + 64 * (part % 8)
-        kept = numbers[first : first + 64].clone()
-        numbers[first : first + 64] += 1
+        first = 4096 * part + 128 * (part % 8)
+        kept = numbers[first : first + 128].clone()
+        numbers[first : first + 128] += 1
         missed += fingerprint(model) == before
-        numbers[first : first + 64] = kept
+        numbers[first : first + 128] = kept
         assert fingerprint(model) == before
     assert 0.75 < missed / trials < 0.97
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
+Modules = Mapping[str, nn.Module]
 # Settings of how an adapter came to be, which its weights and its layers' state have outlived.
 _IRRELEVANT = frozenset(
     {
@@ -20,12 +21,12 @@ _IRRELEVANT = frozenset(
 _WRAPPED = ("base_layer", "original_module")
 
 
-def adapters(model: PreTrainedModel) -> dict[str, Any]:
+def adapters(model: PreTrainedModel, modules: Modules) -> dict[str, Any]:
     """What decides how adapters change a model: settings, and per layer what is switched on.
 
     Nothing where no adapter takes part; such a model computes what the bare one does.
     """
-    parts = dict(_parts(model))
+    parts = _parts(modules)
     if not any(map(_takes_part, parts.values())):
         return {}
     settings = getattr(model, "peft_config", {})
@@ -35,10 +36,10 @@ def adapters(model: PreTrainedModel) -> dict[str, Any]:
     }
 
 
-def bare_name(model: PreTrainedModel) -> Callable[[str], str | None]:
+def bare_name(modules: Modules) -> Callable[[str], str | None]:
     """Names of tensors as the bare model has them, where no adapter takes part; None for theirs."""
-    parts = dict(_parts(model))
-    if any(map(_takes_part, parts.values())):
+    parts = _parts(modules)
+    if not parts or any(map(_takes_part, parts.values())):
         return lambda name: name
 
     def bare(name: str) -> str | None:
@@ -53,13 +54,11 @@ def bare_name(model: PreTrainedModel) -> Callable[[str], str | None]:
     return bare
 
 
-def _parts(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
-    """Layers with adapters, and modules that were trained as a whole, by name."""
+def _parts(modules: Modules) -> dict[str, nn.Module]:
+    """Layers with adapters, and modules that were trained as a whole."""
     layers = getattr(sys.modules.get("peft.tuners.tuners_utils"), "BaseTunerLayer", ())
     wholes = getattr(sys.modules.get("peft.utils.other"), "AuxiliaryTrainingWrapper", ())
-    for name, module in model.named_modules():
-        if isinstance(module, (layers, wholes)):
-            yield name, module
+    return {n: module for n, module in modules.items() if isinstance(module, (layers, wholes))}
 
 
 def _takes_part(part: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from cachegen.engines.hf_adapters import adapters
+from cachegen.engines.hf_adapters import Modules, adapters
 from cachegen.engines.hf_model import autocast_types, plain_model
 from cachegen.engines.hf_weights import weights_digest
 
@@ -33,9 +33,9 @@ def fingerprint(model: PreTrainedModel, *, fresh: bool = False) -> bytes:
     All weights are read once, at about 2 GB/s a core (measured on x86-64 with SHA extensions: 16 GB
     of an 8 B model take about 8 s on one core, 1 s on eight), and the digest is kept. Later calls
     notice writes that PyTorch counts, and tensors that were replaced. Of writes behind its
-    back (through `.data`, NumPy or a foreign library) they see 1,024 places of each tensor, one
-    drawn in each of 1,024 equal parts: a write to n neighbours of N elements is missed with
-    probability max(0, 1 - 1024 n / N), one to n scattered ones with at most exp(-1024 n / N).
+    back (through `.data`, NumPy or a foreign library) they see 512 places of each tensor, one drawn
+    in each of 512 equal parts: a write to n of its N elements is missed with a probability of at
+    most exp(-512 n / N), one to N / 256 or more neighbours never.
     Rotation frequencies count as configured up to a millionth, which is what processors differ by.
     Files of weights offloaded to disk are taken to stay as they are.
 
@@ -51,16 +51,17 @@ def fingerprint(model: PreTrainedModel, *, fresh: bool = False) -> bytes:
         UnsupportedCache: weights that are nowhere, or prompt and prefix tuning.
     """
     model = plain_model(model)
-    digest = hashlib.sha256(_canonical(_identity(model)))
-    digest.update(weights_digest(model, fresh=fresh))
+    modules = dict(model.named_modules())
+    digest = hashlib.sha256(_canonical(_identity(model, modules)))
+    digest.update(weights_digest(model, modules, fresh=fresh))
     return digest.digest()
 
 
-def _identity(model: PreTrainedModel) -> dict[str, Any]:
+def _identity(model: PreTrainedModel, modules: Modules) -> dict[str, Any]:
     found = {
         "config": _settings(model.config),
         "dtype": str(model.dtype),
-        "adapters": adapters(model),
+        "adapters": adapters(model, modules),
         "autocast": autocast_types(model),
     }
     return {key: value for key, value in found.items() if value}

@@ -8,7 +8,7 @@ import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,15 +17,18 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from cachegen.cores import available_cores
-from cachegen.engines.hf_adapters import bare_name
+from cachegen.engines.hf_adapters import Modules, bare_name
 from cachegen.engines.hf_model import hooks
 from cachegen.errors import UnsupportedCache
 
-# Looked at in each tensor at every call: enough for a change of a thousandth of it.
-_LOOKS = 1024
+# Looked at in each tensor at every call: enough for any change of a 256th of it, for about 10 us
+# a tensor on a CPU.
+_LOOKS = 512
 # Processors round the powers in rotation frequencies differently, by a few units of float32.
 _SAME_FREQUENCIES = 1e-6
 _AS_CONFIGURED = hashlib.sha256(b"as configured").digest()
+# Modules whose weights are all parameters and buffers.
+_UNPACKED = ("torch.nn.", "transformers.")
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -40,24 +43,25 @@ class _Known:
 _KNOWN: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
 
 
-def weights_digest(model: PreTrainedModel, *, fresh: bool = False) -> bytes:
+def weights_digest(model: PreTrainedModel, modules: Modules, *, fresh: bool = False) -> bytes:
     """SHA-256 over name, type, shape and every byte of a model's parameters, buffers and packed
     weights, offloaded ones too. What was not written to or replaced since is not read again.
 
     Args:
         model: behind no wrapper.
+        modules: of the model, by name.
         fresh: read everything.
 
     Raises:
         UnsupportedCache: weights that are nowhere.
     """
     known = _Known({}, {}) if fresh else _KNOWN.get(model, _Known({}, {}))
-    tensors = {name: _at_hand(model, name, found) for name, found in _tensors(model)}
-    glances = {**_glances(tensors), **_packed_glance(model)}
+    tensors = {name: _at_hand(model, name, found) for name, found in _tensors(modules)}
+    glances = {**_glances(tensors), **_packed_glance(modules)}
     if known.glances != glances:
-        known = _Known(glances, _digests(model, tensors, glances, known))
+        known = _Known(glances, _digests(model, modules, tensors, glances, known))
         _KNOWN[model] = known
-    bare, whole = bare_name(model), hashlib.sha256()
+    bare, whole = bare_name(modules), hashlib.sha256()
     for name, digest in sorted(
         (bare(name) or "", digest) for name, digest in known.digests.items()
     ):
@@ -66,26 +70,22 @@ def weights_digest(model: PreTrainedModel, *, fresh: bool = False) -> bytes:
     return whole.digest()
 
 
-def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
+def _tensors(modules: Modules) -> Iterator[tuple[str, torch.Tensor]]:
     """Parameters and buffers that decide something, tied ones under each of their names."""
-    rewritten = _rewritten(model)
-    for name, tensor in model.named_parameters(remove_duplicate=False):
-        yield name, tensor
-    for name, tensor in model.named_buffers(remove_duplicate=False):
-        yield name, rewritten.get(name, tensor)
+    for name, module in modules.items():
+        rewritten = dict(_rewritten(module))
+        for key, tensor in chain(module._parameters.items(), module._buffers.items()):
+            if tensor is not None:
+                yield f"{name}.{key}".lstrip("."), rewritten.get(key, tensor)
 
 
-def _rewritten(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+def _rewritten(module: Any) -> Iterator[tuple[str, torch.Tensor]]:
     """Frequencies that a forward pass has set by the length of its text, and what from."""
-    found = {}
-    for name, module in model.named_modules():
-        kinds = getattr(module, "rope_type", None)
-        for layer, kind in kinds.items() if isinstance(kinds, dict) else [("", kinds)]:
-            prefix = f"{layer}_" if layer else ""
-            if kind == "longrope" or ("dynamic" in str(kind) and _has_grown(module, prefix)):
-                original = getattr(module, f"{prefix}original_inv_freq")
-                found[f"{name}.{prefix}inv_freq".lstrip(".")] = original
-    return found
+    kinds = getattr(module, "rope_type", None)
+    for layer, kind in kinds.items() if isinstance(kinds, dict) else [("", kinds)]:
+        prefix = f"{layer}_" if layer else ""
+        if kind == "longrope" or ("dynamic" in str(kind) and _has_grown(module, prefix)):
+            yield f"{prefix}inv_freq", getattr(module, f"{prefix}original_inv_freq")
 
 
 def _has_grown(module: Any, prefix: str) -> bool:
@@ -119,13 +119,14 @@ def _offloaded(model: PreTrainedModel, name: str) -> tuple[Mapping[str, torch.Te
 
 def _digests(
     model: PreTrainedModel,
+    modules: Modules,
     tensors: Mapping[str, torch.Tensor],
     glances: Mapping[str, object],
     known: _Known,
 ) -> dict[str, bytes]:
     """By name; those of tensors at which a glance shows no change are known."""
 
-    configured = _configured(model)
+    configured = _configured(modules)
 
     def digest(name: str) -> bytes:
         if name in known.digests and known.glances.get(name) == glances[name]:
@@ -140,13 +141,13 @@ def _digests(
 
     with ThreadPoolExecutor(available_cores()) as pool:
         found = dict(zip(tensors, pool.map(digest, tensors), strict=True))
-    return {**_packed(model), **found}
+    return {**_packed(model, modules), **found}
 
 
-def _configured(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+def _configured(modules: Modules) -> dict[str, torch.Tensor]:
     """Rotation frequencies as this machine computes them from the configuration."""
     found = {}
-    for name, module in model.named_modules():
+    for name, module in modules.items():
         held = [key for key, _ in module.named_buffers(recurse=False)]
         if any(key.endswith("inv_freq") for key in held) and not list(module.parameters()):
             try:
@@ -164,10 +165,9 @@ def _is_as(tensor: torch.Tensor, made: torch.Tensor) -> bool:
     return torch.allclose(tensor.cpu(), made.cpu(), rtol=_SAME_FREQUENCIES, atol=0)
 
 
-def _packed(model: PreTrainedModel) -> dict[str, bytes]:
+def _packed(model: PreTrainedModel, modules: Modules) -> dict[str, bytes]:
     """What modules save beside parameters and buffers: packed integers, scales, other state."""
-    plain = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    plain |= {name for name, _ in model.named_buffers(remove_duplicate=False)}
+    plain = {name for name, _ in _tensors(modules)}
     saved = model.state_dict(keep_vars=True)
     return {name: _digest_of(value) for name, value in saved.items() if name not in plain}
 
@@ -231,11 +231,12 @@ def _glances(tensors: Mapping[str, torch.Tensor]) -> dict[str, object]:
     return seen
 
 
-def _packed_glance(model: PreTrainedModel) -> dict[str, object]:
+def _packed_glance(modules: Modules) -> dict[str, object]:
     """Which packed weights there are, by the modules that hold them."""
     return {
         f"{name}!": (type(module).__name__, id(value))
-        for name, module in model.named_modules()
+        for name, module in modules.items()
+        if not type(module).__module__.startswith(_UNPACKED)
         for value in vars(module).values()
         if isinstance(value, torch.ScriptObject)
     }
@@ -265,7 +266,7 @@ def _look(tensor: torch.Tensor) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=256)
 def _places(size: int, device: torch.device) -> torch.Tensor:
-    """One place in each of 1,024 equal parts of a tensor, drawn by a fixed seed; all if few."""
+    """One place in each of 512 equal parts of a tensor, drawn by a fixed seed; all if few."""
     if size <= _LOOKS:
         return torch.arange(size, device=device)
     drawn = torch.rand(_LOOKS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
