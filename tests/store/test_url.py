@@ -41,6 +41,12 @@ def test_a_file_is_no_directory(tmp_path: Path) -> None:
     ("url", "expected"),
     [
         ("", "empty"),
+        ("memory:name", "begins with 'memory:'"),
+        ("memory://name", "expected a path or one of memory:"),
+        ("s3:SECRET/prefix", "write './s3:...'"),
+        ("file:/folder", "begins with 'file:'"),
+        ("cachegen:host:80", "begins with 'cachegen:'"),
+        ("file://~/folder", "file:///absolute/path"),
         ("redos://host/1", "memory:, file://, s3://, .*, cachegens://, redis://, rediss://"),
         ("cachegen://host", "host:port without a path"),
         ("cachegen://:SECRET@host:80/path", "host:port without a path"),

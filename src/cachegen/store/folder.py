@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreFull
@@ -16,7 +17,7 @@ from cachegen.store.keys import check_key, check_range, is_key
 from cachegen.store.protocol import Buffer
 
 _READ_BYTES = 1 << 20
-_ABSENT = (FileNotFoundError, NotADirectoryError)
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -89,11 +90,11 @@ class FolderStore:
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
         check_key(key)
-        with self._translated(f"delete {key}"), suppress(*_ABSENT, IsADirectoryError):
+        with self._translated(f"delete {key}"), _forgiven():
             (self.root / key).unlink()
 
     def _pieces(self, key: str, start: int, stop: int) -> Iterator[Buffer]:
-        with self._translated(f"get {key}"), (self.root / key).open("rb", buffering=0) as file:
+        with self._translated(f"get {key}"), self._open(key) as file:
             while start < stop:
                 piece = os.pread(file.fileno(), min(_READ_BYTES, stop - start), start)
                 if not piece:
@@ -103,19 +104,23 @@ class FolderStore:
                 yield piece
                 start += len(piece)
 
+    def _open(self, key: str) -> FileIO:
+        try:
+            return (self.root / key).open("rb", buffering=0)
+        except FileNotFoundError as error:
+            raise KeyNotFound(f"{self.url}: cannot get {key}: it was removed") from error
+
     def _keys(self, prefix: str) -> Iterator[str]:
         """What cannot be a key is passed over, and so are folders without end."""
         with self._translated(f"list {prefix or 'all keys'}"):
             folders = [prefix]
             while folders:
                 folder = folders.pop()
-                for entry in _entries(self.root / folder):
-                    key = f"{folder}/{entry.name}" if folder else entry.name
-                    if not is_key(key):
-                        continue
-                    if entry.is_dir():
+                for name, is_folder in _entries(self.root / folder):
+                    key = f"{folder}/{name}" if folder else name
+                    if is_key(key) and is_folder:
                         folders.append(key)
-                    elif entry.is_file():
+                    elif is_key(key):
                         yield key
 
     @contextmanager
@@ -128,8 +133,6 @@ class FolderStore:
 
 
 def _kind(error: OSError) -> type[StoreError]:
-    if isinstance(error, FileNotFoundError):
-        return KeyNotFound
     if isinstance(error, PermissionError):
         return StoreDenied
     return StoreFull if error.errno in _FULL else StoreError
@@ -151,19 +154,30 @@ def _linked(staged: Path, path: Path) -> bool:
     return True
 
 
+@contextmanager
+def _forgiven() -> Iterator[None]:
+    """What fails because nothing is there, and cannot be, is not done."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _ABSENT:
+            raise
+
+
 def _file_size(path: Path) -> int | None:
     """The size of a file; None where there is none."""
-    try:
+    with _forgiven():
         found = path.stat()
-    except _ABSENT:
-        return None
-    return found.st_size if stat.S_ISREG(found.st_mode) else None
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
+    return None
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder; nothing in one that is gone meanwhile."""
-    try:
-        with os.scandir(folder) as found:
-            return list(found)
-    except _ABSENT:
-        return []
+def _entries(folder: Path) -> list[tuple[str, bool]]:
+    """Folders (True) and files by their names; nothing of a folder that is gone meanwhile."""
+    found: list[tuple[str, bool]] = []
+    with _forgiven(), os.scandir(folder) as entries:
+        for entry in entries:
+            with _forgiven():
+                if entry.is_dir() or entry.is_file():
+                    found.append((entry.name, entry.is_dir()))
+    return found

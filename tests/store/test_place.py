@@ -1,0 +1,102 @@
+"""Which folder a path means, and what is said where it is none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cachegen.errors import StoreDenied, StoreError
+from cachegen.store import open_store, read
+
+HOMES = ["~/kv", "~/kv/", "~//kv", "~/x/../kv", Path("~/kv")]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's home folder, which is not the working directory."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("path", HOMES, ids=str)
+def test_a_tilde_is_the_home_folder(home: Path, path: str | Path) -> None:
+    store = open_store(path)
+    store.put("k", b"1")
+    assert (home / "kv" / "k").read_bytes() == b"1"
+    assert store.url == str(home / "kv")
+    assert not list(Path.cwd().iterdir())
+
+
+def test_the_home_folder_of_another_user(home: Path) -> None:
+    with pytest.raises(ValueError, match="name of a user after '~', got '~nobody-here'"):
+        open_store("~nobody-here/kv")
+    open_store("./~nobody-here/kv").put("k", b"1")
+    assert (Path.cwd() / "~nobody-here" / "kv" / "k").is_file()
+    assert open_store(Path("~root").expanduser(), create=False).url == os.path.expanduser("~root")
+
+
+@pytest.mark.parametrize("name", ["kv", "./kv", "x/../kv", "kv/", "//kv", "kv//"])
+def test_the_name_of_a_folder_is_its_absolute_path(
+    home: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path.cwd() / "kv"
+    store = open_store(f"/{folder}" if name == "//kv" else name)
+    assert store.url == str(folder)
+    monkeypatch.chdir("/")
+    store.put("k", b"1")
+    assert (folder / "k").is_file()
+
+
+def test_a_link_keeps_its_name(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    store = open_store(tmp_path / "link")
+    assert store.url == str(tmp_path / "link")
+    store.put("k", b"1")
+    assert read(open_store(tmp_path / "real"), "k") == b"1"
+
+
+@pytest.mark.parametrize("form", [str, Path, Path.as_uri])
+def test_a_folder_that_is_missing_stays_missing(tmp_path: Path, form) -> None:
+    folder = tmp_path / "not" / "there"
+    with pytest.raises(StoreError) as failure:
+        open_store(form(folder), create=False)
+    message = f"there is no folder {folder}: save a context there first, or check the path"
+    assert str(failure.value) == message
+    assert not list(tmp_path.iterdir())
+    open_store(form(folder))
+    assert open_store(form(folder), create=False).lookup(["k"]) == [None]
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_a_file_is_no_folder(tmp_path: Path, create: bool) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"kept")
+    with pytest.raises(StoreError, match=f"{file}: expected a folder"):
+        open_store(file, create=create)
+    with pytest.raises(StoreError, match=str(file)):
+        open_store(file / "below", create=create)
+    assert file.read_bytes() == b"kept"
+
+
+def test_a_folder_that_nobody_may_write(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    store, folder = open_store(tmp_path / "kv"), tmp_path / "kv"
+    folder.chmod(0o500)
+    with pytest.raises(StoreDenied, match=r"cannot put k: Permission denied"):
+        store.put("k", b"1")
+    with pytest.raises(StoreError, match=r"cannot make the folder: Permission denied"):
+        open_store(folder / "below")
+    folder.chmod(0o700)
+
+
+@pytest.mark.parametrize("folder", ["/proc/kv", "/dev/null/kv"])
+def test_where_no_folder_can_be(folder: str) -> None:
+    with pytest.raises(StoreError, match=folder.removesuffix("/kv")):
+        open_store(folder)
