@@ -1,6 +1,8 @@
 """`calibrate`, `save` and `load` on the shipped model."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,32 @@ def test_calibrate_writes_a_profile_of_the_model(text_file: Path, tmp_path: Path
     explained = run_json("inspect", str(output))
     assert explained["kind"] == "profile"
     assert explained["default_level"] == profile.default_level
+
+
+@pytest.mark.parametrize("form", [str, Path.as_uri])
+def test_a_load_from_nowhere_says_so_and_makes_nothing(
+    text_file: Path, tmp_path: Path, form
+) -> None:
+    folder = tmp_path / "not" / "there"
+    options = ["--model", MODEL, "--text", str(text_file), "--store", form(folder)]
+    command = [sys.executable, "-m", "cachegen.cli", "load", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"error: there is no folder {folder}: save a context there first, or check the path\n"
+    )
+    assert not (tmp_path / "not").exists()
+
+
+def test_a_tilde_is_the_home_folder(text_file: Path, tmp_path: Path, monkeypatch) -> None:
+    """Also where no shell replaces it: in quotes, after `--store=`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    common = ["--model", MODEL, "--text", str(text_file)]
+    run_json("save", *common, "--store=~/kv", "--level", "lossless")
+    assert (tmp_path / "kv").is_dir() and not (tmp_path / "~").exists()
+    found = run_json("load", *common, "--store=~/kv", "--level", "lossless")
+    assert int(str(found["tokens_loaded"])) > 0
 
 
 def test_a_folder_without_a_model_is_refused(text_file: Path, tmp_path: Path) -> None:

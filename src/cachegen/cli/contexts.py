@@ -13,7 +13,10 @@ from cachegen.cli.output import progress_bar, report
 
 ModelFolder = Annotated[Path, typer.Option("--model", help="Folder of a transformers model.")]
 TextFile = Annotated[Path, typer.Option("--text", help="Text file: the context.")]
-StoreUrl = Annotated[str, typer.Option("--store", help="Folder, or s3:// gs:// az:// http:// URL.")]
+StoreUrl = Annotated[
+    str,
+    typer.Option("--store", help="Folder, or URL: cachegen:// redis:// s3:// gs:// az:// http://."),
+]
 ProfileFile = Annotated[
     Path | None, typer.Option("--profile", help="Profile; default: the shipped one, if any.")
 ]
@@ -93,14 +96,16 @@ def load(
     from cachegen.cli.timeline import draw
     from cachegen.cli.timeline import write as write_timeline
     from cachegen.engines.transformers import load_context
+    from cachegen.store import shared_store
 
+    opened = shared_store(store, create=False)
     network, tokenizer = load_model(model)
     tokens = read_tokens(text, tokenizer)
     tokens += tokenizer(prompt, add_special_tokens=False).input_ids
     loaded = load_context(
         network,
         tokens,
-        store=store,
+        store=opened,
         profile=_profile(profile),
         level=level,
         slo_s=slo,
@@ -109,8 +114,10 @@ def load(
     if timeline is not None:
         title = f"Load of {text.name}"
         write_timeline(timeline, draw(loaded.result, title=title, deadline_s=slo), title=title)
+    ids = torch.tensor([tokens], device=network.device)
     output = network.generate(
-        torch.tensor([tokens]),
+        ids,
+        attention_mask=torch.ones_like(ids),
         past_key_values=loaded.cache,
         max_new_tokens=max_new_tokens,
         do_sample=False,
