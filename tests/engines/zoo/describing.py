@@ -5,6 +5,7 @@ from __future__ import annotations
 from transformers import DynamicCache, PreTrainedModel
 
 from cachegen.codec.rope import Rope
+from cachegen.engines.hf_cache import capture
 from cachegen.engines.hf_rope import rope_map
 
 _WORDS = {
@@ -26,6 +27,14 @@ def layers(model: PreTrainedModel) -> str:
         return "unknown"
     words = [_WORDS.get(name, name) for name in found]
     return ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words)) or "dynamic"
+
+
+def planes(model: PreTrainedModel) -> str:
+    """Heads and dimensions of its keys, and of its values where these have others."""
+    kv = capture(model, [3])
+    shapes = [f"{plane.shape[0]} x {plane.shape[2]}" for plane in kv.planes()]
+    keys, values = (", ".join(dict.fromkeys(shapes[first::2])) for first in (0, 1))
+    return keys if keys == values else f"{keys}; {values}"
 
 
 def rotation(model: PreTrainedModel) -> str:

@@ -13,7 +13,7 @@ from cachegen.errors import UnsupportedCache
 from cachegen.store import Store
 from tests.engines.zoo.building import NotBuilt, build, first_sentence
 from tests.engines.zoo.checks import CHECKS, ROUNDING, STORED, Saved, memory, run, saved, text
-from tests.engines.zoo.describing import layers, rotation
+from tests.engines.zoo.describing import layers, planes, rotation
 
 EXACT, CLOSE, REFUSED, NOT_BUILT, WRONG = "exact", "close", "refused", "not built", "wrong"
 # From the best to the worst; what becomes worse than expected is a regression.
@@ -29,6 +29,7 @@ class Outcome:
         outcome: one of `RANKS`.
         note: why it is not exact; empty where it is.
         layers: what its cache is made of.
+        planes: heads and dimensions of its keys and values.
         rotation: how its keys or values turn with the position.
         differences: by check, relative to the largest logit.
     """
@@ -37,6 +38,7 @@ class Outcome:
     outcome: str
     note: str = ""
     layers: str = ""
+    planes: str = ""
     rotation: str = ""
     differences: dict[str, float] = field(default_factory=dict)
 
@@ -104,6 +106,7 @@ def _checked(case: Saved) -> Outcome:
         outcome,
         "; ".join(problems + case.remarks),
         layers(case.model),
+        planes(case.model),
         rotation(case.model),
         differences,
     )

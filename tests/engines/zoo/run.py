@@ -33,7 +33,7 @@ def main() -> None:
     if options.results:
         options.results.write_text(json.dumps([asdict(outcome) for outcome in found]))
     if options.write:
-        expected = {outcome.name: [outcome.outcome, outcome.note] for outcome in found}
+        expected = {one.name: [one.outcome, one.rotation, one.note] for one in found}
         EXPECTED.write_text(_lines(expected))
         TABLE.write_text(markdown(found))
 

@@ -12,9 +12,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 RUN = [sys.executable, "-m", "tests.engines.zoo.run"]
 BEST_FIRST = ("exact", "close", "refused", "not built", "wrong")
-EXPECTED = {
-    name: outcome for name, (outcome, _) in json.loads((HERE / "expected.json").read_text()).items()
-}
+EXPECTED = json.loads((HERE / "expected.json").read_text())
 REWRITE = f"run {' '.join(['.venv/bin/python', *RUN[1:], '--write'])} and look at what changed"
 
 
@@ -29,9 +27,12 @@ def found(request, tmp_path_factory):
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_no_worse_than_expected(found, name):
-    outcome, note = found[name]["outcome"], found[name]["note"]
-    allowed = BEST_FIRST[: BEST_FIRST.index(EXPECTED[name]) + 1]
-    assert outcome in allowed, f"{note}; {REWRITE}"
+    """Outcome and, once one is known, rotation."""
+    outcome, rotation, _ = EXPECTED[name]
+    allowed = BEST_FIRST[: BEST_FIRST.index(outcome) + 1]
+    assert found[name]["outcome"] in allowed, f"{found[name]['note']}; {REWRITE}"
+    if " of " in rotation:
+        assert found[name]["rotation"] == rotation, REWRITE
 
 
 def test_no_model_type_is_left_out():
@@ -44,4 +45,5 @@ def test_no_model_type_is_left_out():
 def test_the_table_says_what_is_expected():
     table = (ROOT / "docs" / "architectures.md").read_text()
     rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| `")]
-    assert {row[0].strip("|` "): row[3] for row in rows} == EXPECTED, REWRITE
+    said = {row[0].strip("|` "): (row[4], row[3]) for row in rows}
+    assert said == {name: (entry[0], entry[1]) for name, entry in EXPECTED.items()}, REWRITE

@@ -41,7 +41,8 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
             _INTRODUCTION,
             *(_counted(outcomes, kind) for kind in RANKS),
             f"\n{made_by}\n\n",
-            "| architecture | layers | rotated | outcome | note |\n|---|---|---|---|---|\n",
+            "| architecture | layers | heads x dims | rotated | outcome | note |\n",
+            "|---|---|---|---|---|---|\n",
             *map(_row, outcomes),
         ]
     )
@@ -53,5 +54,6 @@ def _counted(outcomes: Sequence[Outcome], kind: str) -> str:
 
 
 def _row(outcome: Outcome) -> str:
-    cells = (outcome.layers, outcome.rotation, outcome.outcome, outcome.note.replace("|", "\\|"))
+    note = outcome.note.replace("|", "\\|")
+    cells = (outcome.layers, outcome.planes, outcome.rotation, outcome.outcome, note)
     return f"| `{outcome.name}` | {' | '.join(cells)} |\n"
