@@ -1,9 +1,13 @@
-"""The Python examples of README.md run, one after the other, as one program."""
+"""The Python examples of README.md run, one after the other, as one program; a guide's after them."""
 
 import re
 from pathlib import Path
 
-README = Path(__file__).parents[1] / "README.md"
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+GUIDES = sorted((ROOT / "docs" / "guide").glob("*.md"))
 EXAMPLE = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -14,19 +18,30 @@ def examples(text: str) -> list[tuple[int, str]]:
     ]
 
 
-def run(text: str, name: str) -> dict[str, object]:
+def run(text: str, name: str, namespace: dict[str, object] | None = None) -> dict[str, object]:
     """Execute the examples in one namespace; tracebacks name the lines of the document."""
-    namespace: dict[str, object] = {"__name__": "__main__"}
+    namespace = {"__name__": "__main__"} if namespace is None else namespace
     for line, code in examples(text):
         exec(compile("\n" * line + code, name, "exec"), namespace)
     return namespace
 
 
-def test_the_readme_runs(tmp_path, monkeypatch):
+@pytest.fixture
+def after_readme(tmp_path, monkeypatch):
+    """What the README's examples leave behind."""
     text = README.read_text(encoding="utf-8")
     assert examples(text), "README.md has no python example"
     monkeypatch.chdir(tmp_path)
-    run(text, str(README))
+    return run(text, str(README))
+
+
+def test_the_readme_runs(after_readme):
+    assert "loaded" in after_readme
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
+def test_a_guide_runs_after_the_readme(after_readme, guide):
+    run(guide.read_text(encoding="utf-8"), str(guide), after_readme)
 
 
 def test_blocks_share_names_and_other_languages_are_left_alone():
