@@ -21,6 +21,7 @@ from cachegen.errors import StoreError
 from cachegen.kvcache import KVCache
 from cachegen.store import Store, open_store
 from cachegen.stream import LoadResult, load, save
+from cachegen.stream.sharing import decoder, link_to, measurements_of, turns_at
 
 FINGERPRINT = bytes(range(32))
 CHILD_S = 25
@@ -197,8 +198,31 @@ def recomputing(store: Store) -> None:
     in_child(load_nothing)
 
 
+def held(store: Store) -> None:
+    """Decoder, model and link are in use by threads that the child does not have."""
+    known, hold = measurements_of(FINGERPRINT, "cpu"), threading.Event()
+    link, turns = link_to(store.url, known), turns_at(FINGERPRINT, "cpu")
+    link.begin(time.perf_counter())
+    turn = turns.queue(None)
+    for _ in range(8):
+        decoder().submit(hold.wait)
+
+    def child() -> None:
+        assert link_to(store.url, known) is not link
+        assert turns_at(FINGERPRINT, "cpu").users == 0
+        assert decoder().share(0) == 1
+        loaded(store)
+        result = loaded(open_store(NOBODY), recompute=recompute, level=None)
+        assert {chunk.level for chunk in result.chunks} == {"text"}
+
+    in_child(child)
+    hold.set()
+    turns.end(turn)
+    loaded(store)
+
+
 SCENARIOS = {
-    work.__name__: work for work in (children, saving, busy, together, recomputing, refused)
+    work.__name__: work for work in (children, saving, busy, together, held, recomputing, refused)
 }
 
 

@@ -86,6 +86,10 @@ def test_children_load_and_save(url: str) -> None:
     run_forker(url, "children", "saving", "busy", "together")
 
 
+def test_children_do_not_wait_for_threads_of_their_parent(tmp_path: Path) -> None:
+    run_forker(str(tmp_path / "store"), "held")
+
+
 def test_children_recompute_after_a_model_that_used_all_cores(tmp_path: Path) -> None:
     run_forker(str(tmp_path / "store"), "recomputing")
 
