@@ -1,23 +1,36 @@
 """`calibrate`: domains, tasks, and what it refuses."""
 
 import json
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from cachegen import refmodel
 from cachegen.cli import app, calibration
-from cachegen.codec.profile import read_profile
+from cachegen.codec import calibrate as calibrating
+from cachegen.codec import placement
+from cachegen.codec.calibrate import Evaluate
+from cachegen.codec.levels import Quality
+from cachegen.codec.profile import StepLimits, read_profile
+from cachegen.engines import transformers as engine
 
 MODEL = str(refmodel.weights_path())
 SMALL = ["--context-tokens", "64", "--num-samples", "4", "--num-windows", "1"]
 
 
 @pytest.fixture(autouse=True)
-def _few_features(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Solving for as many as the default takes most of a small run."""
+def _small_work(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Few features, for solving takes most of a small run, and one thread, for it is small."""
     monkeypatch.setattr(calibration, "_MOST_FEATURES", 48)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -54,6 +67,23 @@ def test_every_text_is_a_domain(folder: Path) -> None:
     assert set(described["levels"][0]["domains"]) == {"craik", "manual", "tasks"}
 
 
+@pytest.fixture
+def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever loads the model has gone on too far."""
+
+    def load(folder: Path) -> None:
+        raise AssertionError("the model is loaded")
+
+    monkeypatch.setattr(calibration, "load_model", load)
+
+
+def refusal(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["calibrate", "--model", MODEL, *arguments])
+    assert isinstance(result.exception, ValueError), result.output
+    return str(result.exception)
+
+
+@pytest.mark.usefixtures("_no_model")
 @pytest.mark.parametrize(
     ("line", "text", "message"),
     [
@@ -67,6 +97,159 @@ def test_what_is_refused(folder: Path, line: str, text: str, message: str) -> No
     (folder / "wrong.jsonl").write_text(line)
     text = text.format(folder / "craik.txt")
     options = ["--tasks", str(folder / "wrong.jsonl"), "-o", str(folder / "p")]
-    command = ["calibrate", "--model", MODEL, "--text", text, *options]
-    result = CliRunner().invoke(app, command)
-    assert message in str(result.exception)
+    assert message in refusal("--text", text, *options)
+
+
+@pytest.mark.usefixtures("_no_model")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--num-samples", "40"], "--num-samples 40: expected text for 40 pieces of 191 tokens"),
+        (["--num-windows", "40"], "--num-windows 40 in its last quarter: expected text for 40"),
+        (["--context-tokens", "4000"], "text 'craik', "),
+        (["--context-tokens", "1"], "expected --context-tokens above the 1 tokens put before"),
+        (["--num-samples", "0"], "expected --num-samples of at least 1, got 0"),
+        (["--num-windows", "-1"], "expected --num-windows of at least 1, got -1"),
+        (["--preset", "best"], "expected a preset of transform, plain, paper"),
+        (["-o", "{folder}"], "name a file in it"),
+        (["-o", "{folder}/missing/p"], "there is no folder"),
+        (["--text", "{folder}/craik.txt"], "got two texts 'craik'"),
+        (["--tasks", "{folder}/none.jsonl"], "expected at least one question, got none"),
+        (["--tasks", "{folder}/empty.jsonl"], "line 1: expected texts that are not empty"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_the_model_is_loaded(
+    folder: Path, options: list[str], message: str
+) -> None:
+    (folder / "none.jsonl").write_text("")
+    (folder / "empty.jsonl").write_text('{"context": "It was late.", "prompt": "a", "answer": ""}')
+    given = [option.format(folder=folder) for option in options]
+    common = ["--text", str(folder / "craik.txt"), "-o", str(folder / "p"), *SMALL]
+    assert message in refusal(*common, *given)
+    assert not (folder / "p").exists() and not (folder / "p.partial").exists()
+
+
+def test_a_profile_too_small_for_anything_is_refused_before_anything_is_read(folder: Path) -> None:
+    common = ["--text", str(folder / "craik.txt"), "-o", str(folder / "p"), *SMALL]
+    for size in ("0.01", "0", "nan"):
+        assert "--max-profile-mb" in refusal(*common, "--max-profile-mb", size)
+    assert not (folder / "p.partial").exists()
+
+
+def measuring(monkeypatch: pytest.MonkeyPatch, evaluate: Evaluate) -> None:
+    """Put this in place of what measures quality."""
+    monkeypatch.setattr(engine, "evaluator", lambda *_, **__: evaluate)
+
+
+@pytest.mark.parametrize(("preset", "kl"), [("plain", 9.0), ("transform", 0.0)])
+def test_targets_out_of_reach_are_said_and_the_profile_can_be_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, preset: str, kl: float
+) -> None:
+    measuring(monkeypatch, lambda roundtrip: {"text": Quality(kl, 0.0, 1.0, 10)})
+    common = ["--model", MODEL, "--text", str(folder / "craik.txt"), *SMALL, "--preset", preset]
+    output = folder / "profile.safetensors"
+    result = CliRunner().invoke(app, ["calibrate", *common, "-o", str(output), "--json"])
+    assert result.exit_code == 0, result.output
+    said = "no step keeps KL within 0.1" if kl else "KL stays below 0.1 whatever the step"
+    assert f"level lowest: {said}" in result.stderr
+    described = json.loads(result.stdout)
+    assert said in described["note_out_of_reach"]
+    assert described["hash"] == read_profile(output).hash.hex()
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "asked.jsonl",
+        "craik.txt",
+        "profile.safetensors",
+        "python.txt",
+    ]
+
+
+def test_a_profile_that_cannot_be_read_back_replaces_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The work is kept, the earlier file too."""
+    measuring(monkeypatch, lambda roundtrip: {"text": Quality(0.0, 0.0, 1.0, 10)})
+    output = folder / "profile"
+    output.write_bytes(b"earlier")
+    common = ["--text", str(folder / "craik.txt"), *SMALL, "--preset", "plain", "-o", str(output)]
+    with monkeypatch.context() as patch:
+        patch.setattr(placement, "_FIRST_STEP", 1e7)
+        patch.setattr(calibrating, "step_limits", lambda scales: StepLimits(1e7, 1e8))
+        assert "cannot be read back" in refusal(*common)
+    assert output.read_bytes() == b"earlier"
+    assert (folder / "profile.partial").is_dir()
+    result = CliRunner().invoke(app, ["calibrate", "--model", MODEL, *common])
+    assert result.exit_code == 0, result.output
+    assert read_profile(output) and not (folder / "profile.partial").exists()
+
+
+def test_an_interrupted_run_says_how_to_go_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(roundtrip: object) -> dict[str, Quality]:
+        raise KeyboardInterrupt
+
+    measuring(monkeypatch, interrupt)
+    output = folder / "profile"
+    common = ["--text", str(folder / "craik.txt"), *SMALL, "--preset", "plain", "-o", str(output)]
+    result = CliRunner().invoke(app, ["calibrate", "--model", MODEL, *common])
+    assert result.exit_code != 0
+    kept = f"{output}.partial keeps what is done"
+    assert f"Interrupted: {kept}; give the same command again to go on" in result.stderr
+    assert not output.exists()
+
+
+BLOCKING = """
+import sys, time
+import torch
+from cachegen.cli import app, calibration
+from cachegen.codec import checkpoint, placement
+from cachegen.engines import hf_learning
+
+torch.set_num_threads(1)
+calibration._MOST_FEATURES = 48
+checkpoint._LEAST_S, checkpoint._SPARING = 0.0, 0
+left = {"sample": int(sys.argv[1]), "trial": int(sys.argv[2])}
+
+def blocking(what, work):
+    def run(*arguments):
+        left[what] -= 1
+        print(what if left[what] else "blocked", file=sys.stderr, flush=True)
+        time.sleep(0 if left[what] else 600)
+        return work(*arguments)
+    return run
+
+hf_learning.capture = blocking("sample", hf_learning.capture)
+placement._Trials._measured = blocking("trial", placement._Trials._measured)
+app(sys.argv[3:])
+"""
+
+
+def killed(sample: int, trial: int, command: list[str]) -> list[str]:
+    """What a process says until it blocks at a sample or a trial, and is killed."""
+    script = [sys.executable, "-c", BLOCKING, str(sample), str(trial)]
+    said: list[str] = []
+    with subprocess.Popen([*script, *command], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line == "blocked\n":
+                process.kill()
+                return said
+            said.append(line.rstrip())
+    raise AssertionError("\n".join(said))
+
+
+def test_a_killed_run_is_taken_up_again_with_the_same_result(folder: Path) -> None:
+    """Killed while it learns, then while it places levels; nothing is computed twice."""
+    common = ["calibrate", "--model", MODEL, "--text", str(folder / "craik.txt"), *SMALL]
+    common += ["--max-profile-mb", "1", "-o"]
+    expected, output = folder / "expected", folder / "profile"
+    whole = CliRunner().invoke(app, [*common, str(expected)], catch_exceptions=False)
+    assert killed(3, 0, [*common, str(output)]).count("sample") == 2
+    second = killed(0, 3, [*common, str(output)])
+    assert second.count("sample") == 2 and second.count("trial") == 2
+    assert any(line.startswith("moments (then solving, levels, tables); 2 of 4") for line in second)
+    last = CliRunner().invoke(app, [*common, str(output)], catch_exceptions=False)
+    assert "moments (" not in last.stderr and last.stderr.count("(known)") == 2
+    assert last.stderr.count("trial for") == whole.stderr.count("trial for")
+    assert output.read_bytes() == expected.read_bytes()
+    assert not (folder / "profile.partial").exists()

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ import torch
 from cachegen.codec.calibrate import PHASES, PROMISED_KL, TARGET_KL, calibrate, default_level
 from cachegen.codec.codec import decode_chunk, encode_chunk
 from cachegen.codec.levels import LADDER, EncodingLevel, Quality
+from cachegen.codec.profile import read_profile
 from cachegen.codec.rope import RopeMap
 
 FINGERPRINT = bytes(range(32))
@@ -17,16 +19,22 @@ def run(make_cache, distortion, rope_of, sample_of):
 
     def calibrated(shapes="mqa", dtype=torch.float32, **options):
         num_tokens = 1500 if options.get("preset") == "transform" else 100
-        samples = [sample_of(make_cache(shapes, num_tokens, dtype, seed=seed)) for seed in (1, 2)]
+        made = [sample_of(make_cache(shapes, num_tokens, dtype, seed=seed)) for seed in (1, 2)]
+        samples = options.pop("samples", made)
         arguments = {
             "evaluate": distortion(make_cache(shapes, 60, dtype, seed=3)),
             "fingerprint": FINGERPRINT,
-            "rope": rope_of(samples[0].kv),
+            "rope": rope_of(made[0].kv),
             "preset": "plain",
         }
-        return calibrate(lambda: samples, **(arguments | options))
+        give = samples if callable(samples) else lambda: samples
+        return calibrate(give, **(arguments | options))
 
     return calibrated
+
+
+def never(roundtrip):
+    raise AssertionError("nothing is to be measured")
 
 
 @pytest.mark.parametrize("shapes", ("mqa", "mixed", "windowed", "latent"))
@@ -106,6 +114,63 @@ def test_quality_that_never_suffers_ends(run):
     profile = run(evaluate=lambda roundtrip: {"text": Quality(0.0, 0.0, 1.0, 10)})
     assert profile.default_level == "lowest"
     assert len({level.step for level in profile.levels}) == 1
+
+
+@pytest.mark.parametrize("preset", ("plain", "paper", "transform"))
+@pytest.mark.parametrize("kl", (0.0, 1e-9, 0.02, 50.0))
+def test_quality_that_does_not_depend_on_the_step(run, make_cache, tokens_of, preset, kl):
+    """The profile is one that can be read and coded with, and says what was out of reach."""
+    made = run(preset=preset, evaluate=lambda roundtrip: {"text": Quality(kl, 0.0, 1.0, 10)})
+    profile = read_profile(made.file_bytes)
+    assert profile.hash == made.hash
+    assert profile.notes["out_of_reach"].count("level ") == 5
+    kv = make_cache("mqa", 40, seed=5)
+    for level in profile.levels:
+        assert preset != "transform" or 1e-12 <= level.bound < 1e30
+        options = {"profile": profile, "tokens": tokens_of(kv)}
+        chunk = encode_chunk(kv, level=level.name, **options)
+        assert decode_chunk(chunk, **options).num_tokens == 40
+
+
+def test_caches_that_never_change_get_bounds_too(run, make_cache, sample_of):
+    """Nothing is lost in them, and a bound of nothing would refuse every other cache."""
+    still = make_cache("mqa", 60)
+    for plane in still.planes():
+        plane.fill_(0.5)
+    profile = run(
+        preset="transform",
+        evaluate=lambda roundtrip: {"text": Quality(0.0, 0.0, 1.0, 10)},
+        samples=[sample_of(still)],
+    )
+    assert all(level.bound > 0 for level in read_profile(profile.file_bytes).levels)
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    ((1e17, "none that a profile can hold"), (1e30, "squares float32 can sum.*sample 1;")),
+)
+def test_extreme_numbers_are_refused_before_levels_are_placed(
+    run, make_cache, sample_of, scale, message
+):
+    sample = sample_of(make_cache("mqa", 60, scale=scale))
+    keys = tuple(scale * key for key in sample.gradient.keys)
+    samples = [replace(sample, gradient=replace(sample.gradient, keys=keys))]
+    with pytest.raises(ValueError, match=message):
+        run(preset="transform", samples=samples, evaluate=never)
+
+
+def test_samples_with_nan_are_refused_where_they_come_up(run, make_cache, sample_of):
+    bad = make_cache("mqa", 60)
+    bad.values[1][0, 0, 3] = float("inf")
+
+    def samples():
+        yield sample_of(make_cache("mqa", 60))
+        yield sample_of(bad)
+        raise AssertionError("asked for more")
+
+    for preset in ("plain", "transform"):
+        with pytest.raises(ValueError, match=r"finite keys and values.*NaN.*sample 2; .*float32"):
+            run(preset=preset, samples=samples, evaluate=never)
 
 
 def test_targets_of_ones_own(run):

@@ -41,8 +41,19 @@ def test_layers_wider_than_any_group_stand_alone():
 
 
 def test_too_little_room():
-    with pytest.raises(ValueError, match="too little"):
-        plan_groups(geometry(32, 8, 128), (128_256, 1024), max_profile_mb=0.5)
+    """What the error asks for is enough."""
+    for one in (geometry(32, 8, 128), geometry(6, 2, 32), geometry(3, 64, 128)):
+        for shape in ((128_256, 1024), (100, 0)):
+            with pytest.raises(ValueError, match=r"too little .* allow at least ") as refused:
+                plan_groups(one, shape, max_profile_mb=0.01)
+            least = float(str(refused.value).split()[-2])
+            assert plan_groups(one, shape, max_profile_mb=least).most_coefficients >= 1
+
+
+@pytest.mark.parametrize("size", (0, -1, float("nan"), float("inf")))
+def test_no_size_at_all(size):
+    with pytest.raises(ValueError, match="some megabytes"):
+        plan_groups(geometry(6, 2, 32), (2048, 1024), max_profile_mb=size)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ import torch
 from torch.nn.functional import log_softmax
 
 from cachegen.codec.rope import rotations, turn
+from cachegen.codec.sample import Position
 from cachegen.engines.hf_cache import capture, to_cache
-from cachegen.engines.hf_learning import samples, token_features
+from cachegen.engines.hf_learning import sample_pieces, samples, token_features
 from cachegen.engines.hf_rope import rope_map
 from cachegen.kvcache import KVCache
 
@@ -95,6 +96,28 @@ def test_the_same_seed_gives_the_same_samples(tiny, texts):
     assert not torch.equal(first_run[0], other[0])
 
 
+@pytest.mark.parametrize("done", (1, 3))
+def test_samples_go_on_behind_those_that_are_done(tiny, texts, done):
+    """Labels are drawn as if nothing had been left out."""
+    options = {"num_tokens": 60, "count": 4, "continuation_tokens": 9}
+    whole = list(samples(tiny("llama"), texts, **options))
+    after = Position(done, whole[done - 1].state)
+    rest = list(samples(tiny("llama"), texts, after=after, **options))
+    assert len(rest) == 4 - done
+    for expected, found in zip(whole[done:], rest, strict=True):
+        assert found.state == expected.state
+        assert np.array_equal(found.tokens, expected.tokens)
+        pairs = zip(found.gradient.planes(), expected.gradient.planes(), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_pieces_tell_without_a_model_whether_texts_suffice(texts):
+    pieces = sample_pieces(texts, num_tokens=60, count=2, continuation_tokens=9, prefix=(1,))
+    assert [len(piece) for piece in pieces] == [68, 68]
+    with pytest.raises(ValueError, match="expected text for 40 pieces of 69 tokens, got enough"):
+        sample_pieces(texts, num_tokens=60, count=40, continuation_tokens=9)
+
+
 def test_a_twin_spares_the_gradient_the_rounding(tiny, texts):
     options = {"num_tokens": 48, "count": 1, "continuation_tokens": 20}
     model, twin = tiny("llama", dtype=torch.bfloat16), tiny("llama", dtype=torch.float32)
@@ -162,7 +185,9 @@ def test_wide_features_are_projected(tiny):
     """Tokens stay as alike as they were; row 0 is that of padding, all zeros."""
     model = tiny("llama")
     whole = token_features(model, max_features=10_000)
-    narrow = token_features(model, max_features=250, batch_tokens=16)
+    told = []
+    narrow = token_features(model, max_features=250, batch_tokens=16, progress=told.append)
+    assert [str(status) for status in told] == [f"features {n} of 16" for n in range(1, 17)]
     assert narrow.shape == (128, 250) and whole.shape[1] > 250
     np.testing.assert_allclose(np.square(narrow).mean(axis=0), 1.0, rtol=1e-4)
     before, after = (np.corrcoef(rows[1:])[np.triu_indices(127, 1)] for rows in (whole, narrow))

@@ -11,6 +11,7 @@ from cachegen.codec.levels import Quality
 from cachegen.engines.hf_cache import capture, to_cache
 from cachegen.engines.hf_quality import (
     Window,
+    _expm1,
     answer_window,
     cut_windows,
     evaluator,
@@ -59,6 +60,35 @@ def test_more_noise_costs_more(tiny, texts):
     assert 0 < found[0].kl < found[1].kl / 4 < found[2].kl / 16
     assert found[0].top1 > 0.9 > found[2].top1
     assert abs(found[0].rel_ppl) < 0.05
+
+
+def test_predictions_that_are_not_finite_are_refused_before_anything_is_coded(new_model, texts):
+    model = new_model("llama")
+    with torch.no_grad():
+        model.model.norm.weight.fill_(float("nan"))
+    windows = cut_windows(texts, num_tokens=64, continuation_tokens=24, count=2)
+    with pytest.raises(ValueError, match=r"finite predictions of the texts of 'text'.*float32"):
+        evaluator(model, {"text": windows})
+
+
+def test_a_step_that_ruins_the_cache_is_measured_all_the_same(tiny, texts):
+    """As NaN or infinite: it is this step's quality, and others may be better."""
+
+    def ruin(kv, tokens):
+        keys = tuple(torch.full_like(key, float("nan")) for key in kv.keys)
+        return KVCache(keys, kv.values, kv.num_tokens)
+
+    windows = cut_windows(texts, num_tokens=64, continuation_tokens=24, count=2)
+    assert math.isnan(evaluator(tiny("llama"), {"text": windows})(ruin)["text"].kl)
+    assert _expm1(1e4) == math.inf and _expm1(0.0) == 0.0
+
+
+def test_reference_runs_are_told(tiny, texts, ascii_tokenizer):
+    told = []
+    windows = {"text": cut_windows(texts, num_tokens=64, continuation_tokens=24, count=2)}
+    task = Task("text", (40, 41), ((42,),), ("a",))
+    evaluator(tiny("llama"), windows, [task], tokenizer=ascii_tokenizer, progress=told.append)
+    assert [str(status) for status in told] == [f"reference runs {n} of 3" for n in (1, 2, 3)]
 
 
 def measured_one_by_one(model, window, roundtrip):

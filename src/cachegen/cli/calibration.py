@@ -102,7 +102,10 @@ def _announce(network: Any, sizes: Sizes, *, max_profile_mb: float) -> None:
     passes = sizes.num_samples * (sizes.context_tokens + 3 * CONTINUATION_TOKENS) + 2 * vocabulary
     flop = 2 * network.num_parameters() * passes
     shape = (vocabulary, _MOST_FEATURES)
-    lines = describe_plans(geometry, shape, max_profile_mb=max_profile_mb)
+    try:
+        lines = describe_plans(geometry, shape, max_profile_mb=max_profile_mb)
+    except ValueError as exc:
+        raise ValueError(f"--max-profile-mb {max_profile_mb}: {exc}") from exc
     print(f"the model's own passes: about {flop / 1e12:.2f} TFLOP", file=sys.stderr)
     for line in lines:
         print(line, file=sys.stderr)

@@ -115,4 +115,5 @@ class _Bar:
         )
 
     def tell(self, line: str) -> None:
-        self._progress.console.print(line, markup=False, highlight=False)
+        if not self._progress.disable:
+            self._progress.console.print(line, markup=False, highlight=False)

@@ -15,7 +15,6 @@ import torch
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.rows import coded_planes
 from cachegen.codec.sample import Sample
-from cachegen.codec.symbols import Unrepresentable
 from cachegen.kvcache import Geometry
 
 
@@ -106,8 +105,8 @@ def gather(
         num_sinks: first tokens of every sample that are left out.
 
     Raises:
-        ValueError: no sample at all, samples without gradients or of different geometries.
-        Unrepresentable: sums that are not finite.
+        ValueError: no sample at all, samples without gradients, of different geometries, or of
+            numbers whose squares overflow.
     """
     table = torch.from_numpy(np.asarray(features, dtype=np.float32))
     for sample in samples:
@@ -119,10 +118,13 @@ def gather(
             raise ValueError(f"expected samples of {into.geometry}, got {sample.kv.geometry}")
         rows = lagged(table, sample.tokens, lags)[num_sinks:]
         _add(into, sample, rope, groups, rows, num_sinks=num_sinks)
+        if not all(bool(torch.isfinite(sums).all()) for sums in (*into.xx, *into.gg)):
+            raise ValueError(
+                "expected keys, values and gradients whose squares float32 can sum, got larger "
+                f"ones in sample {into.num_samples}; is this model sound in its dtype?"
+            )
     if not into.num_samples:
         raise ValueError("expected at least one sample, got none")
-    if not all(bool(torch.isfinite(xx).all()) for xx in (*into.xx, *into.gg)):
-        raise Unrepresentable
 
 
 def lagged(table: torch.Tensor, tokens: np.ndarray, lags: int) -> torch.Tensor:

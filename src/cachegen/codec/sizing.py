@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from cachegen.kvcache import Geometry
@@ -81,6 +82,8 @@ def plan_groups(
     Raises:
         ValueError: too little for one coefficient a group.
     """
+    if not 0 < max_profile_mb < math.inf:
+        raise ValueError(f"expected a profile of some megabytes, got {max_profile_mb}")
     options = [
         _plan(geometry, features_shape, layers, max_profile_mb=max_profile_mb)
         for layers in range(geometry.num_layers, 0, -1)
@@ -88,9 +91,19 @@ def plan_groups(
     for option in options:
         if _widest(geometry, option) <= _WIDEST_GROUP or option is options[-1]:
             if option.most_coefficients < 1:
-                raise ValueError(f"{max_profile_mb} MB is too little for a profile of {geometry}")
+                raise ValueError(
+                    f"{max_profile_mb} MB is too little for a profile of "
+                    f"{geometry.values_per_token} values a token; allow at least "
+                    f"{_least_mb(geometry):.2g} MB"
+                )
             return option
     raise AssertionError
+
+
+def _least_mb(geometry: Geometry) -> float:
+    """Room for a coefficient of every group, after the features have had their share."""
+    needed = 2 * _BYTES * (GUARD_COLUMNS + 1) * geometry.values_per_token
+    return 1.05 * needed / (1 - _SHARE_OF_FEATURES) / 1e6
 
 
 def _widest(geometry: Geometry, sizes: Sizes) -> int:

@@ -1,0 +1,237 @@
+"""The search for steps ends, whatever is measured, with levels that a profile can hold."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cachegen.codec.calibrate import TARGET_KL, default_level
+from cachegen.codec.checkpoint import Checkpoint
+from cachegen.codec.levels import Quality
+from cachegen.codec.placement import MOST_TRIALS, Placed, place, search
+from cachegen.codec.profile import StepLimits, read_profile, step_limits
+from cachegen.codec.symbols import Unrepresentable
+
+LIMITS = step_limits(None)
+
+
+def quality(kl):
+    return {"text": Quality(kl, 0.0, 1.0, 10)}
+
+
+def placed_by(kl_of, *, codec="plain", limits=LIMITS, told=None):
+    steps = []
+
+    def measure(step):
+        steps.append(step)
+        return quality(kl_of(step))
+
+    found = place(
+        measure,
+        codec,
+        TARGET_KL,
+        limits,
+        checkpoint=Checkpoint(None),
+        progress=(told if told is not None else []).append,
+    )
+    return found, steps
+
+
+def searched(kl_of, target, *, coarser=None, limits=LIMITS):
+    steps = []
+
+    def trial(step):
+        steps.append(step)
+        found = quality(kl_of(step))
+        return Placed(step, found["text"], found)
+
+    return search(trial, target, coarser, limits), steps
+
+
+def test_a_lawful_kl_is_met_closely_in_few_trials():
+    found, steps = searched(lambda step: 3.0 * step**2, 0.01)
+    assert 0.0085 <= found.quality.kl <= 0.01
+    assert len(steps) <= 4
+
+
+@pytest.mark.parametrize("codec", ("transform", "plain"))
+@pytest.mark.parametrize(
+    ("kl_of", "reached", "said"),
+    (
+        (lambda step: 0.0, [0.0] * 5, ["stays below"] * 5),
+        (lambda step: 1e-12, [1e-12] * 5, ["stays below"] * 5),
+        (lambda step: -1e-17, [-1e-17] * 5, ["stays below"] * 5),
+        (lambda step: 5.0, [5.0] * 5, ["no step keeps"] * 5),
+        (lambda step: 0.02, [0.02] * 5, ["stays below"] * 2 + ["no step keeps"] * 3),
+        (lambda step: 1e-9 * step, None, ["stays below"] * 4),
+        (lambda step: 0.02 + step**2, None, ["no step keeps"] * 3),
+    ),
+    ids=["zero", "tiny", "below zero", "always worse", "flat", "hardly any", "floor"],
+)
+def test_targets_out_of_reach_are_said_and_the_nearest_taken(
+    profile_of, codec, kl_of, reached, said
+):
+    told = []
+    found, steps = placed_by(kl_of, codec=codec, told=told)
+    if reached:
+        assert [level.quality.kl for level in found.levels] == reached
+    assert len(steps) <= 2 * MOST_TRIALS
+    assert len(found.out_of_reach) == len(said)
+    for sentence, part in zip(found.out_of_reach, said, strict=True):
+        assert part in sentence and " at step " in sentence
+    assert [
+        status.message
+        for status in told
+        if "stays" in status.message or "no step" in status.message
+    ] == list(found.out_of_reach)
+    check_readable(profile_of, found.levels, codec)
+
+
+def check_readable(profile_of, levels, codec):
+    """In the order of a ladder, and back from the bytes of a profile."""
+    steps = [level.step for level in levels]
+    kls = [level.quality.kl for level in levels]
+    assert steps == sorted(steps, reverse=True) and kls == sorted(kls, reverse=True)
+    made = profile_of("mqa", torch.float32, codec)
+    profile = replace(made, levels=levels, default_level=default_level(levels))
+    assert read_profile(profile.file_bytes).levels == levels
+
+
+def test_a_target_beyond_slow_improvements_is_still_found():
+    """Ten guesses creep along a plateau; what lies below it is not given up."""
+
+    def kl_of(step):
+        return 0.0318 + 1e-6 * step if step > 5 else 0.0001 * step**2
+
+    levels = placed_by(kl_of)[0].levels
+    for level, target in zip(levels[1:], TARGET_KL[1:], strict=True):
+        assert 0.03 * target <= level.quality.kl <= target
+    assert levels[0].quality.kl > 0.03
+
+
+def test_nothing_is_tried_twice_and_hopeless_targets_not_at_all():
+    steps = placed_by(lambda step: 0.2)[1]
+    assert len(steps) == len(set(steps)) <= MOST_TRIALS
+
+
+@pytest.mark.parametrize("bad", (math.nan, math.inf))
+def test_steps_without_a_finite_kl_count_as_too_coarse(bad):
+    found, _ = placed_by(lambda step: 2.0 * step**2 if step < 0.05 else bad)
+    assert found.levels[0].step < 0.05
+    for level, target in zip(found.levels[2:], TARGET_KL[2:], strict=True):
+        assert level.quality.kl <= target
+
+
+def test_what_cannot_be_coded_at_a_step_does_not_end_the_search():
+    def kl_of(step):
+        if step < 0.01:
+            raise Unrepresentable
+        return 0.02 + step
+
+    assert 0.01 <= placed_by(kl_of)[0].levels[-1].step < 0.3
+
+
+@pytest.mark.parametrize("measure", ("kl", "rel_ppl", "answer_kl"))
+def test_numbers_that_no_profile_can_hold_are_said(measure):
+    found = {"text": replace(Quality(0.0, 0.0, 1.0, 1), **{measure: math.nan})}
+    trials = []
+
+    def trial(step):
+        trials.append(step)
+        return Placed(step, found["text"], found)
+
+    with pytest.raises(ValueError, match=r"expected a finite KL.*wider dtype"):
+        search(trial, 0.1, None, LIMITS)
+    assert len(trials) <= MOST_TRIALS
+
+
+CURVES = st.sampled_from(("law", "flat", "noise", "stairs", "bowl", "falling"))
+
+
+def curve(kind, scale, power, seed):
+    rng = np.random.default_rng(seed)
+
+    def kl_of(step):
+        if kind == "law":
+            return scale * step**power
+        if kind == "flat":
+            return scale
+        if kind == "noise":
+            return scale * float(rng.lognormal(sigma=2.0))
+        if kind == "stairs":
+            return scale * 10.0 ** round(power * math.log10(step))
+        if kind == "bowl":
+            return scale * (step**power + 0.01 / step)
+        return scale / step
+
+    def sometimes_bad(step):
+        found = kl_of(step) if rng.random() < 0.9 or seed % 3 else math.nan
+        return found if found < 1e300 else math.inf
+
+    return sometimes_bad
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    kind=CURVES,
+    scale=st.floats(1e-12, 1e6),
+    power=st.floats(0.1, 4.0),
+    seed=st.integers(0, 1000),
+    log_finest=st.floats(-12, 0),
+    log_coarsest=st.floats(0, 6),
+)
+def test_every_search_ends_within_its_limits(kind, scale, power, seed, log_finest, log_coarsest):
+    limits = StepLimits(10.0**log_finest, 10.0**log_coarsest)
+    coarser = None
+    kl_of = curve(kind, scale, power, seed)
+    for target in TARGET_KL:
+        try:
+            found, steps = searched(kl_of, target, coarser=coarser, limits=limits)
+        except ValueError as error:
+            assert "finite KL" in str(error)
+            return
+        assert len(steps) <= MOST_TRIALS
+        assert all(limits.finest <= step <= limits.coarsest for step in steps)
+        assert math.isfinite(found.quality.kl)
+        if coarser is not None:
+            assert found.step <= coarser.step
+            assert found.quality.kl <= max(coarser.quality.kl, target)
+        coarser = found
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=CURVES,
+    scale=st.floats(1e-12, 1e6),
+    power=st.floats(0.1, 4.0),
+    seed=st.integers(0, 1000),
+    codec=st.sampled_from(("transform", "plain", "paper")),
+)
+def test_every_ladder_comes_back_from_its_bytes(profile_of, kind, scale, power, seed, codec):
+    kl_of = curve(kind, scale, power, seed)
+    made = profile_of("mqa", torch.float32, codec)
+    try:
+        found, _ = placed_by(kl_of, codec=codec, limits=step_limits(made.scales))
+    except ValueError as error:
+        assert "finite KL" in str(error)
+        return
+    profile = replace(made, levels=found.levels, default_level=default_level(found.levels))
+    again = read_profile(profile.file_bytes)
+    assert again.levels == found.levels and again.hash == profile.hash
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    scales=st.lists(
+        st.floats(1.0000000031710769e-30, 2.0**127, width=32), min_size=4, max_size=4
+    ).map(lambda numbers: np.array(numbers, dtype=np.float32))
+)
+def test_a_reader_takes_steps_at_both_limits(profile_of, scales):
+    made, limits = profile_of("mqa", torch.float32, "plain"), step_limits(scales)
+    for step in (limits.finest, limits.coarsest):
+        levels = tuple(replace(level, step=step) for level in made.levels)
+        assert read_profile(replace(made, scales=scales, levels=levels).file_bytes)
