@@ -123,6 +123,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     },
     "smollm3": {"model_type": "smollm3"},
     "gpt2": {"model_type": "gpt2"},
+    "phi3": {"model_type": "phi3"},
     "gptj": {"model_type": "gptj", "rotary_dim": 8},
     "codegen": {"model_type": "codegen", "rotary_dim": 8},
     "roformer": {"model_type": "roformer", "is_decoder": True},
