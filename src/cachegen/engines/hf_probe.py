@@ -131,7 +131,8 @@ def _two_texts(model: PreTrainedModel) -> torch.Tensor:
     config, size = model.config.get_text_config(decoder=True), vocabulary_size(model)
     needed = 2 * _TOKENS - _SHARED
     spread = torch.linspace(0, size - 1, min(size, 8 * needed)).long().tolist()
-    special = {*placeholders(model), config.pad_token_id, getattr(config, "bos_token_id", None)}
+    marks = (getattr(config, name, None) for name in ("pad_token_id", "bos_token_id"))
+    special = {*placeholders(model), *marks}
     ordinary = [token for token in spread if token not in special]
     chosen = [ordinary[index * len(ordinary) // needed] for index in range(needed)]
     return torch.tensor([chosen[:_TOKENS], chosen[:_SHARED] + chosen[_TOKENS:]])
