@@ -117,10 +117,20 @@ def test_quality_that_never_suffers_ends(run):
 
 
 @pytest.mark.parametrize("preset", ("plain", "paper", "transform"))
-@pytest.mark.parametrize("kl", (0.0, 1e-9, 0.02, 50.0))
+@pytest.mark.parametrize("kl", (0.0, "rising", 0.02, 50.0))
 def test_quality_that_does_not_depend_on_the_step(run, make_cache, tokens_of, preset, kl):
-    """The profile is one that can be read and coded with, and says what was out of reach."""
-    made = run(preset=preset, evaluate=lambda roundtrip: {"text": Quality(kl, 0.0, 1.0, 10)})
+    """The profile is one that can be read and coded with, and says what was out of reach.
+
+    What hardly rises leads to the coarsest step there is.
+    """
+    rising = iter(range(1000))
+
+    def evaluate(roundtrip):
+        found = 1e-12 * next(rising) if kl == "rising" else kl
+        return {"text": Quality(found, 0.0, 1.0, 10)}
+
+    made = run(preset=preset, evaluate=evaluate)
+    assert (made.levels[0].step == 1e6) == (kl == "rising")
     profile = read_profile(made.file_bytes)
     assert profile.hash == made.hash
     assert profile.notes["out_of_reach"].count("level ") == 5

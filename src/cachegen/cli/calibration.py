@@ -253,6 +253,8 @@ def _show(profile_path: Path, *, as_json: bool) -> None:
         ["level", "domain", "KL", "KL of answers", "perplexity", "top-1", "exact match"],
         rows,
     )
+    for sentence in fields.get("note_out_of_reach", "").splitlines():
+        print(sentence)
 
 
 def _row(level: str, domain: str, quality: dict[str, Any]) -> list[str]:

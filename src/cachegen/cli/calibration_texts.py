@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -105,6 +106,9 @@ def _divide(
         )
     except ValueError as exc:
         raise ValueError(f"--num-samples {sizes.num_samples}: {exc}") from exc
+    fits = sizes.context_tokens - len(prefix) + sizes.read_tokens
+    if tasks and all(len(text) < fits for text in learned[len(texts) :]):
+        print(f"no task to learn from has {fits} tokens: tasks are only measured", file=sys.stderr)
     measured = tasks[_cut(tasks) :]
     if measured:
         shown = measured[: sizes.num_windows]

@@ -169,7 +169,7 @@ def _measure(roundtrip: Callable[[float], RoundTrip], evaluate: Evaluate) -> Mea
 
 def _notes(notes: dict[str, str] | None, placed: Ladder) -> dict[str, str]:
     """What the caller says, and which targets were out of reach."""
-    missed = {_OUT_OF_REACH: "; ".join(placed.out_of_reach)} if placed.out_of_reach else {}
+    missed = {_OUT_OF_REACH: "\n".join(placed.out_of_reach)} if placed.out_of_reach else {}
     return {**(notes or {}), **missed}
 
 
