@@ -98,6 +98,19 @@ def test_frequencies_are_read_off_tables_of_sines(new_model, name, pairs, dtype)
     assert rope.inverse_frequencies == pytest.approx(expected, rel=1e-6, abs=allowed)
 
 
+def test_rounding_that_adds_up_over_layers_hides_no_rotation(new_model):
+    """Attention with sinks weighs the one token by a score that 16 bits round anew everywhere."""
+    found = rope_map(new_model("gpt-oss", dtype=torch.bfloat16, num_hidden_layers=16))
+    assert found.of_plane == (0, None) * 16
+
+
+def test_rounding_is_not_taken_for_a_rotation(new_model):
+    model = new_model(
+        "smollm3", dtype=torch.bfloat16, no_rope_layers=[1, 0] * 8, num_hidden_layers=16
+    )
+    assert rope_map(model).of_plane == (0, None, None, None) * 8
+
+
 @pytest.mark.parametrize("name", ["llama", "mistral", "gemma3", "deepseek-v2", "smollm3"])
 def test_models_that_number_positions_themselves_are_asked_with_a_run(tiny, monkeypatch, name):
     expected = rope_map(tiny(name))
