@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from cachegen.codec import checkpoint as module
+from cachegen.codec import train
 from cachegen.codec.calibrate import calibrate
 from cachegen.codec.checkpoint import PHASES, Checkpoint, Saved
 from cachegen.codec.levels import Quality
@@ -176,6 +177,20 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(calibrated, kept, told,
     resumable = preset == "transform" or (preset == "plain" and cut != ("sample", 3))
     if resumable:
         assert again["sample"] == (cut[0] == "sample")
+
+
+def test_all_samples_are_kept_before_the_long_solving(calibrated, kept, monkeypatch):
+    """However short a time ago the last was."""
+
+    def cut(*_, **__):
+        raise Cut
+
+    expected, counts = calibrated(None, "transform"), {}
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        patch.setattr(train, "learn", cut)
+        calibrated(kept(b"x"), "transform")
+    assert calibrated(kept(b"x"), "transform", counts=counts) == expected
+    assert counts["sample"] == 4 and "features" not in counts
 
 
 @pytest.mark.usefixtures("_at_once")

@@ -76,6 +76,7 @@ class Passes:
         after: Position = START,
         *,
         keep: Callable[[Position], Saved] | None = None,
+        keep_last: bool = False,
     ) -> Iterator[Sample]:
         """The samples behind a position.
 
@@ -83,19 +84,23 @@ class Passes:
             phase: what the pass is for, as progress says it and the checkpoint keeps it.
             after: samples that need not be seen again.
             keep: what to keep, once every sample up to the position is worked in.
+            keep_last: keep it after the last sample in any case, for long work that follows.
 
         Raises:
             ValueError: a sample holds NaN or infinities.
         """
-        count = after.count
-        self.progress(Status(phase, count, self.num_samples))
+        position, kept = after, after.count
+        self.progress(Status(phase, after.count, self.num_samples))
         for sample in self.samples(after) if after.count else self.samples():
-            _check_finite(sample, count + 1)
+            _check_finite(sample, position.count + 1)
             yield sample
-            count += 1
-            self.progress(Status(phase, count, self.num_samples))
+            position = Position(position.count + 1, sample.state)
+            self.progress(Status(phase, position.count, self.num_samples))
             if keep is not None and self.checkpoint.is_due():
-                self.checkpoint.save(phase, keep(Position(count, sample.state)))
+                self.checkpoint.save(phase, keep(position))
+                kept = position.count
+        if keep is not None and keep_last and kept < position.count:
+            self.checkpoint.save(phase, keep(position))
 
 
 def _check_finite(sample: Sample, number: int) -> None:

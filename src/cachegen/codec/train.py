@@ -221,7 +221,9 @@ def _learned(
     features = _features(token_features, passes.checkpoint)
     saved = passes.checkpoint.load(MOMENTS)
     kept, after = moments_from_saved(saved) if saved else (None, START)
-    samples = passes.over(MOMENTS, after, keep=lambda at: moments_to_saved(moments, at))
+    samples = passes.over(
+        MOMENTS, after, keep=lambda at: moments_to_saved(moments, at), keep_last=True
+    )
     if kept is not None:
         geometry, continuation_tokens = kept.geometry, kept.num_following
     else:
