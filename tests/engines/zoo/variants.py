@@ -113,6 +113,12 @@ _ATTENTION: dict[str, dict[str, Any]] = {
         "num_experts": 4,
         "top_k_experts": 2,
     },
+    "minimax_m3_vl_text-sparse": {
+        "model_type": "minimax_m3_vl_text",
+        "layer_types": ["full_attention", "minimax_m3_sparse"] * 2,
+        "index_block_size": 32,
+        "index_topk_blocks": 2,
+    },
     "mistral-unbounded": {"model_type": "mistral", "sliding_window": None},
     "opt-projected": {
         "model_type": "opt",
