@@ -54,6 +54,6 @@ def _counted(outcomes: Sequence[Outcome], kind: str) -> str:
 
 
 def _row(outcome: Outcome) -> str:
-    note = outcome.note.replace("|", "\\|")
+    note = outcome.note.replace("|", "\\|").replace("<", "\\<")
     cells = (outcome.layers, outcome.planes, outcome.rotation, outcome.outcome, note)
     return f"| `{outcome.name}` | {' | '.join(cells)} |\n"
