@@ -1,5 +1,6 @@
 """What is kept of a calibration, and that a run that was cut off ends as one that was not."""
 
+import errno
 from dataclasses import replace
 from functools import partial
 
@@ -74,15 +75,15 @@ def test_a_file_of_another_version_is_left_out(kept, told, monkeypatch):
 def test_where_nothing_can_be_kept_the_run_goes_on(told, tmp_path):
     (tmp_path / "file").write_text("")
     one = Checkpoint(tmp_path / "file" / "kept", b"x", told.append)
-    one.save("moments", SAVED)
-    one.save("moments", SAVED)
+    assert one.save("moments", SAVED) is False
+    assert one.save("moments", SAVED) is False
     assert len(told) == 1 and "progress is not kept" in told[0]
     assert one.load("moments") is None
 
 
 def test_nothing_is_left_behind(kept, tmp_path):
     one = kept(b"x")
-    one.save("moments", SAVED)
+    assert one.save("moments", SAVED) is True
     one.save("levels", SAVED)
     (tmp_path / "kept" / "moments.part").write_bytes(b"cut off")
     one.drop("moments")
@@ -189,6 +190,26 @@ def test_all_samples_are_kept_before_the_long_solving(calibrated, kept, monkeypa
     with monkeypatch.context() as patch, pytest.raises(Cut):
         patch.setattr(train, "learn", cut)
         calibrated(kept(b"x"), "transform")
+    assert calibrated(kept(b"x"), "transform", counts=counts) == expected
+    assert counts["sample"] == 4 and "features" not in counts
+
+
+def test_a_disk_that_is_full_when_all_is_solved_destroys_nothing(
+    calibrated, kept, told, monkeypatch
+):
+    """The moments are what a cut run goes on from where the transform could not be kept."""
+    write, counts = module._write, {}
+
+    def full(path, *content):
+        if path.stem == "transform":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, *content)
+
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        patch.setattr(module, "_write", full)
+        calibrated(kept(b"x"), "transform", cut=("trial", 1))
+    assert len(told) == 1 and "No space left on device" in told[0]
+    expected = calibrated(None, "transform")
     assert calibrated(kept(b"x"), "transform", counts=counts) == expected
     assert counts["sample"] == 4 and "features" not in counts
 

@@ -78,13 +78,14 @@ class Checkpoint:
         waited_s = time.monotonic() - self._saved_at_s
         return self.folder is not None and waited_s >= max(_LEAST_S, _SPARING * self._took_s)
 
-    def save(self, phase: str, saved: Saved) -> None:
-        """Keep this of a phase, in place of what was kept of it before.
+    def save(self, phase: str, saved: Saved) -> bool:
+        """Keep this of a phase, in place of what was kept of it before; whether it is kept.
 
-        Where that fails the run goes on, and it is said once that it cannot be resumed.
+        Where that fails the run goes on, what was kept before stays, and it is said once that
+        nothing more will be kept.
         """
         if self.folder is None or not self._works:
-            return
+            return False
         began_s = time.monotonic()
         try:
             self.folder.mkdir(exist_ok=True)
@@ -94,6 +95,7 @@ class Checkpoint:
             self._tell(f"progress is not kept, an interruption would lose it: {exc}")
         self._saved_at_s = time.monotonic()
         self._took_s = self._saved_at_s - began_s
+        return self._works
 
     def drop(self, *phases: str) -> None:
         """Forget phases; all of them, and the folder goes too."""

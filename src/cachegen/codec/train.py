@@ -276,7 +276,9 @@ def _features(given: TokenFeatures, checkpoint: Checkpoint) -> np.ndarray:
 
 
 def _keep_solved(checkpoint: Checkpoint, found: Transform, geometry: Geometry) -> None:
-    """Keep a transform in place of the moments; one that no profile can hold ends here.
+    """Keep a transform in place of the moments, which stay where it cannot be kept.
+
+    One that no profile can hold ends here.
 
     Raises:
         ValueError: it holds NaN, infinities or units beyond the format.
@@ -289,8 +291,8 @@ def _keep_solved(checkpoint: Checkpoint, found: Transform, geometry: Geometry) -
             f"the transform solved from these samples is none that a profile can hold ({exc}); "
             "their keys, values or gradients are extreme: try a wider dtype or other texts"
         ) from exc
-    checkpoint.save(_SOLVED, Saved(arrays, {"geometry": geometry_to_json(geometry)}))
-    checkpoint.drop(MOMENTS, FEATURES)
+    if checkpoint.save(_SOLVED, Saved(arrays, {"geometry": geometry_to_json(geometry)})):
+        checkpoint.drop(MOMENTS, FEATURES)
 
 
 def _measured_over_modelled(
