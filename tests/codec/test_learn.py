@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -73,6 +75,24 @@ class Source:
             most_coefficients=most,
             num_sinks=0,
             **options,
+        )
+
+
+@pytest.mark.parametrize("what", ("kv", "gradient"))
+@pytest.mark.parametrize("channel", (0, 4, WIDTH - 1))
+def test_squares_that_overflow_are_refused_in_whatever_channel(what, channel):
+    source = Source()
+    values = np.ones((40, WIDTH))
+    values[3, channel] = 1e25
+    sample = replace(source.sample(0, num_tokens=40), **{what: cache_of(values)})
+    with pytest.raises(ValueError, match=r"squares float32 can sum, got larger ones in sample 1"):
+        summed(
+            [sample],
+            groups=GROUPS,
+            features=source.features,
+            lags=2,
+            rope=RopeMap.none(4),
+            num_sinks=0,
         )
 
 

@@ -118,7 +118,7 @@ def gather(
             raise ValueError(f"expected samples of {into.geometry}, got {sample.kv.geometry}")
         rows = lagged(table, sample.tokens, lags)[num_sinks:]
         _add(into, sample, rope, groups, rows, num_sinks=num_sinks)
-        if not all(bool(torch.isfinite(sums).all()) for sums in (*into.xx, *into.gg)):
+        if not _is_finite(into):
             raise ValueError(
                 "expected keys, values and gradients whose squares float32 can sum, got larger "
                 f"ones in sample {into.num_samples}; is this model sound in its dtype?"
@@ -133,6 +133,16 @@ def lagged(table: torch.Tensor, tokens: np.ndarray, lags: int) -> torch.Tensor:
     for lag in range(lags):
         rows[lag:, lag] = table[torch.from_numpy(tokens[: max(len(tokens) - lag, 0)])]
     return rows.flatten(1)
+
+
+def _is_finite(sums: Moments) -> bool:
+    """Whether no sum has overflowed.
+
+    By Cauchy and Schwarz a sum of products off the diagonal, or in `fx`, is no larger than the
+    larger of the two sums of squares that belong to it: to read them all would only cost time.
+    """
+    squares = (one.diagonal() for one in (*sums.xx, *sums.gg))
+    return all(bool(torch.isfinite(one).all()) for one in (*sums.x, *squares))
 
 
 def _add(
