@@ -58,6 +58,48 @@ def test_an_object_where_a_key_would_go_on(tmp_path: Path) -> None:
     assert read(store, "a") == b"1"
 
 
+@pytest.mark.parametrize("thing", ["folder", "dangling link", "pipe"])
+def test_what_is_no_object_does_not_pass_for_one(tmp_path: Path, thing: str) -> None:
+    store = open_store(tmp_path)
+    if thing == "folder":
+        store.put("a/b", b"1")
+    elif thing == "pipe":
+        os.mkfifo(tmp_path / "a")
+    else:
+        (tmp_path / "a").symlink_to("nothing")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(StoreError, match="cannot put a: expected an object or nothing at") as said:
+        store.put("a", b"2")
+    assert str(said.value).endswith("use another key, or remove it")
+    assert store.lookup(["a"]) == [None]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_link_to_a_file_is_an_object(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.put("a", b"1")
+    (tmp_path / "b").symlink_to("a")
+    assert store.put("b", b"2") is False
+    assert read(store, "b") == b"1"
+
+
+def test_an_object_that_comes_and_goes_while_another_is_put(tmp_path: Path) -> None:
+    """It was there, whatever is there when the writer looks again."""
+    store, link = open_store(tmp_path), os.link
+
+    def come_and_go(staged: Path, path: Path) -> None:
+        path.write_bytes(b"1")
+        try:
+            link(staged, path)
+        finally:
+            path.unlink()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "link", come_and_go)
+        assert store.put("a", b"2") is False
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_object_that_is_shortened_while_it_is_read(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.put("k", bytes(3 * MIB))

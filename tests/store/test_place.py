@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from cachegen.errors import StoreDenied, StoreError
+from cachegen.errors import StoreDenied, StoreError, StoreFull
 from cachegen.store import open_store, read
 
 HOMES = ["~/kv", "~/kv/", "~//kv", "~/x/../kv", Path("~/kv")]
@@ -91,9 +92,32 @@ def test_a_folder_that_nobody_may_write(tmp_path: Path) -> None:
     folder.chmod(0o500)
     with pytest.raises(StoreDenied, match=r"cannot put k: Permission denied"):
         store.put("k", b"1")
-    with pytest.raises(StoreError, match=r"cannot make the folder: Permission denied"):
+    with pytest.raises(StoreDenied, match=r"cannot make the folder: Permission denied"):
         open_store(folder / "below")
     folder.chmod(0o700)
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_a_folder_that_nobody_may_look_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, create: bool
+) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    for name in ("stat", "is_dir", "mkdir"):
+        monkeypatch.setattr(Path, name, denied)
+    doing = "make" if create else "use"
+    with pytest.raises(StoreDenied, match=f"kv: cannot {doing} the folder: Permission denied"):
+        open_store(tmp_path / "kv", create=create)
+
+
+def test_no_room_for_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(StoreFull, match="kv: cannot make the folder: No space left"):
+        open_store(tmp_path / "kv")
 
 
 @pytest.mark.parametrize("folder", ["/proc/kv", "/dev/null/kv"])

@@ -47,13 +47,13 @@ class FolderStore:
             check_key(name)
         view, path = memoryview(data).cast("B"), self.root / key
         with self._translated(f"put {key}"):
-            if path.exists():
+            if _file_size(path) is not None:
                 return False
             path.parent.mkdir(parents=True, exist_ok=True)
             staged = path.with_name(f"{path.name}#{secrets.token_hex(8)}")
             try:
                 _write(staged, view)
-                return _linked(staged, path)
+                return self._linked(staged, path)
             finally:
                 with suppress(FileNotFoundError):
                     staged.unlink()
@@ -93,6 +93,20 @@ class FolderStore:
         with self._translated(f"delete {key}"), _forgiven():
             (self.root / key).unlink()
 
+    def _linked(self, staged: Path, path: Path) -> bool:
+        """Give a file its name; False where an object has it."""
+        try:
+            os.link(staged, path)
+        except FileExistsError as error:
+            if not _is_in_the_way(path):
+                return False
+            raise StoreError(
+                f"{self.url}: cannot put {path.relative_to(self.root)}: expected an object or "
+                f"nothing at {path}, got a folder, a dangling link or another thing that is no "
+                "object; use another key, or remove it"
+            ) from error
+        return True
+
     def _pieces(self, key: str, start: int, stop: int) -> Iterator[Buffer]:
         with self._translated(f"get {key}"), self._open(key) as file:
             while start < stop:
@@ -129,10 +143,11 @@ class FolderStore:
         try:
             yield
         except OSError as error:
-            raise _kind(error)(f"{self.url}: cannot {doing}: {error.strerror}") from error
+            raise kind_of(error)(f"{self.url}: cannot {doing}: {error.strerror}") from error
 
 
-def _kind(error: OSError) -> type[StoreError]:
+def kind_of(error: OSError) -> type[StoreError]:
+    """What a failure of the system is to those who use a store."""
     if isinstance(error, PermissionError):
         return StoreDenied
     return StoreFull if error.errno in _FULL else StoreError
@@ -143,15 +158,6 @@ def _write(path: Path, view: memoryview) -> None:
         written = 0
         while written < len(view):
             written += file.write(view[written:]) or 0
-
-
-def _linked(staged: Path, path: Path) -> bool:
-    """Give a file its name; False where that is taken."""
-    try:
-        os.link(staged, path)
-    except FileExistsError:
-        return False
-    return True
 
 
 @contextmanager
@@ -170,6 +176,13 @@ def _file_size(path: Path) -> int | None:
         found = path.stat()
         return found.st_size if stat.S_ISREG(found.st_mode) else None
     return None
+
+
+def _is_in_the_way(path: Path) -> bool:
+    """Whether something is there that is no object; a file removed meanwhile was one."""
+    with _forgiven():
+        return not stat.S_ISREG(path.lstat().st_mode) and _file_size(path) is None
+    return False
 
 
 def _entries(folder: Path) -> list[tuple[str, bool]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from cachegen.errors import StoreError
+from cachegen.store.folder import kind_of
 
 
 def absolute(text: str) -> Path:
@@ -21,6 +23,7 @@ def absolute(text: str) -> Path:
             f"expected the name of a user after '~', got {user!r}; write './{text}' for a folder "
             "of that name"
         )
+    # POSIX lets two leading slashes mean something of their own, so that `abspath` keeps them.
     return Path("/" + os.path.abspath(expanded).lstrip("/"))
 
 
@@ -28,20 +31,24 @@ def check_folder(path: Path, *, create: bool) -> None:
     """Make sure of a folder: made where it is missing, or refused.
 
     Raises:
-        StoreError: it is missing and not to be made, cannot be made, or is something else.
+        StoreError: it is missing and not to be made, cannot be made, or is something else;
+            StoreDenied, StoreFull where that is why.
     """
     try:
         if create:
             path.mkdir(parents=True, exist_ok=True)
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
     except (FileExistsError, NotADirectoryError) as error:
         raise StoreError(f"{path}: expected a folder, but {_no_folder(path)} is none") from error
     except OSError as error:
-        raise StoreError(f"{path}: cannot make the folder: {error.strerror}") from error
-    if path.is_dir():
-        return
-    if path.exists():
+        if isinstance(error, FileNotFoundError) and not create:
+            raise StoreError(
+                f"there is no folder {path}: save a context there first, or check the path"
+            ) from error
+        doing = "make" if create else "use"
+        raise kind_of(error)(f"{path}: cannot {doing} the folder: {error.strerror}") from error
+    if not is_folder:
         raise StoreError(f"{path}: expected a folder, but it is none")
-    raise StoreError(f"there is no folder {path}: save a context there first, or check the path")
 
 
 def _no_folder(path: Path) -> Path:
