@@ -1,4 +1,4 @@
-"""The Python examples of README.md run, one after the other, as one program; a guide's after them."""
+"""The Python examples of README.md run, one after the other, as one program; guides' after them."""
 
 import re
 from pathlib import Path

@@ -74,6 +74,34 @@ def test_adapters_of_transformers_itself(bare, plain):
     assert fingerprint(bare) == one
 
 
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`")
+def test_idle_adapters_and_names_do_not_count(bare, new_model):
+    """A server may load and drop other adapters, and call them as it likes."""
+    model = adapted(bare)
+    alone = fingerprint(model)
+    model.add_adapter("other", LoraConfig(**{**LORA, "r": 2, "target_modules": ["o_proj"]}))
+    model.add_adapter("third", LoraConfig(**{**LORA, "r": 2}))
+    assert fingerprint(model.eval()) == alone
+    model.set_adapter("third")
+    assert fingerprint(model) != alone
+    model.set_adapter("default")
+    assert fingerprint(model) == alone
+    model.delete_adapter("other")
+    assert fingerprint(model) == alone
+    other = new_model("llama")
+    torch.manual_seed(1)
+    renamed = get_peft_model(other, LoraConfig(**LORA), adapter_name="mine").eval()
+    assert fingerprint(renamed) == alone
+
+
+def test_adapters_that_add_up_count_in_their_order(bare):
+    model = adapted(bare)
+    one = fingerprint(model)
+    model.add_adapter("other", LoraConfig(**{**LORA, "r": 2}))
+    model.eval().base_model.set_adapter(["default", "other"])
+    assert fingerprint(model) != one
+
+
 def test_merged_adapters_count(bare, plain):
     model = adapted(bare)
     enabled = fingerprint(model)

@@ -1,7 +1,10 @@
 """Equal for the same model wherever it runs; different for anything that changes its caches."""
 
 import copy
+import gc
 import warnings
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -213,6 +216,24 @@ def test_weights_are_read_again_only_where_they_were_written_to(new_model, monke
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
     fingerprint(model)
     assert read == [torch.Size([128, 64])]
+
+
+def test_many_threads_read_the_weights_once(new_model, monkeypatch):
+    model, read = new_model("llama"), []
+    digest_of = hf_weights._digest_of
+    monkeypatch.setattr(hf_weights, "_digest_of", lambda v: read.append(v.shape) or digest_of(v))
+    with ThreadPoolExecutor(6) as pool:
+        assert len(set(pool.map(lambda _: fingerprint(model), range(6)))) == 1
+    assert len(read) == len(list(model.parameters()))
+
+
+def test_nothing_is_kept_of_a_model_that_is_gone(new_model):
+    model = new_model("llama")
+    fingerprint(model)
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
 
 
 def test_running_a_model_changes_nothing(new_model, tokens):

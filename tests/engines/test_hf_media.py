@@ -60,6 +60,38 @@ def test_a_context_with_an_image_is_what_the_model_computes(llava, store, after,
     check_planes(loaded.result.kv, own_cache(llava, more, pixel_values=pixels))
 
 
+@pytest.mark.parametrize("num_tokens", [100, 300])
+def test_an_image_before_the_switch_of_rotations(llava, store, num_tokens):
+    """All of a text longer than the original length has the long one's frequencies."""
+    settings = llava.config.text_config.to_dict()
+    settings["rope_parameters"] = {
+        "rope_type": "longrope",
+        "rope_theta": 1e4,
+        "short_factor": [1.0] * 8,
+        "long_factor": [4.0] * 8,
+        "original_max_position_embeddings": 128,
+        "factor": 4.0,
+    }
+    config = type(llava.config)(**{**llava.config.to_dict(), "text_config": settings})
+    model = type(llava)(config).eval()
+    ids, inputs = text(after=num_tokens - 26), {"pixel_values": image(1)}
+    save_context(model, ids, store=store, inputs=inputs, extra=b"one")
+    loaded = load_context(model, ids, store=store, level="lossless", extra=b"one")
+    assert loaded.num_tokens == num_tokens - 1
+    check_planes(loaded.result.kv, own_cache(model, ids, **inputs))
+
+
+def test_inputs_without_a_place_for_them_are_refused(llava, tiny, tokens, store):
+    pixels = {"pixel_values": image(1)}
+    with pytest.raises(
+        ValueError, match=r"stand for what `inputs` hold \(pixel_values\), one of 120"
+    ):
+        save_context(llava, text()[26:], store=store, inputs=pixels, extra=b"one")
+    with pytest.raises(ValueError, match="which this model's configuration does not name"):
+        save_context(tiny("llama"), tokens, store=store, inputs=pixels, extra=b"one")
+    assert list(store.list()) == []
+
+
 def test_generation_goes_on_from_it(llava, store):
     ids, pixels = text(), image(1)
     mask = torch.ones_like(ids[None])

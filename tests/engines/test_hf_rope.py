@@ -146,3 +146,14 @@ def test_a_model_that_takes_no_such_input_keeps_its_keys(new_model, monkeypatch)
 def test_keys_stay_rotated_where_no_fixed_rotation_explains_them(tiny, name):
     found = rope_map(tiny(name))
     assert found.ropes == () and set(found.of_plane) == {None}
+
+
+def test_a_lack_of_memory_is_not_taken_for_a_model_without_rotations(new_model, monkeypatch):
+    model = new_model("llama")
+
+    def out_of_memory(*args, **options):
+        raise torch.OutOfMemoryError("expected room for one more pass")
+
+    monkeypatch.setattr(model, "forward", out_of_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        rope_map(model)

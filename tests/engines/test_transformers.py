@@ -172,6 +172,24 @@ def test_a_store_out_of_reach_costs_a_prefill(tiny, text):
         save_context(model, text, store=unreachable)
 
 
+def test_cheap_refusals_come_before_the_weights_are_read(tiny, text, tmp_path, monkeypatch):
+    monkeypatch.setattr("cachegen.engines.transformers.fingerprint", None)
+    with pytest.raises(StoreError, match="there is no folder"):
+        load_context(tiny("llama"), text, store=tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="vocabulary"):
+        load_context(tiny("llama"), [5000], store=tmp_path)
+    with pytest.raises(ValueError, match="vocabulary"):
+        save_context(tiny("llama"), [5000], store=tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_token(tiny, text, store):
+    """It can be stored, but is left to the model."""
+    save_context(tiny("llama"), text[:1], store=store)
+    assert load_context(tiny("llama"), text[:1], store=store).num_tokens == 0
+    assert load_context(tiny("llama"), text[:2], store=store).num_tokens in (0, 1)
+
+
 def test_an_unknown_level_is_refused_with_those_there_are(tiny, text, store):
     save_context(tiny("llama"), text, store=store)
     with pytest.raises(ValueError, match="high, lossless; got 'finest'"):

@@ -22,33 +22,42 @@ _WRAPPED = ("base_layer", "original_module")
 
 
 def adapters(model: PreTrainedModel, modules: Modules) -> dict[str, Any]:
-    """What decides how adapters change a model: settings, and per layer what is switched on.
+    """What decides how adapters change a model: of those that take part, settings, and per layer
+    which are switched on, merged, and how much. Their names do not matter.
 
-    Nothing where no adapter takes part; such a model computes what the bare one does.
+    Nothing where none takes part; such a model computes what the bare one does.
     """
     parts = _parts(modules)
-    if not any(map(_takes_part, parts.values())):
+    used = tuple(dict.fromkeys(name for part in parts.values() for name in _used(part)))
+    if not used:
         return {}
     settings = getattr(model, "peft_config", {})
     return {
-        "settings": {name: _settings(found) for name, found in settings.items()},
-        "layers": {name: _state(part) for name, part in parts.items()},
+        "settings": [_settings(settings[name]) for name in used if name in settings],
+        "layers": {name: _state(part, used) for name, part in parts.items() if _used(part)},
     }
 
 
 def bare_name(modules: Modules) -> Callable[[str], str | None]:
-    """Names of tensors as the bare model has them, where no adapter takes part; None for theirs."""
-    parts = _parts(modules)
-    if not parts or any(map(_takes_part, parts.values())):
+    """Names of tensors as the bare model has them, those of adapters by their place in a layer's
+    order; None for tensors of adapters that do not take part."""
+    parts = {name: (_used(part), _known(part)) for name, part in _parts(modules).items()}
+    if not parts:
         return lambda name: name
 
     def bare(name: str) -> str | None:
         pieces, kept = name.split("."), []
+        used: tuple[str, ...] = ()
+        known: frozenset[str] = frozenset()
         for index, piece in enumerate(pieces):
-            if ".".join(pieces[:index]) not in parts:
-                kept.append(piece)
-            elif piece not in _WRAPPED:
+            part = parts.get(".".join(pieces[:index]))
+            if part is not None and piece in _WRAPPED:
+                used, known = (), frozenset()
+                continue
+            used, known = part or (used, known)
+            if (part is not None and not used) or piece in known.difference(used):
                 return None
+            kept.append(str(used.index(piece)) if piece in known else piece)
         return ".".join(kept)
 
     return bare
@@ -61,21 +70,26 @@ def _parts(modules: Modules) -> dict[str, nn.Module]:
     return {n: module for n, module in modules.items() if isinstance(module, (layers, wholes))}
 
 
-def _takes_part(part: Any) -> bool:
-    if getattr(part, "merged_adapters", None):
-        return True
-    return not part.disable_adapters and bool(part.active_adapters)
+def _used(part: Any) -> tuple[str, ...]:
+    """The adapters that take part in a layer: merged ones, then active ones, in their order."""
+    active = () if part.disable_adapters else part.active_adapters
+    known, named = _known(part), (*getattr(part, "merged_adapters", ()), *active)
+    return tuple(dict.fromkeys(name for name in named if name in known))
 
 
-def _state(part: Any) -> dict[str, Any]:
-    active = list(part.active_adapters)
-    scaling = getattr(part, "scaling", {})
+def _known(part: Any) -> frozenset[str]:
+    """The adapters that a layer has."""
+    return frozenset(part._get_available_adapters())
+
+
+def _state(part: Any, used: tuple[str, ...]) -> dict[str, Any]:
+    scaling, merged = getattr(part, "scaling", {}), getattr(part, "merged_adapters", ())
     return {
         "kind": type(part).__name__,
+        "used": [used.index(name) for name in _used(part)],
+        "merged": [used.index(name) for name in merged],
         "disabled": bool(part.disable_adapters),
-        "active": active,
-        "merged": list(getattr(part, "merged_adapters", [])),
-        "scaling": {name: str(scaling[name]) for name in active if name in scaling},
+        "scaling": [str(scaling.get(name)) for name in _used(part)],
     }
 
 

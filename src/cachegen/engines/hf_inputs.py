@@ -15,7 +15,9 @@ from cachegen.engines.hf_model import plain_model, vocabulary_size
 
 Tokens = Sequence[int] | np.ndarray | torch.Tensor | Mapping[str, Any]
 
-_STANDS_FOR_INPUT = re.compile(r"(image|img|video|audio|speech|pixel|vision)s?_token_(id|index)$")
+_STANDS_FOR_INPUT = re.compile(
+    r"(image|img|video|audio|speech|pixel|vision)s?_(token_(id|index)|patch_id)$"
+)
 
 
 def token_ids(tokens: Tokens, attention_mask: Any = None) -> tuple[int, ...]:
@@ -47,6 +49,7 @@ def _integers(tokens: Any) -> np.ndarray:
         raise ValueError(f"expected token ids, got text ({tokens[:20]!r}): tokenize it first")
     if isinstance(tokens, torch.Tensor):
         tokens = tokens.detach().cpu()
+        # NumPy knows no bfloat16 to name in the refusal.
         tokens = tokens.float() if tokens.is_floating_point() else tokens
     try:
         found = np.asarray(tokens)
@@ -96,10 +99,11 @@ def check_vocabulary(ids: Sequence[int], model: PreTrainedModel) -> None:
         ValueError: there is such an id.
     """
     known = vocabulary_size(model)
-    if ids and max(ids) >= known:
-        raise ValueError(
-            f"expected token ids below {known}, the model's vocabulary, got {max(ids)}"
-        )
+    if not ids or max(ids) < known:
+        return
+    largest = max({*ids} - placeholders(model), default=0)
+    if largest >= known:
+        raise ValueError(f"expected token ids below {known}, the model's vocabulary, got {largest}")
 
 
 def placeholders(model: PreTrainedModel) -> frozenset[int]:

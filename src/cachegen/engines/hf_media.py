@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from cachegen.engines.hf_inputs import placeholders
 from cachegen.engines.hf_layers import unbounded_cache
 from cachegen.engines.hf_model import accepts, plain_model, vocabulary_size
 from cachegen.engines.hf_probe import moved, rounding_of, support_of
+from cachegen.engines.hf_regime import regime_of
 from cachegen.errors import UnsupportedCache
 from cachegen.kvcache import KVCache
 
@@ -35,7 +35,13 @@ def check_media(
         ValueError: `extra`, or on saving `inputs`, are missing.
         UnsupportedCache: positions behind an image would depend on the image.
     """
-    found = placeholders(model) & set(ids)
+    known = placeholders(model)
+    found = known & set(ids) if known else known
+    if inputs and not found:
+        raise ValueError(
+            f"expected tokens that stand for what `inputs` hold ({', '.join(sorted(inputs))}), "
+            f"{_listed(known)}; got a text without them"
+        )
     if inputs and not extra:
         raise ValueError(
             "expected `extra` with `inputs`: a digest of the image, audio or whatever it is, which "
@@ -62,6 +68,12 @@ def check_media(
         )
 
 
+def _listed(known: frozenset[int]) -> str:
+    if not known:
+        return "which this model's configuration does not name"
+    return "one of " + ", ".join(map(str, sorted(known)))
+
+
 def _has_other_positions(model: PreTrainedModel) -> bool:
     """Whether rotations have sections for time, height and width (M-RoPE)."""
     parameters = getattr(plain_model(model).config.get_text_config(), "rope_parameters", None) or {}
@@ -80,7 +92,8 @@ def capture_with_media(
         UnsupportedCache: it does.
     """
     seen = media_stop(model, ids)
-    tail = [*ids[seen : seen + _TAIL_TOKENS]] or [_other(model, ids[0])]
+    stop = regime_of(model, len(ids)).reach(min(seen + _TAIL_TOKENS, len(ids)))
+    tail = [*ids[seen:stop]] or [_other(model, ids[0])]
     begun = _read(model, [*ids[:seen], *tail], inputs, num_tokens=len(ids))
     other = _read(
         model,
@@ -102,17 +115,15 @@ def capture_with_media(
 def media_stop(model: PreTrainedModel, ids: Sequence[int]) -> int:
     """Where the last placeholder ends; 0 without any."""
     known = placeholders(model)
+    if not known:
+        return 0
     return max((index + 1 for index, token in enumerate(ids) if token in known), default=0)
 
 
 def whole_media(model: PreTrainedModel, ids: Sequence[int], num_tokens: int) -> int:
     """At most so many tokens, but no part of an image: the rest of one cannot be read alone."""
     known = placeholders(model)
-    neighbours = list(pairwise(ids[: num_tokens + 1]))
-    while num_tokens and num_tokens <= len(neighbours):
-        left, right = neighbours[num_tokens - 1]
-        if left not in known or right != left:
-            break
+    while 0 < num_tokens < len(ids) and ids[num_tokens - 1] == ids[num_tokens] in known:
         num_tokens -= 1
     return num_tokens
 
@@ -142,7 +153,7 @@ def _cut(value: Any, read: int, num_tokens: int, device: torch.device) -> Any:
     """An input on the model's device; of one that has an entry a token, those that are read."""
     if not isinstance(value, torch.Tensor):
         return value
-    if value.shape[:2] == (1, num_tokens):
+    if value.shape == (1, num_tokens):
         missing = max(0, read - num_tokens)
         value = torch.nn.functional.pad(value[:, :read], (0, missing))
     return value.to(device)

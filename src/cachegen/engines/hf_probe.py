@@ -7,6 +7,7 @@ shows whether nothing else is needed to go on.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -25,6 +26,7 @@ from cachegen.engines.hf_model import (
     vocabulary_size,
 )
 from cachegen.errors import UnsupportedCache
+from cachegen.forks import PerProcess
 from cachegen.kvcache import KVCache
 
 _SHARED, _TOKENS = 3, 8
@@ -35,8 +37,9 @@ _ADVICE = "use a decoder-only model whose layers all keep them; docs/architectur
 _ROUNDING = 1e-3
 _ROUNDING_16_BIT = 5e-3
 _ROUNDING_QUANTISED = 0.1
-# A pass of another shape rounds otherwise, in every layer anew.
+# A pass of another shape rounds otherwise, in every layer anew; but never by a third of a token.
 _OTHER_SHAPE = 10.0
+_MOST = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,8 @@ class Support:
         return self.layers[0]
 
 
-_KNOWN: WeakKeyDictionary[PreTrainedModel, tuple[object, Support]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[PreTrainedModel, dict[object, Support]] = WeakKeyDictionary()
+_PROBING = PerProcess(threading.Lock)
 
 
 def support_of(model: PreTrainedModel) -> Support:
@@ -70,11 +74,11 @@ def support_of(model: PreTrainedModel) -> Support:
     model = plain_model(model)
     check_eval(model)
     place = _place(model)
-    known = _KNOWN.get(model)
-    if known is None or known[0] != place:
-        known = place, _probe(model)
-        _KNOWN[model] = known
-    return known[1]
+    with _PROBING():
+        known = _KNOWN.setdefault(model, {})
+        if place not in known:
+            known[place] = _probe(model)
+        return known[place]
 
 
 def check_eval(model: PreTrainedModel) -> None:
@@ -114,10 +118,8 @@ def _probe(model: PreTrainedModel) -> Support:
     rebuilt = new_cache(model)
     fill(rebuilt, first.slice(0, _SHARED), support.layers)
     continued = _row(model, _layers_of(model, texts[:1, _SHARED:], rebuilt), 0)
-    if (
-        moved(first.slice(_SHARED, _TOKENS), continued.slice(_SHARED, _TOKENS))
-        > rounding * _OTHER_SHAPE
-    ):
+    following = (kv.slice(_SHARED, _TOKENS) for kv in (first, continued))
+    if moved(*following) > min(rounding * _OTHER_SHAPE, _MOST):
         raise UnsupportedCache(
             f"{type(model).__name__} does not go on in the same way from the keys and values of "
             "tokens alone: it keeps recurrent or other state beside them; use a decoder with "

@@ -42,6 +42,8 @@ def rope_map(model: PreTrainedModel) -> RopeMap:
         return nothing
     try:
         positions, planes = _probe(model)
+    except torch.OutOfMemoryError:
+        raise
     except Exception:  # the model takes no such input: its keys stay as they are
         return nothing
     found = [_explain(plane, candidates, positions) for plane in planes]

@@ -123,8 +123,9 @@ def save_context(
         StoreError: the store fails.
     """
     ids = token_ids(tokens, attention_mask)
-    kind = _identify(model, ids, salt=salt, extra=extra)
+    _check(model, ids)
     check_media(model, ids, extra=extra, inputs=inputs, is_saved=True)
+    kind = _identify(model, ids, salt=salt, extra=extra)
     profile = profile or shipped_profile(kind.fingerprint)
     opened = shared_store(store, create=True)
     return save(
@@ -187,11 +188,13 @@ def load_context(
         LoadCancelled: `cancel` was set.
     """
     ids = token_ids(tokens, attention_mask)
-    kind = _identify(model, ids, salt=salt, extra=extra)
+    opened = shared_store(store, create=False)
+    _check(model, ids)
     check_media(model, ids, extra=extra)
+    kind = _identify(model, ids, salt=salt, extra=extra)
     result = load(
         ids,
-        store=shared_store(store, create=False),
+        store=opened,
         profile=profile or shipped_profile(kind.fingerprint),
         level=level,
         slo_s=slo_s,
@@ -227,12 +230,15 @@ class _Kind:
     regime: Regime
 
 
-def _identify(model: PreTrainedModel, ids: tuple[int, ...], *, salt: bytes, extra: bytes) -> _Kind:
-    """Refuse, before any work, what cannot be stored; name the rest."""
+def _check(model: PreTrainedModel, ids: tuple[int, ...]) -> None:
+    """Refuse what cannot be stored before the model's weights are read."""
     if not ids:
         raise ValueError("expected at least one token, got none")
     support_of(model)
     check_vocabulary(ids, model)
+
+
+def _identify(model: PreTrainedModel, ids: tuple[int, ...], *, salt: bytes, extra: bytes) -> _Kind:
     regime = regime_of(model, len(ids))
     return _Kind(fingerprint(model), salt, regime.extra(extra), regime)
 
