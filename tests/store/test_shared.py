@@ -17,13 +17,13 @@ def test_a_store_is_given_back(tmp_path: Path) -> None:
     assert shared_store(store, create=False) is store
 
 
-def test_one_store_a_folder_whatever_its_name(tmp_path: Path, monkeypatch) -> None:
+def test_a_folder_is_the_same_store_whatever_its_name(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     store = shared_store("kv", create=True)
     names = ["kv", "./kv/", tmp_path / "kv", f"{tmp_path}/x/../kv", "~/kv", Path("~/kv")]
     names += [(tmp_path / "kv").as_uri()]
-    assert all(shared_store(name, create=False) is store for name in names)
+    assert all(shared_store(name, create=False) == store for name in names)
 
 
 def test_a_relative_path_follows_the_working_directory(tmp_path: Path, monkeypatch) -> None:
@@ -33,7 +33,7 @@ def test_a_relative_path_follows_the_working_directory(tmp_path: Path, monkeypat
         monkeypatch.chdir(tmp_path / name)
         found.append(shared_store("kv", create=True))
         assert found[-1].url == str(tmp_path / name / "kv")
-    assert found[0] is not found[1]
+    assert found[0] != found[1]
 
 
 def test_memory_stays_whatever_else_is_opened(tmp_path: Path) -> None:
@@ -44,6 +44,13 @@ def test_memory_stays_whatever_else_is_opened(tmp_path: Path) -> None:
     assert read(store, "kept") == b"1"
     assert store is shared_store("memory:", create=True)
     store.delete("kept")
+
+
+def test_folders_do_not_displace_connections(tmp_path: Path) -> None:
+    store = shared_store("cachegen://127.0.0.1:9", create=False)
+    for number in range(200):
+        shared_store(tmp_path / f"{number}", create=True)
+    assert shared_store("cachegen://127.0.0.1:9", create=False) is store
 
 
 def test_a_missing_folder_is_no_store_and_stays_missing(tmp_path: Path) -> None:
@@ -75,12 +82,12 @@ def test_a_token_that_is_set_later_is_used(monkeypatch) -> None:
     assert shared_store("cachegen://127.0.0.1:9", create=False) is not before
 
 
-def test_one_store_also_for_threads_at_once(tmp_path: Path) -> None:
+def test_one_store_also_for_threads_at_once() -> None:
     barrier, found = threading.Barrier(8), []
 
     def ask() -> None:
         barrier.wait(10)
-        found.append(shared_store(tmp_path / "kv", create=True))
+        found.append(shared_store("cachegen://127.0.0.1:10", create=True))
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:

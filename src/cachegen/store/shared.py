@@ -1,4 +1,7 @@
-"""The stores of a process by their URLs, so that all who use one share its connections."""
+"""The stores of a process by their URLs, so that all who use one share its connections.
+
+A folder has none, and is opened at every call.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import os
 import threading
 
 from cachegen.forks import PerProcess
+from cachegen.store.folder import FolderStore
 from cachegen.store.place import check_folder
 from cachegen.store.protocol import Store
 from cachegen.store.url import MEMORY, folder_of, is_memory, open_store
@@ -20,7 +24,7 @@ _OPENED: dict[_Name, Store] = {}
 
 
 def shared_store(url_or_store: StoreOrUrl, *, create: bool) -> Store:
-    """The one store of this process at a URL; a store is given back as it is.
+    """The store of this process at a URL; a store is given back as it is.
 
     ``memory:`` stays for as long as the process lives, in a forked child as a copy; of others
     the least recently used is dropped once there are many. A folder is looked for at every call.
@@ -30,9 +34,21 @@ def shared_store(url_or_store: StoreOrUrl, *, create: bool) -> Store:
     """
     if not isinstance(url_or_store, str | os.PathLike):
         return url_or_store
-    name = _name(url_or_store, create=create)
+    folder = None if is_memory(url_or_store) else folder_of(url_or_store)
+    if folder is None:
+        return _opened(url_or_store)
+    check_folder(folder, create=create)
+    return FolderStore(folder)
+
+
+def _opened(url: str | os.PathLike[str]) -> Store:
+    """The one store of this process at a URL that means no folder.
+
+    Memory is not taken out even for a moment, in which another thread might fork.
+    """
+    name = _name(url)
     with _LOCK():
-        store = _OPENED.get(name) or open_store(url_or_store, create=create)
+        store = _OPENED.get(name) or open_store(url)
         if name[0] == MEMORY:
             return _OPENED.setdefault(name, store)
         _OPENED.pop(name, None)
@@ -42,13 +58,9 @@ def shared_store(url_or_store: StoreOrUrl, *, create: bool) -> Store:
     return store
 
 
-def _name(url: str | os.PathLike[str], *, create: bool) -> _Name:
-    """What tells stores apart: the folder, or the URL with what it is opened with."""
+def _name(url: str | os.PathLike[str]) -> _Name:
+    """What tells stores apart: the URL with what it is opened with."""
     if is_memory(url):
         return MEMORY, ()
-    folder = folder_of(url)
-    if folder is not None:
-        check_folder(folder, create=create)
-        return str(folder), ()
     settings = (item for item in os.environ.items() if item[0].startswith(_CREDENTIALS))
     return os.fspath(url), tuple(sorted(settings))
