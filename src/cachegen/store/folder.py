@@ -13,7 +13,7 @@ from io import FileIO
 from pathlib import Path
 
 from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreFull
-from cachegen.store.keys import check_key, check_range, is_key
+from cachegen.store.keys import check_key, check_range, check_span, is_key
 from cachegen.store.protocol import Buffer
 
 _READ_BYTES = 1 << 20
@@ -64,15 +64,8 @@ class FolderStore:
         check_range(range)
         with self._translated(f"get {key}"):
             size_bytes = _file_size(self.root / key)
-        if size_bytes is None:
-            raise KeyNotFound(f"{self.url}: cannot get {key}: there is no such object")
-        start, stop = range or (0, size_bytes)
-        if range is not None and start >= size_bytes:
-            raise StoreError(
-                f"{self.url}: cannot get {key}: expected a range that starts before byte "
-                f"{size_bytes}, got {range}"
-            )
-        return self._pieces(key, start, min(stop, size_bytes))
+        start, stop = check_span(range, size_bytes, doing=f"{self.url}: cannot get {key}")
+        return self._pieces(key, start, stop)
 
     def lookup(self, keys: Sequence[str]) -> list[int | None]:
         """See `Store.lookup`."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from cachegen.errors import KeyNotFound, StoreError
-from cachegen.store.keys import check_key, check_range
+from cachegen.store.keys import check_key, check_range, check_span
 from cachegen.store.protocol import Buffer
 
 
@@ -33,15 +32,10 @@ class MemoryStore:
         check_key(key)
         check_range(range)
         found = self._objects.get(key)
-        if found is None:
-            raise KeyNotFound(f"{self.url}: cannot get {key}: there is no such object")
-        start, stop = range or (0, len(found))
-        if range is not None and start >= len(found):
-            raise StoreError(
-                f"{self.url}: cannot get {key}: expected a range that starts before byte "
-                f"{len(found)}, got {range}"
-            )
-        return iter([found[start:stop]])
+        size_bytes = None if found is None else len(found)
+        start, stop = check_span(range, size_bytes, doing=f"{self.url}: cannot get {key}")
+        assert found is not None
+        return iter((found[start:stop],))
 
     def lookup(self, keys: Sequence[str]) -> list[int | None]:
         """See `Store.lookup`."""

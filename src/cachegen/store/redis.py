@@ -21,7 +21,7 @@ from redis.retry import Retry
 
 from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreFull, StoreTimeout
 from cachegen.forks import PerProcess
-from cachegen.store.keys import check_key, check_range, is_key
+from cachegen.store.keys import check_key, check_range, check_span, is_key
 from cachegen.store.protocol import Buffer
 
 _PREFIX = "cachegen:"
@@ -59,15 +59,8 @@ class RedisStore:
         check_key(key)
         check_range(range)
         (size_bytes,) = self.lookup([key])
-        if size_bytes is None:
-            raise KeyNotFound(f"{self.url}: cannot get {key}: there is no such object")
-        start, stop = range or (0, size_bytes)
-        if range is not None and start >= size_bytes:
-            raise StoreError(
-                f"{self.url}: cannot get {key}: expected a range that starts before byte "
-                f"{size_bytes}, got {range}"
-            )
-        return self._pieces(key, start, min(stop, size_bytes))
+        start, stop = check_span(range, size_bytes, doing=f"{self.url}: cannot get {key}")
+        return self._pieces(key, start, stop)
 
     def lookup(self, keys: Sequence[str]) -> list[int | None]:
         """See `Store.lookup`."""
