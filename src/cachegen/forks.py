@@ -17,6 +17,8 @@ def _count_fork() -> None:
     _forks += 1
 
 
+# Forks are counted from the import on, the one thing done there: a process id would tell processes
+# apart without, but a grandchild may get that of an ancestor that has ended.
 os.register_at_fork(after_in_child=_count_fork)
 
 
