@@ -9,10 +9,10 @@ from cachegen.cli.output import progress_bar
 
 def work(*, quiet: bool, counts: bool = False) -> None:
     with progress_bar(quiet=quiet, counts=counts) as display:
-        task = display.add_task("encode")
-        display.update(task, completed=1, total=4)
+        display.begin("encode")
+        display.update(completed=1, total=4)
         display.tell("[a] finding")
-        display.update(task, description="decode")
+        display.update("decode")
 
 
 def test_lines_on_standard_error_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,5 +47,6 @@ def test_a_bar_that_counts(
         output, "Console", lambda stderr: Console(stderr=stderr, force_terminal=True, width=100)
     )
     with progress_bar(quiet=False, counts=True) as display:
-        display.update(display.add_task("moments", total=4), completed=3)
+        display.begin("moments")
+        display.update(completed=3, total=4)
     assert "3 of 4" in capsys.readouterr().err

@@ -167,15 +167,11 @@ def _inputs(
 
 def _shown(display: Display, phases: tuple[str, ...]) -> Progress:
     """Shows every report with the phases that follow."""
-    task = display.add_task(_with_next(phases[0], phases))
+    display.begin(_with_next(phases[0], phases))
 
     def show(status: Status) -> None:
-        display.update(
-            task,
-            description=_with_next(status.phase, phases),
-            completed=status.done,
-            total=status.total,
-        )
+        phase = _with_next(status.phase, phases)
+        display.update(phase, completed=status.done, total=status.total)
         if status.message:
             display.tell(status.message)
 

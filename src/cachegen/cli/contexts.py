@@ -43,10 +43,10 @@ def save(
     tokens = read_tokens(text, tokenizer)
     began = time.perf_counter()
     with progress_bar(quiet=as_json) as progress:
-        task = progress.add_task(f"prefill {len(tokens)} tokens", total=None)
+        progress.begin(f"prefill {len(tokens)} tokens")
 
         def show(done: int, total: int) -> None:
-            progress.update(task, description="encode", completed=done, total=total)
+            progress.update("encode", completed=done, total=total)
 
         manifest = save_context(
             network,

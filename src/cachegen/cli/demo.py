@@ -56,12 +56,12 @@ def demo(
     from cachegen.cli.demo_writer import make_job, store_levels
 
     with tempfile.TemporaryDirectory() as scratch, progress_bar(quiet=as_json) as progress:
-        task = progress.add_task("prefill and encode", total=None)
+        progress.begin("prefill and encode")
         folder = store or Path(scratch) / "store"
         make = partial(make_job, model, profile, data=data, folder=folder, seed=seed)
         job = make(num_tokens=tokens, num_questions=questions, chunk_tokens=CHUNK_TOKENS)
         written = store_levels(job)
-        progress.update(task, description="load in a new process and answer")
+        progress.update("load in a new process and answer")
         result = _combine(job, written, _read_in_new_process(job, Path(scratch) / "job.json"))
         if link:
             from cachegen.cli.demo_link import compare
@@ -74,7 +74,7 @@ def demo(
                 ),
                 mbit_s=mbit,
                 picture=timeline,
-                step=lambda text: progress.update(task, description=text),
+                step=progress.update,
             )
     if as_json:
         print_json(result)

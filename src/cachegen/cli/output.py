@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from cachegen.cli.pace import Pace
@@ -49,14 +49,13 @@ def print_fields(fields: dict[str, Any]) -> None:
 class Display(Protocol):
     """Shows how far a command is."""
 
-    def add_task(self, description: str, *, total: float | None = None) -> TaskID:
-        """Begin something, of so many parts; None where nobody knows."""
+    def begin(self, description: str) -> None:
+        """Show from now on what is being done; called once, before the first update."""
 
     def update(
         self,
-        task_id: TaskID,
-        *,
         description: str | None = None,
+        *,
         completed: float | None = None,
         total: float | None = None,
     ) -> None:
@@ -91,23 +90,22 @@ class _Bar:
     def __init__(self, progress: Progress) -> None:
         self._progress, self._pace = progress, Pace()
 
-    def add_task(self, description: str, *, total: float | None = None) -> TaskID:
-        self._pace.update(description, 0, total)
-        return self._progress.add_task(description, total=total, left="")
+    def begin(self, description: str) -> None:
+        self._pace.update(description)
+        self._task = self._progress.add_task(description, total=None, left="")
 
     def update(
         self,
-        task_id: TaskID,
-        *,
         description: str | None = None,
+        *,
         completed: float | None = None,
         total: float | None = None,
     ) -> None:
-        if self._pace.update(description, completed, total):
-            task = self._progress.tasks[task_id]
+        if self._pace.update(description, completed=completed, total=total):
+            task = self._progress.tasks[self._task]
             task.completed, task.total = self._pace.completed, self._pace.total
         self._progress.update(
-            task_id,
+            self._task,
             description=description,
             completed=completed,
             total=total,

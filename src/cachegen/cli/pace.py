@@ -25,12 +25,18 @@ class Pace:
     def __post_init__(self) -> None:
         self.began_s = self.phase_began_s = self.clock()
 
-    def update(self, description: str | None, completed: float | None, total: float | None) -> bool:
+    def update(
+        self,
+        description: str | None = None,
+        *,
+        completed: float | None = None,
+        total: float | None = None,
+    ) -> bool:
         """Note where the work is; whether a new phase begins with this. What is None stays."""
-        new = description is not None and description != self.description
+        phase = self.description if description is None else description
+        new = phase != self.description
         if new:
-            assert description is not None
-            self.description, self.completed, self.total = description, 0, None
+            self.description, self.completed, self.total = phase, 0, None
             self.first, self.phase_began_s = None, self.clock()
         self.total = self.total if total is None else total
         if completed is not None:

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-from rich.progress import TaskID
-
 from cachegen.cli.pace import Pace
 
 _EVERY_S = 5.0
@@ -38,23 +36,20 @@ class ProgressLines:
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._pace, self._lock = stream, Pace(), threading.Lock()
 
-    def add_task(self, description: str, *, total: float | None = None) -> TaskID:
-        """See `Display`; there is one task at a time."""
-        task = TaskID(0)
-        self.update(task, description=description, total=total)
-        return task
+    def begin(self, description: str) -> None:
+        """See `Display`."""
+        self.update(description)
 
     def update(
         self,
-        task_id: TaskID,
-        *,
         description: str | None = None,
+        *,
         completed: float | None = None,
         total: float | None = None,
     ) -> None:
         """See `Display`."""
         with self._lock:
-            new = self._pace.update(description, completed, total)
+            new = self._pace.update(description, completed=completed, total=total)
         if new:
             self.show()
 

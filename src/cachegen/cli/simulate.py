@@ -86,12 +86,12 @@ def simulate(
     policies = [parse_policy(text) for text in policy or POLICIES]
     began_s = time.perf_counter()
     with progress_bar(quiet=as_json) as shown:
-        task = shown.add_task("loads", total=None)
+        shown.begin("loads")
         results = run_all(
             trials,
             policies,
             jobs=available_cores() if jobs is None else jobs,
-            progress=lambda done, total: shown.update(task, completed=done, total=total),
+            progress=lambda done, total: shown.update(completed=done, total=total),
         )
     seconds = time.perf_counter() - began_s
     loads_per_s = sum(map(len, results.values())) / seconds
