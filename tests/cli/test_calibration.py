@@ -75,7 +75,7 @@ def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(folder: Path) -> None:
         raise AssertionError("the model is loaded")
 
-    monkeypatch.setattr(calibration, "load_model", load)
+    monkeypatch.setattr(calibration, "load_network", load)
 
 
 def refusal(*arguments: str) -> str:

@@ -44,7 +44,7 @@ def test_a_read_only_file_is_not_replaced(tmp_path: Path, monkeypatch: pytest.Mo
 def test_links_are_followed(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "there" / "profile")
-    write_checked(check_place(tmp_path / "link"), b"data", lambda part: None)
+    write_checked(check_place(tmp_path / "link"), b"data", check=lambda part: None)
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "there" / "profile").read_bytes() == b"data"
 
@@ -59,9 +59,9 @@ def test_what_fails_the_check_does_not_take_its_place(tmp_path: Path) -> None:
         raise ValueError("not as it should be")
 
     with pytest.raises(ValueError, match="not as it should be"):
-        write_checked(place, b"later", refuse)
+        write_checked(place, b"later", check=refuse)
     assert place.read_bytes() == b"earlier"
-    write_checked(place, b"later", lambda part: None)
+    write_checked(place, b"later", check=lambda part: None)
     assert place.read_bytes() == b"later"
     assert place.stat().st_mode & 0o777 == 0o640
     assert [path.name for path in tmp_path.iterdir()] == ["profile"]

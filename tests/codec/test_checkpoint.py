@@ -13,6 +13,8 @@ from cachegen.codec import train
 from cachegen.codec.calibrate import calibrate
 from cachegen.codec.checkpoint import PHASES, Checkpoint, Saved
 from cachegen.codec.levels import Quality
+from cachegen.codec.placement import _Trials
+from cachegen.codec.progress import silent
 from cachegen.codec.sample import START
 
 SAVED = Saved({"a": np.arange(6.0).reshape(2, 3), "b": np.zeros((0, 4), np.int8)}, {"n": [1, 2.5]})
@@ -74,7 +76,7 @@ def test_a_file_of_another_version_is_left_out(kept, told, monkeypatch):
 
 def test_where_nothing_can_be_kept_the_run_goes_on(told, tmp_path):
     (tmp_path / "file").write_text("")
-    one = Checkpoint(tmp_path / "file" / "kept", b"x", told.append)
+    one = Checkpoint(tmp_path / "file" / "kept", b"x", tell=told.append)
     assert one.save("moments", SAVED) is False
     assert one.save("moments", SAVED) is False
     assert len(told) == 1 and "progress is not kept" in told[0]
@@ -234,9 +236,7 @@ def test_progress_of_other_inputs_is_not_taken_up(calibrated, kept, told):
 
 def test_qualities_come_back_exactly(kept):
     """The numbers of a trial, infinities too."""
-    from cachegen.codec.placement import _Trials
-
     odd = Quality(float("inf"), 1 / 3, 0.1, 7, answer_kl=1e-300, exact_match=2 / 3)
-    _Trials(lambda step: {"a": odd}, kept(b"x"), lambda status: None)(0.1)
-    again = _Trials(lambda step: 1 / 0, kept(b"x"), lambda status: None)
-    assert again(0.1).domains == {"a": odd}
+    _Trials(lambda step: {"a": odd}, kept(b"x"), silent)(0.1, level="low", done=1)
+    again = _Trials(lambda step: 1 / 0, kept(b"x"), silent)
+    assert again(0.1, level="low", done=1).domains == {"a": odd}

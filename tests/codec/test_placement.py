@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from cachegen.codec.calibrate import TARGET_KL, default_level
 from cachegen.codec.checkpoint import Checkpoint
 from cachegen.codec.levels import Quality
-from cachegen.codec.placement import MOST_TRIALS, Placed, place, search
+from cachegen.codec.placement import Placed, place, search
 from cachegen.codec.profile import StepLimits, read_profile, step_limits
 from cachegen.codec.symbols import Unrepresentable
 
 LIMITS = step_limits(None)
+MOST_TRIALS = 25
 
 
 def quality(kl):
@@ -32,9 +33,9 @@ def placed_by(kl_of, *, codec="plain", limits=LIMITS, told=None):
 
     found = place(
         measure,
-        codec,
         TARGET_KL,
-        limits,
+        codec=codec,
+        limits=limits,
         checkpoint=Checkpoint(None),
         progress=(told if told is not None else []).append,
     )
@@ -49,7 +50,7 @@ def searched(kl_of, target, *, coarser=None, limits=LIMITS):
         found = quality(kl_of(step))
         return Placed(step, found["text"], found)
 
-    return search(trial, target, coarser, limits), steps
+    return search(trial, target, coarser=coarser, limits=limits), steps
 
 
 def test_a_lawful_kl_is_met_closely_in_few_trials():
@@ -145,7 +146,7 @@ def test_numbers_that_no_profile_can_hold_are_said(measure):
         return Placed(step, found["text"], found)
 
     with pytest.raises(ValueError, match=r"expected a finite KL.*wider dtype"):
-        search(trial, 0.1, None, LIMITS)
+        search(trial, 0.1, coarser=None, limits=LIMITS)
     assert len(trials) <= MOST_TRIALS
 
 

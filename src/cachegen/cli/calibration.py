@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cachegen.cli.calibration_texts import CONTINUATION_TOKENS, Material, Sizes, read_material
-from cachegen.cli.models import load_model
+from cachegen.cli.models import load_network, load_tokenizer
 from cachegen.cli.new_file import check_place, reads_as, write_checked
 from cachegen.cli.output import Display, print_json, print_table, progress_bar
 
@@ -56,8 +56,9 @@ def calibrate(
     place = check_place(output)
     read_tokens = CONTINUATION_TOKENS if preset == "transform" else 0
     sizes = Sizes(context_tokens, num_samples, num_windows, read_tokens)
-    material = read_material(text, tasks, _load_tokenizer(model), sizes)
-    network, tokenizer = load_model(model)
+    tokenizer = load_tokenizer(model)
+    material = read_material(text, tasks, tokenizer, sizes)
+    network = load_network(model)
     if preset == "transform":
         _announce(network, sizes, max_profile_mb=max_profile_mb)
     kept = place.with_name(place.name + ".partial")
@@ -81,15 +82,6 @@ def calibrate(
         print(f"\nInterrupted: {told}.", file=sys.stderr)
         raise
     _show(output, as_json=as_json)
-
-
-def _load_tokenizer(folder: Path) -> Any:
-    """The tokenizer alone, for everything that can be refused without the model."""
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"expected a folder with a transformers model, got {folder}")
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder)
 
 
 def _announce(network: Any, sizes: Sizes, *, max_profile_mb: float) -> None:
@@ -130,8 +122,10 @@ def _run(
     from cachegen.engines.hf_quality import REFERENCE
 
     fingerprint = engine.fingerprint(network)
-    inputs = _inputs(fingerprint, material, sizes, preset, max_profile_mb)
-    checkpoint = Checkpoint(kept, inputs, display.tell)
+    inputs = _inputs(
+        fingerprint, material, sizes=sizes, preset=preset, max_profile_mb=max_profile_mb
+    )
+    checkpoint = Checkpoint(kept, inputs, tell=display.tell)
     profile = _profile(
         network,
         tokenizer,
@@ -143,12 +137,12 @@ def _run(
         checkpoint=checkpoint,
         progress=_shown(display, (REFERENCE, *OF_PRESET[preset])),
     )
-    write_checked(place, profile.file_bytes, reads_as(profile, place))
+    write_checked(place, profile.file_bytes, check=reads_as(profile, place))
     checkpoint.drop(*PHASES)
 
 
 def _inputs(
-    fingerprint: bytes, material: Material, sizes: Sizes, preset: str, max_profile_mb: float
+    fingerprint: bytes, material: Material, *, sizes: Sizes, preset: str, max_profile_mb: float
 ) -> bytes:
     """A digest of all that decides the profile; progress of any other is not taken up."""
     from importlib.metadata import version

@@ -10,7 +10,7 @@ from typing import Any
 
 from cachegen import refmodel
 from cachegen.bitstream.chunk import encode
-from cachegen.cli.models import load_model
+from cachegen.cli.models import load_network, load_tokenizer
 from cachegen.codec.levels import FIXED_LEVELS
 from cachegen.codec.profile import Profile, read_profile
 from cachegen.engines.transformers import capture, fingerprint
@@ -63,7 +63,7 @@ def make_job(
     """A document of at most so many tokens, and questions about it; nothing is stored yet."""
     model = model or refmodel.weights_path()
     profile = profile or refmodel.profile_path()
-    _, tokenizer = load_model(model)
+    tokenizer = load_tokenizer(model)
     filler = refmodel.read_texts(data) if data else refmodel.load_text("heldout-chesterton")
     document = refmodel.generate(
         "passkey",
@@ -89,7 +89,7 @@ def make_job(
 
 def store_levels(job: Job) -> dict[str, dict[str, Any]]:
     """Prefill and save; sizes and encoding times by level."""
-    network, _ = load_model(Path(job.model))
+    network = load_network(Path(job.model))
     profile = read_profile(Path(job.profile))
     kv = capture(network, job.tokens)
     manifest = save(

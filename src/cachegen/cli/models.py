@@ -12,14 +12,38 @@ def load_model(folder: Path) -> tuple[Any, Any]:
     Raises:
         ValueError: the folder holds no transformers model.
     """
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"expected a folder with a transformers model, got {folder}")
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    return load_network(folder), load_tokenizer(folder)
+
+
+def load_network(folder: Path) -> Any:
+    """The model alone, in eval mode.
+
+    Raises:
+        ValueError: the folder holds no transformers model.
+    """
+    _check_folder(folder)
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
-    return model, AutoTokenizer.from_pretrained(folder)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer alone, for everything that can be said without the model.
+
+    Raises:
+        ValueError: the folder holds no transformers model.
+    """
+    _check_folder(folder)
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"expected a folder with a transformers model, got {folder}")
 
 
 def read_tokens(path: Path, tokenizer: Any) -> list[int]:

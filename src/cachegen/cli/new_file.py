@@ -39,7 +39,7 @@ def check_place(path: Path) -> Path:
     return place
 
 
-def write_checked(place: Path, data: bytes, check: Callable[[Path], None]) -> None:
+def write_checked(place: Path, data: bytes, *, check: Callable[[Path], None]) -> None:
     """Write beside the place, check what was written, then move it there.
 
     Args:

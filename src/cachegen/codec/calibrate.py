@@ -110,8 +110,8 @@ def calibrate(
     passes = Passes(samples, num_samples, checkpoint or Checkpoint(None), progress)
     ladder = partial(
         place,
-        codec=preset,
         target_kl=target_kl,
+        codec=preset,
         checkpoint=passes.checkpoint,
         progress=progress,
     )

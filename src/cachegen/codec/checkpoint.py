@@ -48,6 +48,7 @@ class Checkpoint:
         self,
         folder: Path | None,
         inputs: bytes = b"",
+        *,
         tell: Callable[[str], None] = lambda message: None,
     ) -> None:
         self.folder = folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from typing import Any
 
 from cachegen.codec.checkpoint import Checkpoint, Saved
@@ -17,7 +18,6 @@ PHASE = "levels"
 _CLOSE = 0.85
 _TRIALS, _REFINED = 10, 3
 _STRIDE = 8
-MOST_TRIALS = 25
 _FIRST_STEP = 0.3
 _FINEST_STEP = 1e-4
 _UNUSABLE = {"": Quality(kl=math.inf, rel_ppl=math.inf, top1=0.0, num_tokens=0)}
@@ -49,10 +49,10 @@ class Ladder:
 
 def place(
     measure: Measure,
-    codec: str,
     target_kl: Sequence[float],
-    limits: StepLimits,
     *,
+    codec: str,
+    limits: StepLimits,
     checkpoint: Checkpoint,
     progress: Progress,
 ) -> Ladder:
@@ -63,8 +63,8 @@ def place(
 
     Args:
         measure: the quality by domain of coding at a step.
-        codec: of the levels.
         target_kl: one for each rung of the ladder, falling.
+        codec: of the levels.
         limits: steps that a profile may hold.
         checkpoint: keeps what was measured.
         progress: told about every trial and every level.
@@ -77,10 +77,10 @@ def place(
     said: list[str] = []
     placed: Placed | None = None
     for name, target in zip(LADDER, target_kl, strict=True):
-        trials.level, trials.done = name, len(levels)
         missed = placed is not None and placed.quality.kl > target_kl[len(levels) - 1]
         if placed is None or not missed:
-            placed = search(trials, target, placed, limits)
+            trial = partial(trials, level=name, done=len(levels))
+            placed = search(trial, target, coarser=placed, limits=limits)
         levels.append(EncodingLevel(name, codec, placed.step, placed.quality, placed.domains))
         sentence = _out_of_reach(name, placed, target, trials.known)
         said += [sentence] if sentence else []
@@ -90,15 +90,21 @@ def place(
 
 
 def search(
-    trial: Callable[[float], Placed], target: float, coarser: Placed | None, limits: StepLimits
+    trial: Callable[[float], Placed], target: float, *, coarser: Placed | None, limits: StepLimits
 ) -> Placed:
     """The largest step found whose KL stays within the target, and preferably close to it.
 
     KL grows about with the square of the step; where that guess leaves the bracket the next trial
     is half-way, in logarithms. Where ten trials find nothing within the target, larger strides
     down to the finest step make sure that there is nothing; then the best found stands. Where a
-    larger step changes nothing, none larger is tried. No step leaves the limits, and there are at
-    most `MOST_TRIALS`, whatever is measured.
+    larger step changes nothing, none larger is tried. No step leaves the limits, so that there are
+    few trials, whatever is measured.
+
+    Args:
+        trial: what is measured at a step.
+        target: the KL that is allowed.
+        coarser: of the level before, which no step found is larger than; None for the first.
+        limits: steps that a profile may hold.
 
     Raises:
         ValueError: no step gave finite numbers.
@@ -213,8 +219,6 @@ class _Trials:
     measure: Measure
     checkpoint: Checkpoint
     progress: Progress
-    level: str = ""
-    done: int = 0
     known: dict[float, Mapping[str, Quality]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -222,15 +226,16 @@ class _Trials:
         for step, domains in saved.state["trials"] if saved else []:
             self.known[step] = {name: Quality(**one) for name, one in domains.items()}
 
-    def __call__(self, step: float) -> Placed:
+    def __call__(self, step: float, *, level: str, done: int) -> Placed:
+        """Try a step for a level, behind so many that are placed."""
         again = " (known)" if step in self.known else ""
         if step not in self.known:
             self.known[step] = self._measured(step)
             self.checkpoint.save(PHASE, Saved(state={"trials": self._described()}))
         domains = self.known[step]
         quality = worst(domains)
-        said = f"trial for level {self.level}: step {step:.4g}, KL {quality.kl:.5f}{again}"
-        self.progress(Status(PHASE, self.done, len(LADDER), said))
+        said = f"trial for level {level}: step {step:.4g}, KL {quality.kl:.5f}{again}"
+        self.progress(Status(PHASE, done, len(LADDER), said))
         return Placed(step, quality, domains)
 
     def _measured(self, step: float) -> Mapping[str, Quality]:

@@ -15,12 +15,12 @@ from cachegen.codec.basis import Transform
 from cachegen.codec.checkpoint import Checkpoint, Saved
 from cachegen.codec.learn import learn
 from cachegen.codec.levels import PROMISED_KL, EncodingLevel
-from cachegen.codec.moments import blank_moments, gather
+from cachegen.codec.moments import Moments, blank_moments, gather
 from cachegen.codec.profile import Profile
 from cachegen.codec.progress import Status
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.sample import START, Passes, Position
-from cachegen.codec.sizing import plan_groups
+from cachegen.codec.sizing import Sizes, plan_groups
 from cachegen.codec.stored_moments import (
     geometry_from_json,
     geometry_to_json,
@@ -86,19 +86,26 @@ class TransformTraining:
                 for any transform.
         """
         saved = passes.checkpoint.load(_SOLVED)
-        if saved is None:
-            return _learned(
-                passes,
-                rope=rope,
-                fingerprint=fingerprint,
-                token_features=token_features,
-                max_profile_mb=max_profile_mb,
-                num_sinks=num_sinks,
-            )
-        passes.progress(Status(SOLVING, message="taken up again, solved already"))
-        geometry = geometry_from_json(saved.state["geometry"])
-        found = transform_from_arrays(dict(saved.arrays), geometry)
-        return cls(replace(found, strangeness=np.inf), geometry, rope, fingerprint)
+        if saved is not None:
+            passes.progress(Status(SOLVING, message="taken up again, solved already"))
+            geometry = geometry_from_json(saved.state["geometry"])
+            found = transform_from_arrays(dict(saved.arrays), geometry)
+            return cls(replace(found, strangeness=np.inf), geometry, rope, fingerprint)
+        features = _features(token_features, passes.checkpoint)
+        moments, sizes = _gathered(
+            passes, features, rope=rope, max_profile_mb=max_profile_mb, num_sinks=num_sinks
+        )
+        passes.progress(Status(SOLVING))
+        found = learn(
+            moments,
+            sizes.groups,
+            features,
+            lag_ranks=sizes.lag_ranks,
+            most_coefficients=sizes.most_coefficients,
+            num_sinks=num_sinks,
+        )
+        _keep_solved(passes.checkpoint, found, moments.geometry)
+        return cls(found, moments.geometry, rope, fingerprint)
 
     def num_active(self, step: float) -> tuple[int, ...]:
         """Leading coefficients of each group that are worth coding at a step."""
@@ -208,17 +215,10 @@ def _tally_so_far(
     return tally, position_from_json(saved.state["position"])
 
 
-def _learned(
-    passes: Passes,
-    *,
-    rope: RopeMap,
-    fingerprint: bytes,
-    token_features: TokenFeatures,
-    max_profile_mb: float,
-    num_sinks: int,
-) -> TransformTraining:
-    """From the moments of all samples; those of samples before a cut are taken up again."""
-    features = _features(token_features, passes.checkpoint)
+def _gathered(
+    passes: Passes, features: np.ndarray, *, rope: RopeMap, max_profile_mb: float, num_sinks: int
+) -> tuple[Moments, Sizes]:
+    """The moments of all samples, and what is learned from them; those kept are taken up again."""
     saved = passes.checkpoint.load(MOMENTS)
     kept, after = moments_from_saved(saved) if saved else (None, START)
     samples = passes.over(
@@ -250,17 +250,7 @@ def _learned(
         lags=len(sizes.lag_ranks),
         num_sinks=num_sinks,
     )
-    passes.progress(Status(SOLVING))
-    found = learn(
-        moments,
-        sizes.groups,
-        features,
-        lag_ranks=sizes.lag_ranks,
-        most_coefficients=sizes.most_coefficients,
-        num_sinks=num_sinks,
-    )
-    _keep_solved(passes.checkpoint, found, geometry)
-    return TransformTraining(found, geometry, rope, fingerprint)
+    return moments, sizes
 
 
 def _features(given: TokenFeatures, checkpoint: Checkpoint) -> np.ndarray:
