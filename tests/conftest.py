@@ -1,4 +1,4 @@
-"""What tests of several layers need: a small profile of the transform codec."""
+"""What tests of several layers need: few threads, and a small profile of the transform codec."""
 
 from __future__ import annotations
 
@@ -83,6 +83,12 @@ def _group(kv: KVCache, planes: tuple[int, ...]) -> LayerGroup:
         analysis=rotation.to(torch.float16).contiguous().numpy(),
         variances=np.ones(width, dtype=np.float32),
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """The work is small, and threads that wait for each other spin on cores that are busy."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,11 +3,9 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from cachegen import refmodel
@@ -24,13 +22,9 @@ SMALL = ["--context-tokens", "64", "--num-samples", "4", "--num-windows", "1"]
 
 
 @pytest.fixture(autouse=True)
-def _small_work(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Few features, for solving takes most of a small run, and one thread, for it is small."""
+def _small_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few features, for solving takes most of a small run."""
     monkeypatch.setattr(calibration, "_MOST_FEATURES", 48)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -200,44 +194,42 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert not output.exists()
 
 
-BLOCKING = """
-import sys, time
+KILLED = """
+import os, signal, sys
+from pathlib import Path
 import torch
 from cachegen.cli import app, calibration
+from cachegen.cli.models import load_network
 from cachegen.codec import checkpoint, placement
 from cachegen.engines import hf_learning
 
 torch.set_num_threads(1)
 calibration._MOST_FEATURES = 48
 checkpoint._LEAST_S, checkpoint._SPARING = 0.0, 0
-left = {"sample": int(sys.argv[1]), "trial": int(sys.argv[2])}
+load_network(Path(sys.argv[1]))  # what it imports is imported once
 
-def blocking(what, work):
+def killing(what, left, work):
     def run(*arguments):
-        left[what] -= 1
-        print(what if left[what] else "blocked", file=sys.stderr, flush=True)
-        time.sleep(0 if left[what] else 600)
+        nonlocal left
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        print(what, file=sys.stderr, flush=True)
         return work(*arguments)
     return run
 
-hf_learning.capture = blocking("sample", hf_learning.capture)
-placement._Trials._measured = blocking("trial", placement._Trials._measured)
-app(sys.argv[3:])
+def run_killed(sample, trial):
+    child = os.fork()
+    if not child:
+        hf_learning.capture = killing("sample", sample, hf_learning.capture)
+        placement._Trials._measured = killing("trial", trial, placement._Trials._measured)
+        app(sys.argv[2:])
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(f"ended with {ended}", file=sys.stderr, flush=True)
+
+run_killed(3, 0)
+run_killed(0, 3)
 """
-
-
-def killed(sample: int, trial: int, command: list[str]) -> list[str]:
-    """What a process says until it blocks at a sample or a trial, and is killed."""
-    script = [sys.executable, "-c", BLOCKING, str(sample), str(trial)]
-    said: list[str] = []
-    with subprocess.Popen([*script, *command], stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line == "blocked\n":
-                process.kill()
-                return said
-            said.append(line.rstrip())
-    raise AssertionError("\n".join(said))
 
 
 def test_a_killed_run_is_taken_up_again_with_the_same_result(folder: Path) -> None:
@@ -245,11 +237,15 @@ def test_a_killed_run_is_taken_up_again_with_the_same_result(folder: Path) -> No
     common = ["calibrate", "--model", MODEL, "--text", str(folder / "craik.txt"), *SMALL]
     common += ["--max-profile-mb", "1", "-o"]
     expected, output = folder / "expected", folder / "profile"
-    whole = CliRunner().invoke(app, [*common, str(expected)], catch_exceptions=False)
-    assert killed(3, 0, [*common, str(output)]).count("sample") == 2
-    second = killed(0, 3, [*common, str(output)])
-    assert second.count("sample") == 2 and second.count("trial") == 2
-    assert any(line.startswith("moments (then solving, levels, tables); 2 of 4") for line in second)
+    script = [sys.executable, "-c", KILLED, MODEL, *common, str(output)]
+    with subprocess.Popen(script, stderr=subprocess.PIPE, text=True) as process:
+        whole = CliRunner().invoke(app, [*common, str(expected)], catch_exceptions=False)
+        said = process.communicate(timeout=200)[1]
+    first, second, rest = said.split("ended with -9\n")
+    assert rest == "" and first.splitlines().count("sample") == 2, said
+    lines = second.splitlines()
+    assert lines.count("sample") == 2 and lines.count("trial") == 2, said
+    assert any(line.startswith("moments (then solving, levels, tables); 2 of 4") for line in lines)
     last = CliRunner().invoke(app, [*common, str(output)], catch_exceptions=False)
     assert "moments (" not in last.stderr and last.stderr.count("(known)") == 2
     assert last.stderr.count("trial for") == whole.stderr.count("trial for")

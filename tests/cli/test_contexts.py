@@ -1,7 +1,6 @@
 """`calibrate`, `save` and `load` on the shipped model."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cachegen import refmodel
-from cachegen.cli import app
+from cachegen.cli import app, main
 from cachegen.codec.profile import read_profile
 
 MODEL = str(refmodel.weights_path())
@@ -74,15 +73,17 @@ def test_calibrate_writes_a_profile_of_the_model(text_file: Path, tmp_path: Path
 
 @pytest.mark.parametrize("form", [str, Path.as_uri])
 def test_a_load_from_nowhere_says_so_and_makes_nothing(
-    text_file: Path, tmp_path: Path, form
+    text_file: Path, tmp_path: Path, monkeypatch, capsys, form
 ) -> None:
     folder = tmp_path / "not" / "there"
     options = ["--model", MODEL, "--text", str(text_file), "--store", form(folder)]
-    command = [sys.executable, "-m", "cachegen.cli", "load", *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
-        f"error: there is no folder {folder}: save a context there first, or check the path\n"
+    monkeypatch.setattr(sys, "argv", ["cachegen", "load", *options])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr() == (
+        "",
+        f"error: there is no folder {folder}: save a context there first, or check the path\n",
     )
     assert not (tmp_path / "not").exists()
 
