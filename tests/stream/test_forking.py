@@ -15,18 +15,18 @@ import pytest
 
 FORKER = Path(__file__).with_name("forker.py")
 LIMIT_S = 100
-STORES = ("memory", "folder", "server", "redis")
+EVERYTHING = "putting,children,saving,busy,together"
 
 
-def run_forker(url: str, *scenarios: str) -> None:
+def run_forker(*arguments: str) -> None:
     """Into a file: the end of a pipe would be waited for as long as a child that hangs has it."""
-    command = [sys.executable, str(FORKER), url, *scenarios]
+    command = [sys.executable, str(FORKER), *arguments]
     with tempfile.TemporaryFile("w+") as said:
         ran = subprocess.run(command, stdout=said, stderr=said, timeout=LIMIT_S, check=False)
         said.seek(0)
         text = said.read()
     assert ran.returncode == 0, text
-    assert text.split() == [*scenarios, "done"]
+    assert text.split() == [*",".join(arguments[::2]).split(","), "done"]
 
 
 @pytest.fixture(scope="module")
@@ -70,32 +70,22 @@ def await_port(port: int) -> None:
     pytest.fail(f"nothing listens at port {port}")
 
 
-@pytest.fixture(params=STORES)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "memory":
-        return "memory:"
-    if request.param == "folder":
-        return str(tmp_path / "store")
-    if request.param == "server":
-        return f"cachegen://{request.getfixturevalue('served')[1]}"
-    return str(request.getfixturevalue("redis"))
-
-
-def test_children_load_and_save(url: str) -> None:
+def test_children_load_and_save(served: tuple[Path, str], tmp_path: Path) -> None:
     """See the script: grandchildren, forks while other threads load, all processes at once."""
-    run_forker(url, "children", "saving", "busy", "together")
+    folder, host = str(tmp_path / "store"), f"cachegen://{served[1]}"
+    run_forker(EVERYTHING, "memory:", EVERYTHING, folder, EVERYTHING, host)
 
 
-def test_children_do_not_wait_for_threads_of_their_parent(tmp_path: Path) -> None:
-    run_forker(str(tmp_path / "store"), "held")
+def test_children_load_and_save_in_redis(redis: str) -> None:
+    run_forker(EVERYTHING, redis)
 
 
-def test_children_recompute_after_a_model_that_used_all_cores(tmp_path: Path) -> None:
-    run_forker(str(tmp_path / "store"), "recomputing")
+def test_children_wait_for_no_thread_of_their_parent(tmp_path: Path) -> None:
+    """Neither for those of loads under way nor for those of a model that used all cores."""
+    run_forker("putting,held,recomputing", str(tmp_path / "store"))
 
 
 def test_children_are_told_of_stores_that_need_threads(served: tuple[Path, str]) -> None:
     """With a model they recompute instead."""
     folder, host = served
-    run_forker(str(folder))
-    run_forker(f"http://{host}/", "refused")
+    run_forker("putting", str(folder), "refused", f"http://{host}/")
