@@ -173,7 +173,7 @@ def test_types_that_differ_within_a_cache_are_refused(new_model, tokens):
 def test_a_model_is_probed_once_and_again_in_another_type(new_model, monkeypatch):
     model, probed = new_model("llama"), []
     probe = hf_probe._probe
-    monkeypatch.setattr(hf_probe, "_probe", lambda m: probed.append(m) or probe(m))
+    monkeypatch.setattr(hf_probe, "_probe", lambda *found: probed.append(found) or probe(*found))
     assert support_of(model) is support_of(torch.compile(model, backend="eager"))
     assert len(probed) == 1
     support_of(model.to(torch.bfloat16))

@@ -19,6 +19,7 @@ _IRRELEVANT = frozenset(
 )  # fmt: skip
 
 _WRAPPED = ("base_layer", "original_module")
+_COMPILED = "_orig_mod"
 
 
 def adapters(model: PreTrainedModel, modules: Modules) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def adapters(model: PreTrainedModel, modules: Modules) -> dict[str, Any]:
 
     Nothing where none takes part; such a model computes what the bare one does.
     """
-    parts = _parts(modules)
+    parts = adapter_layers(modules)
     used = tuple(dict.fromkeys(name for part in parts.values() for name in _used(part)))
     if not used:
         return {}
@@ -39,11 +40,13 @@ def adapters(model: PreTrainedModel, modules: Modules) -> dict[str, Any]:
 
 
 def bare_name(modules: Modules) -> Callable[[str], str | None]:
-    """Names of tensors as the bare model has them, those of adapters by their place in a layer's
-    order; None for tensors of adapters that do not take part."""
-    parts = {name: (_used(part), _known(part)) for name, part in _parts(modules).items()}
+    """Names of modules and tensors as the bare, uncompiled model has them.
+
+    Those of adapters get their place in a layer's order; None for adapters that take no part.
+    """
+    parts = {name: (_used(part), _known(part)) for name, part in adapter_layers(modules).items()}
     if not parts:
-        return lambda name: name
+        return lambda name: name.replace(f".{_COMPILED}", "")
 
     def bare(name: str) -> str | None:
         pieces, kept = name.split("."), []
@@ -51,6 +54,8 @@ def bare_name(modules: Modules) -> Callable[[str], str | None]:
         known: frozenset[str] = frozenset()
         for index, piece in enumerate(pieces):
             part = parts.get(".".join(pieces[:index]))
+            if piece == _COMPILED:
+                continue
             if part is not None and piece in _WRAPPED:
                 used, known = (), frozenset()
                 continue
@@ -63,11 +68,23 @@ def bare_name(modules: Modules) -> Callable[[str], str | None]:
     return bare
 
 
-def _parts(modules: Modules) -> dict[str, nn.Module]:
+def adapter_layers(modules: Modules) -> dict[str, nn.Module]:
     """Layers with adapters, and modules that were trained as a whole."""
     layers = getattr(sys.modules.get("peft.tuners.tuners_utils"), "BaseTunerLayer", ())
     wholes = getattr(sys.modules.get("peft.utils.other"), "AuxiliaryTrainingWrapper", ())
     return {n: module for n, module in modules.items() if isinstance(module, (layers, wholes))}
+
+
+def outside(wrapper: nn.Module, modules: Modules) -> dict[str, nn.Module]:
+    """Modules with weights that adapters which take part keep beside the model, not in it."""
+    if not any(map(_used, adapter_layers(modules).values())):
+        return {}
+    inside = set(modules.values())
+    return {
+        f"adapters.{name}": module
+        for name, module in wrapper.named_modules()
+        if module not in inside and {**module._parameters, **module._buffers}
+    }
 
 
 def _used(part: Any) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
-from cachegen.engines.hf_inputs import Tokens, check_vocabulary, token_ids
+from cachegen.engines.hf_inputs import Tokens, check_positions, check_vocabulary, token_ids
 from cachegen.engines.hf_layers import (
     fill,
     new_cache,
@@ -16,7 +16,7 @@ from cachegen.engines.hf_layers import (
     tokens_needed,
     unbounded_cache,
 )
-from cachegen.engines.hf_model import accepts, plain_model
+from cachegen.engines.hf_pass import read_on
 from cachegen.engines.hf_probe import support_of
 from cachegen.engines.hf_regime import regime_of
 from cachegen.errors import UnsupportedCache
@@ -25,7 +25,6 @@ from cachegen.kvcache import KVCache
 _PREFILL_TOKENS = 2048
 
 
-@torch.no_grad()
 def capture(
     model: PreTrainedModel,
     tokens: Tokens,
@@ -55,16 +54,16 @@ def capture(
     if not ids:
         raise ValueError("expected at least one token, got none")
     check_vocabulary(ids, model)
+    check_positions(model, ids, start=past.num_tokens if past else 0)
     start = past.num_tokens if past else 0
     cache = unbounded_cache(model)
     if past is not None:
         fill(cache, past, support.layers)
     stops = _stops(model, start, start + len(ids), prefill_tokens)
-    few_logits = {"logits_to_keep": 1} if accepts(model, "logits_to_keep") else {}
-    run, done = plain_model(model), start
+    done = start
     for stop in stops:
         piece = torch.tensor([ids[done - start : stop - start]], device=support.inputs)
-        run(input_ids=piece, past_key_values=cache, use_cache=True, **few_logits)
+        read_on(model, piece, cache)
         done = stop
     whole = from_cache(cache)
     return whole.slice(start, start + len(ids))

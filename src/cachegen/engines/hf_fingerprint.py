@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from functools import cache
-from typing import Any
 
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from cachegen.engines.hf_adapters import Modules, adapters
-from cachegen.engines.hf_model import autocast_types, plain_model
+from cachegen.engines.hf_adapters import bare_name, outside
+from cachegen.engines.hf_model import adapter_wrapper, plain_model
+from cachegen.engines.hf_settings import modules_digest, settings_digest
 from cachegen.engines.hf_weights import weights_digest
-
-_IRRELEVANT = frozenset(
-    {
-        "_name_or_path", "architectures", "attention_dropout", "bos_token_id", "dtype",
-        "eos_token_id", "id2label", "initializer_range", "label2id", "output_attentions",
-        "output_hidden_states", "pad_token_id", "problem_type", "return_dict",
-        "tie_word_embeddings", "torch_dtype", "transformers_version", "use_cache",
-    }
-)  # fmt: skip
 
 
 def fingerprint(model: PreTrainedModel, *, fresh: bool = False) -> bytes:
@@ -50,52 +39,11 @@ def fingerprint(model: PreTrainedModel, *, fresh: bool = False) -> bytes:
     Raises:
         UnsupportedCache: weights that are nowhere, or prompt and prefix tuning.
     """
-    model = plain_model(model)
+    wrapper, model = adapter_wrapper(model), plain_model(model)
     modules = dict(model.named_modules())
-    digest = hashlib.sha256(_canonical(_identity(model, modules)))
+    digest = hashlib.sha256(settings_digest(model, modules))
+    digest.update(modules_digest(modules, bare_name(modules)))
+    if wrapper is not None:
+        modules = {**modules, **outside(wrapper, modules)}
     digest.update(weights_digest(model, modules, fresh=fresh))
     return digest.digest()
-
-
-def _identity(model: PreTrainedModel, modules: Modules) -> dict[str, Any]:
-    found = {
-        "config": _settings(model.config),
-        "dtype": str(model.dtype),
-        "adapters": adapters(model, modules),
-        "autocast": autocast_types(model),
-    }
-    return {key: value for key, value in found.items() if value}
-
-
-def _settings(config: PreTrainedConfig) -> dict[str, Any]:
-    """What differs from the class's defaults, so that new defaulted settings change nothing."""
-    parts = {name: getattr(config, name, None) for name in config.sub_configs}
-    nested = {
-        name: _settings(part) for name, part in parts.items() if isinstance(part, PreTrainedConfig)
-    }
-    kind: Any = type(config)
-    defaults = _defaults(kind)
-    own = {
-        key: value
-        for key, value in config.to_dict().items()
-        if key not in nested
-        and (key == "model_type" or (key not in _IRRELEVANT and value != defaults.get(key)))
-    }
-    return {**own, **nested}
-
-
-@cache
-def _defaults(kind: type[PreTrainedConfig]) -> dict[str, Any]:
-    """A configuration class's defaults; none where it cannot be made without arguments."""
-    try:
-        return dict(kind().to_dict())
-    except (TypeError, ValueError):
-        return {}
-
-
-def _canonical(value: Any) -> bytes:
-    """JSON that does not depend on the order of keys or sets."""
-    text = json.dumps(
-        value, sort_keys=True, default=lambda v: sorted(v) if isinstance(v, set) else str(v)
-    )
-    return text.encode()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from itertools import accumulate, pairwise
 
 import torch
+from torch.utils.weak import WeakIdRef
 
 from cachegen.engines.hf_adapters import Modules
 
@@ -52,7 +53,7 @@ def _writes(tensor: torch.Tensor) -> tuple[object, ...]:
         place = tensor.data_ptr()
     except RuntimeError:  # a tensor made of others
         place = 0
-    return tensor.dtype, tensor.shape, id(tensor), place, counted
+    return tensor.dtype, tensor.shape, WeakIdRef(tensor), place, counted
 
 
 def _look(tensor: torch.Tensor) -> torch.Tensor:
@@ -73,6 +74,7 @@ def _places(size: int, device: torch.device) -> torch.Tensor:
     """One place in each of 512 equal parts of a tensor, drawn by a fixed seed; all if few."""
     if size <= _LOOKS:
         return torch.arange(size, device=device)
-    drawn = torch.rand(_LOOKS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    places = ((torch.arange(_LOOKS) + drawn) * size / _LOOKS).long().clamp_max(size - 1)
+    with torch.device("cpu"):
+        drawn = torch.rand(_LOOKS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        places = ((torch.arange(_LOOKS) + drawn) * size / _LOOKS).long().clamp_max(size - 1)
     return places.to(device)

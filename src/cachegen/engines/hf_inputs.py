@@ -11,7 +11,13 @@ import numpy as np
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from cachegen.engines.hf_model import plain_model, vocabulary_size
+from cachegen.engines.hf_model import (
+    accepts,
+    numbers_by_padding,
+    plain_model,
+    text_decoder,
+    vocabulary_size,
+)
 
 Tokens = Sequence[int] | np.ndarray | torch.Tensor | Mapping[str, Any]
 
@@ -106,14 +112,76 @@ def check_vocabulary(ids: Sequence[int], model: PreTrainedModel) -> None:
         raise ValueError(f"expected token ids below {known}, the model's vocabulary, got {largest}")
 
 
+def check_positions(model: PreTrainedModel, ids: Sequence[int], *, start: int = 0) -> None:
+    """Refuse texts that a model's positions are not made for, before anything is computed.
+
+    Raises:
+        ValueError: more tokens than learned positions, or pad tokens where these take none.
+    """
+    for name, module in text_decoder(model).named_modules():
+        if numbers_by_padding(module) and module.padding_idx in ids:
+            raise ValueError(
+                f"token {module.padding_idx} pads texts of this model, and takes no position in "
+                f"{name}: expected a context without it"
+            )
+        room = _learned_positions(name, module)
+        if room is not None and start + len(ids) > room:
+            raise ValueError(
+                f"expected at most {room} tokens, the positions in {name}, got {start + len(ids)}"
+            )
+
+
+def _learned_positions(name: str, module: torch.nn.Module) -> int | None:
+    """How many tokens a table of positions is for; None for anything else."""
+    last = name.rpartition(".")[2]
+    if not isinstance(module, torch.nn.Embedding) or not ("position" in last or last == "wpe"):
+        return None
+    first = getattr(module, "offset", None)
+    if first is None:
+        first = 0 if module.padding_idx is None else module.padding_idx + 1
+    return module.num_embeddings - int(first)
+
+
+def check_encoding(
+    model: PreTrainedModel,
+    tokens: Any,
+    *,
+    extra: bytes,
+    inputs: Mapping[str, Any] | None = None,
+    is_saved: bool = False,
+) -> None:
+    """Refuse an encoding that holds more than tokens, where nothing says what it is.
+
+    Raises:
+        ValueError: it has an entry that the model takes, and that is neither zero, nor named.
+    """
+    entries = tokens.items() if isinstance(tokens, Mapping) else ()
+    for name, value in entries:
+        is_text = name in ("input_ids", "attention_mask") or name in (inputs or ())
+        if is_text or (extra and not is_saved) or not accepts(model, name):
+            continue
+        if value is not None and bool(torch.as_tensor(value).any()):
+            raise ValueError(
+                f"expected tokens, got {name!r} beside them, which changes keys and values: "
+                "expected `extra`, a digest of it, on saving and loading, and `inputs` on saving"
+            )
+
+
 def placeholders(model: PreTrainedModel) -> frozenset[int]:
     """Ids of tokens in whose place images, audio or video are put: equal tokens, other KV."""
     return frozenset(_placeholders(plain_model(model).config))
 
 
 def _placeholders(config: PreTrainedConfig) -> Iterator[int]:
-    for name, value in vars(config).items():
+    for name, value in _named(config):
         if isinstance(value, PreTrainedConfig):
             yield from _placeholders(value)
         elif _STANDS_FOR_INPUT.search(name) and isinstance(value, int):
             yield value
+
+
+def _named(config: PreTrainedConfig) -> Iterator[tuple[str, Any]]:
+    """What a configuration holds, under the names that transformers gives it, too."""
+    yield from vars(config).items()
+    for name, own in config.attribute_map.items():
+        yield name, getattr(config, own, None)

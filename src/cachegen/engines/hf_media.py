@@ -11,9 +11,11 @@ from transformers import PreTrainedModel
 from cachegen.engines.hf_cache import capture, from_cache
 from cachegen.engines.hf_inputs import placeholders
 from cachegen.engines.hf_layers import unbounded_cache
-from cachegen.engines.hf_model import accepts, plain_model, vocabulary_size
-from cachegen.engines.hf_probe import moved, rounding_of, support_of
+from cachegen.engines.hf_model import plain_model, vocabulary_size
+from cachegen.engines.hf_pass import read_on
+from cachegen.engines.hf_probe import support_of
 from cachegen.engines.hf_regime import regime_of
+from cachegen.engines.hf_rounding import has_moved
 from cachegen.errors import UnsupportedCache
 from cachegen.kvcache import KVCache
 
@@ -101,7 +103,7 @@ def capture_with_media(
         inputs,
         num_tokens=len(ids),
     )
-    if moved(begun.slice(0, seen), other.slice(0, seen)) > rounding_of(model, begun.dtype):
+    if has_moved(plain_model(model), begun.slice(0, seen), other.slice(0, seen)):
         raise UnsupportedCache(
             f"{type(plain_model(model)).__name__}: with these inputs, later tokens change the keys "
             "and values of earlier ones, so those of a context do not fit into another text"
@@ -128,24 +130,16 @@ def whole_media(model: PreTrainedModel, ids: Sequence[int], num_tokens: int) -> 
     return num_tokens
 
 
-@torch.no_grad()
 def _read(
     model: PreTrainedModel, ids: Sequence[int], inputs: Mapping[str, Any], *, num_tokens: int
 ) -> KVCache:
     device, cache = support_of(model).inputs, unbounded_cache(model)
-    few_logits = {"logits_to_keep": 1} if accepts(model, "logits_to_keep") else {}
     media = {
         name: _cut(value, len(ids), num_tokens, device)
         for name, value in inputs.items()
         if name not in _OF_THE_TEXT
     }
-    plain_model(model)(
-        input_ids=torch.tensor([list(ids)], device=device),
-        past_key_values=cache,
-        use_cache=True,
-        **media,
-        **few_logits,
-    )
+    read_on(model, torch.tensor([list(ids)], device=device), cache, **media)
     return from_cache(cache)
 
 

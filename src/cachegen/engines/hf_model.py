@@ -13,7 +13,7 @@ from cachegen.errors import UnsupportedCache
 
 
 def plain_model(model: PreTrainedModel) -> PreTrainedModel:
-    """The model inside wrappers of `torch.compile` and PEFT, which compute the same KV as it.
+    """The model inside wrappers of `torch.compile`, data parallelism and PEFT.
 
     Adapters that PEFT has put into the model's layers stay there.
 
@@ -21,10 +21,28 @@ def plain_model(model: PreTrainedModel) -> PreTrainedModel:
         UnsupportedCache: prompt or prefix tuning, which put virtual tokens before every text.
     """
     inner: Any = getattr(model, "_orig_mod", model)
+    if isinstance(inner, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
+        inner = inner.module
     if hasattr(inner, "get_base_model"):
         _refuse_virtual_tokens(inner)
         inner = inner.get_base_model()
     return getattr(inner, "_orig_mod", inner)
+
+
+def adapter_wrapper(model: PreTrainedModel) -> Any:
+    """PEFT's model around a model; None where there is none."""
+    inner = getattr(model, "_orig_mod", model)
+    return inner if hasattr(inner, "get_base_model") else None
+
+
+def is_packed(module: torch.nn.Module) -> bool:
+    """Whether it is one of PyTorch's quantised layers, made for inference only."""
+    return type(module).__module__.startswith("torch.ao.")
+
+
+def numbers_by_padding(module: torch.nn.Module) -> bool:
+    """Whether it counts positions from the padding token's id on (RoBERTa and its like)."""
+    return hasattr(type(module), "create_position_ids_from_input_ids")
 
 
 def _refuse_virtual_tokens(model: Any) -> None:
@@ -57,6 +75,13 @@ def vocabulary_size(model: PreTrainedModel) -> int:
     embedding = plain_model(model).get_input_embeddings()
     size: int = getattr(embedding, "num_embeddings", 0) or model.config.get_text_config().vocab_size
     return size
+
+
+def text_decoder(model: PreTrainedModel) -> torch.nn.Module:
+    """The part of a model that reads tokens, without towers for images or audio."""
+    plain = plain_model(model)
+    decoder = plain.get_decoder() if hasattr(plain, "get_decoder") else None
+    return decoder if isinstance(decoder, torch.nn.Module) else plain
 
 
 def hooks(module: torch.nn.Module) -> Iterator[Any]:

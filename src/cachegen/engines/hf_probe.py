@@ -19,27 +19,22 @@ from transformers.cache_utils import Cache, DynamicLayer
 from cachegen.engines.hf_inputs import placeholders
 from cachegen.engines.hf_layers import fill, new_cache, token_layers, unbounded_cache
 from cachegen.engines.hf_model import (
-    accepts,
-    autocast_types,
+    adapter_wrapper,
     input_device,
+    is_packed,
     plain_model,
     vocabulary_size,
 )
+from cachegen.engines.hf_pass import read_on
+from cachegen.engines.hf_rounding import has_moved
+from cachegen.engines.hf_settings import settings_digest
 from cachegen.errors import UnsupportedCache
 from cachegen.forks import PerProcess
 from cachegen.kvcache import KVCache
 
 _SHARED, _TOKENS = 3, 8
+_ADAPTERS = "use an adapter that works inside the layers, such as LoRA"
 _ADVICE = "use a decoder-only model whose layers all keep them; docs/architectures.md lists such"
-# How far a token's keys or values may move, as a share of their length, where nothing should move
-# them: by rounding, of a pass of the same shape. Activations that are quantised together, as in
-# dynamic int8, are scaled by the largest of them, whichever token has it.
-_ROUNDING = 1e-3
-_ROUNDING_16_BIT = 5e-3
-_ROUNDING_QUANTISED = 0.1
-# A pass of another shape rounds otherwise, in every layer anew; but never by a third of a token.
-_OTHER_SHAPE = 10.0
-_MOST = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,25 +55,39 @@ class Support:
         return self.layers[0]
 
 
-_KNOWN: WeakKeyDictionary[PreTrainedModel, dict[object, Support]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[PreTrainedModel, dict[object, _Probed]] = WeakKeyDictionary()
 _PROBING = PerProcess(threading.Lock)
 
 
-def support_of(model: PreTrainedModel) -> Support:
-    """Probe a model, once as long as it stays where it is.
+@dataclass(slots=True)
+class _Probed:
+    """A probe's outcome, and the fingerprint of the model it holds for, once that is known."""
+
+    support: Support
+    fingerprint: bytes | None
+
+
+def support_of(model: PreTrainedModel, *, fingerprint: bytes | None = None) -> Support:
+    """Probe a model, once as long as it stays where it is and, where that is given, what it is.
+
+    Args:
+        model: wrapped or not.
+        fingerprint: the model's, to probe again after a change of its weights.
 
     Raises:
         ValueError: the model is in training mode.
         UnsupportedCache: keys and values of tokens are not all that it needs to go on.
     """
-    model = plain_model(model)
-    check_eval(model)
-    place = _place(model)
+    plain, wrapper = plain_model(model), adapter_wrapper(model)
+    check_eval(plain)
+    place = (*_place(plain), id(wrapper))
     with _PROBING():
-        known = _KNOWN.setdefault(model, {})
-        if place not in known:
-            known[place] = _probe(model)
-        return known[place]
+        known = _KNOWN.setdefault(plain, {})
+        probed = known.get(place)
+        if probed is None or (fingerprint and probed.fingerprint not in (None, fingerprint)):
+            probed = known[place] = _Probed(_probe(plain, wrapper), fingerprint)
+        probed.fingerprint = probed.fingerprint or fingerprint
+        return probed.support
 
 
 def check_eval(model: PreTrainedModel) -> None:
@@ -88,44 +97,64 @@ def check_eval(model: PreTrainedModel) -> None:
         ValueError: some module of it is.
     """
     for name, module in plain_model(model).named_modules():
-        if module.training and not _is_packed(module):
+        if module.training and not is_packed(module):
             raise ValueError(
                 f"expected a model in eval mode, got {name or type(model).__name__!r} in training "
                 "mode, where dropout changes keys and values: call model.eval()"
             )
 
 
-def _place(model: PreTrainedModel) -> object:
-    """What may change where a model keeps its tokens, or in which type."""
+def _place(model: PreTrainedModel) -> tuple[object, ...]:
+    """What may change where a model keeps its tokens, in which type, and which it needs."""
     kinds = {(tensor.device, tensor.dtype) for tensor in model.parameters()}
-    return input_device(model), frozenset(kinds), str(autocast_types(model))
+    return input_device(model), frozenset(kinds), settings_digest(model)
 
 
-@torch.no_grad()
-def _probe(model: PreTrainedModel) -> Support:
+def _probe(model: PreTrainedModel, wrapper: torch.nn.Module | None) -> Support:
     cache = unbounded_cache(model)
     texts = _two_texts(model).to(input_device(model))
     layers = _layers_of(model, texts, cache)
     support = Support(texts.device, tuple(layer.keys.device for layer in layers))
     first, second = (_row(model, layers, row) for row in (0, 1))
-    rounding = rounding_of(model, first.dtype)
-    if moved(first.slice(0, _SHARED), second.slice(0, _SHARED)) > rounding:
+    if has_moved(model, first.slice(0, _SHARED), second.slice(0, _SHARED)):
         raise UnsupportedCache(
             f"{type(model).__name__}: later tokens change the keys and values of earlier ones, so "
             "those of a context do not fit into another text: expected causal attention (of an "
             "encoder with a language model head: is_decoder=True)"
         )
+    if wrapper is not None:
+        _check_wrapper(wrapper, model, texts, first)
     rebuilt = new_cache(model)
     fill(rebuilt, first.slice(0, _SHARED), support.layers)
     continued = _row(model, _layers_of(model, texts[:1, _SHARED:], rebuilt), 0)
     following = (kv.slice(_SHARED, _TOKENS) for kv in (first, continued))
-    if moved(*following) > min(rounding * _OTHER_SHAPE, _MOST):
+    if has_moved(model, *following, other_shape=True):
         raise UnsupportedCache(
             f"{type(model).__name__} does not go on in the same way from the keys and values of "
             "tokens alone: it keeps recurrent or other state beside them; use a decoder with "
             "attention layers only"
         )
     return support
+
+
+def _check_wrapper(
+    wrapper: torch.nn.Module, model: PreTrainedModel, texts: torch.Tensor, expected: KVCache
+) -> None:
+    """Refuse adapters that work from outside the layers, and so depend on more than the tokens."""
+    cache = unbounded_cache(model)
+    try:
+        with torch.no_grad():
+            wrapper(input_ids=texts, past_key_values=cache, use_cache=True)
+        found = _row(model, list(token_layers(cache)), 0)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise UnsupportedCache(f"{type(wrapper).__name__}: {error}; {_ADAPTERS}") from error
+    if found.geometry != expected.geometry or has_moved(model, expected, found):
+        raise UnsupportedCache(
+            f"{type(wrapper).__name__} computes other keys and values than the model in it: its "
+            f"adapter decides by the whole text (aLoRA, X-LoRA); {_ADAPTERS}"
+        )
 
 
 def _two_texts(model: PreTrainedModel) -> torch.Tensor:
@@ -135,7 +164,7 @@ def _two_texts(model: PreTrainedModel) -> torch.Tensor:
     spread = torch.linspace(0, size - 1, min(size, 8 * needed)).long().tolist()
     marks = (getattr(config, name, None) for name in ("pad_token_id", "bos_token_id"))
     special = {*placeholders(model), *marks}
-    ordinary = [token for token in spread if token not in special]
+    ordinary = [token for token in spread if token not in special] or spread
     chosen = [ordinary[index * len(ordinary) // needed] for index in range(needed)]
     return torch.tensor([chosen[:_TOKENS], chosen[:_SHARED] + chosen[_TOKENS:]])
 
@@ -143,9 +172,8 @@ def _two_texts(model: PreTrainedModel) -> torch.Tensor:
 def _layers_of(model: PreTrainedModel, ids: torch.Tensor, cache: Cache) -> list[DynamicLayer]:
     """The layers that hold tokens, after reading so many more."""
     name = type(model).__name__
-    few_logits = {"logits_to_keep": 1} if accepts(model, "logits_to_keep") else {}
     try:
-        model(input_ids=ids, past_key_values=cache, use_cache=True, **few_logits)
+        read_on(model, ids, cache)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
@@ -169,44 +197,15 @@ def _layers_of(model: PreTrainedModel, ids: torch.Tensor, cache: Cache) -> list[
 
 
 def _row(model: PreTrainedModel, layers: Sequence[DynamicLayer], row: int) -> KVCache:
-    """One text's cache, on the CPU."""
+    """One text's cache, on the CPU; of windows, what they hold of it."""
     try:
-        return KVCache.from_layers(
-            [(layer.keys[row].cpu(), layer.values[row].cpu()) for layer in layers]
+        return KVCache(
+            tuple(layer.keys[row].cpu() for layer in layers),
+            tuple(layer.values[row].cpu() for layer in layers),
+            _TOKENS,
         )
     except (TypeError, ValueError) as error:
         raise UnsupportedCache(
             f"{type(model).__name__}: its layers do not hold keys and values (batch, kv_heads, "
             f"tokens, dim) of one type: {error}"
         ) from error
-
-
-def rounding_of(model: PreTrainedModel, dtype: torch.dtype) -> float:
-    """What `moved` may find between passes of one shape where nothing moved."""
-    if getattr(model, "is_quantized", False) or any(map(_is_packed, model.modules())):
-        return _ROUNDING_QUANTISED
-    return _ROUNDING if dtype == torch.float32 else _ROUNDING_16_BIT
-
-
-def _is_packed(module: torch.nn.Module) -> bool:
-    """Whether it is one of PyTorch's quantised layers, made for inference only."""
-    return type(module).__module__.startswith("torch.ao.")
-
-
-def moved(left: KVCache, right: KVCache) -> float:
-    """By how much of its length the median token moved, in the plane where it moved most.
-
-    The median, since a mixture of experts may send a token elsewhere for a rounding.
-    """
-    return max(
-        float(_moved_rows(a.double(), b.double()).median())
-        for a, b in zip(left.planes(), right.planes(), strict=True)
-    )
-
-
-def _moved_rows(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Of the last tokens that both planes (heads, tokens, dim) hold."""
-    held = min(left.shape[1], right.shape[1])
-    left, right = left[:, -held:], right[:, -held:]
-    lengths = left.square().sum(dim=(0, 2)).sqrt().clamp_min(1e-30)
-    return (left - right).square().sum(dim=(0, 2)).sqrt() / lengths

@@ -66,7 +66,7 @@ def weights_digest(model: PreTrainedModel, modules: Modules, *, fresh: bool = Fa
         (bare(name) or "", digest) for name, digest in known.digests.items()
     ):
         if name:
-            whole.update(name.replace("_orig_mod.", "").encode() + b"\0" + digest)
+            whole.update(name.encode() + b"\0" + digest)
     return whole.digest()
 
 
@@ -106,7 +106,8 @@ def _configured(modules: Modules) -> dict[str, torch.Tensor]:
         held = [key for key, _ in module.named_buffers(recurse=False)]
         if any(key.endswith("inv_freq") for key in held) and not list(module.parameters()):
             try:
-                made = type(module)(module.config)
+                with torch.device("cpu"):
+                    made = type(module)(module.config)
             except Exception:  # not made of a configuration alone: its bytes count
                 continue
             for key, tensor in made.named_buffers(recurse=False):

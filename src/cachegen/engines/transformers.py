@@ -11,13 +11,19 @@ import torch
 from transformers import Cache, PreTrainedModel
 
 from cachegen.bitstream.manifest import Manifest
-from cachegen.codec.levels import LOSSLESS
+from cachegen.codec.levels import LOSSLESS, TEXT
 from cachegen.codec.profile import Profile, shipped_profile
 from cachegen.engines.hf_cache import capture, from_cache, to_cache
 from cachegen.engines.hf_costs import measure_prefill, timed_capture
 from cachegen.engines.hf_fingerprint import fingerprint
-from cachegen.engines.hf_inputs import Tokens, check_vocabulary, token_ids
-from cachegen.engines.hf_layers import new_cache
+from cachegen.engines.hf_inputs import (
+    Tokens,
+    check_encoding,
+    check_positions,
+    check_vocabulary,
+    token_ids,
+)
+from cachegen.engines.hf_layers import fill, new_cache
 from cachegen.engines.hf_learning import samples, token_features
 from cachegen.engines.hf_media import (
     capture_with_media,
@@ -25,7 +31,7 @@ from cachegen.engines.hf_media import (
     media_stop,
     whole_media,
 )
-from cachegen.engines.hf_probe import support_of
+from cachegen.engines.hf_probe import Support, support_of
 from cachegen.engines.hf_quality import Window, answer_window, cut_windows, evaluator
 from cachegen.engines.hf_regime import Regime, regime_of
 from cachegen.engines.hf_rope import rope_map
@@ -41,6 +47,7 @@ from cachegen.store import Store, shared_store
 from cachegen.store.shared import StoreOrUrl
 from cachegen.stream import LoadResult, load, save
 from cachegen.stream.controller import Controller
+from cachegen.stream.plan import check_chunk_tokens, plan_levels
 from cachegen.stream.sharing import measurements_of
 
 __all__ = [
@@ -123,13 +130,18 @@ def save_context(
         StoreError: the store fails.
     """
     ids = token_ids(tokens, attention_mask)
-    _check(model, ids)
+    _check(model, ids, salt=salt, extra=extra)
+    check_encoding(model, tokens, extra=extra, inputs=inputs, is_saved=True)
     check_media(model, ids, extra=extra, inputs=inputs, is_saved=True)
+    check_chunk_tokens(chunk_tokens)
     kind = _identify(model, ids, salt=salt, extra=extra)
     profile = profile or shipped_profile(kind.fingerprint)
+    plan_levels(profile, levels, exact=True)
     opened = shared_store(store, create=True)
+    kv = _prefilled(model, ids, inputs, store=opened, kind=kind)
+    _check_unchanged(model, kind.fingerprint)
     return save(
-        _prefilled(model, ids, inputs, store=opened, kind=kind),
+        kv,
         tokens=ids,
         store=opened,
         profile=profile,
@@ -189,7 +201,8 @@ def load_context(
     """
     ids = token_ids(tokens, attention_mask)
     opened = shared_store(store, create=False)
-    _check(model, ids)
+    _check(model, ids, salt=salt, extra=extra)
+    check_encoding(model, tokens, extra=extra)
     check_media(model, ids, extra=extra)
     kind = _identify(model, ids, salt=salt, extra=extra)
     result = load(
@@ -203,14 +216,17 @@ def load_context(
         fingerprint=kind.fingerprint,
         salt=salt,
         extra=kind.extra,
-        device=support_of(model).device,
+        device=kind.support.device,
         progress=progress,
         cancel=cancel,
     )
-    kv = _usable(result.kv, model, ids)
+    if any(chunk.level == TEXT for chunk in result.chunks):
+        _check_unchanged(model, kind.fingerprint)
+    kv, cache = _usable(result.kv, model, ids), new_cache(model)
     if kv is None:
-        return LoadedContext(new_cache(model), 0, result)
-    return LoadedContext(to_cache(kv, model), kv.num_tokens, result)
+        return LoadedContext(cache, 0, result)
+    fill(cache, kv, kind.support.layers)
+    return LoadedContext(cache, kv.num_tokens, result)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,25 +238,46 @@ class _Kind:
         salt: the tenant.
         extra: what else the caller tells apart, and the regime.
         regime: frequencies by the length of the text.
+        support: where the model takes and keeps tokens.
     """
 
     fingerprint: bytes
     salt: bytes
     extra: bytes
     regime: Regime
+    support: Support
 
 
-def _check(model: PreTrainedModel, ids: tuple[int, ...]) -> None:
+def _check(model: PreTrainedModel, ids: tuple[int, ...], *, salt: bytes, extra: bytes) -> None:
     """Refuse what cannot be stored before the model's weights are read."""
+    for name, value in (("salt", salt), ("extra", extra)):
+        if not isinstance(value, bytes):
+            raise TypeError(f"expected bytes as `{name}`, got {type(value).__name__}: {value!r}")
     if not ids:
         raise ValueError("expected at least one token, got none")
     support_of(model)
     check_vocabulary(ids, model)
+    check_positions(model, ids)
+
+
+def _check_unchanged(model: PreTrainedModel, expected: bytes) -> None:
+    """Refuse what was computed while somebody switched adapters, or wrote to weights.
+
+    Raises:
+        ValueError: the model is not what it was.
+    """
+    if fingerprint(model) != expected:
+        raise ValueError(
+            "the model changed while it prefilled (an adapter was switched, or weights written "
+            "to): expected it to stay as it is; nothing of this was stored or given, try again"
+        )
 
 
 def _identify(model: PreTrainedModel, ids: tuple[int, ...], *, salt: bytes, extra: bytes) -> _Kind:
     regime = regime_of(model, len(ids))
-    return _Kind(fingerprint(model), salt, regime.extra(extra), regime)
+    known = fingerprint(model)
+    support = support_of(model, fingerprint=known)
+    return _Kind(known, salt, regime.extra(extra), regime, support)
 
 
 def _recompute(
@@ -265,7 +302,7 @@ def _prefilled(
     kind: _Kind,
 ) -> KVCache:
     """The cache of a context; what is stored of it losslessly is not computed again."""
-    device = support_of(model).device
+    device = kind.support.device
     past = _exact_prefix(ids, store=store, kind=kind, device=device)
     if past is not None and past.num_tokens == len(ids):
         return past

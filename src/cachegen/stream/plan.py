@@ -68,16 +68,25 @@ def plan_levels(
     return {name: _profile_hash(profile, name) for name in names}
 
 
+def check_chunk_tokens(chunk_tokens: int) -> None:
+    """Refuse a chunk length at which no chunk could end.
+
+    Raises:
+        ValueError: it is no multiple of 64.
+    """
+    if chunk_tokens <= 0 or chunk_tokens % LINK_TOKENS:
+        raise ValueError(
+            f"expected chunk_tokens as a multiple of {LINK_TOKENS}, got {chunk_tokens}"
+        )
+
+
 def plan_chunks(kv: KVCache, ids: Ids, *, chunk_tokens: int) -> list[ChunkEntry]:
     """The chunks of a cache, without their objects; an incomplete cache is one chunk.
 
     Raises:
         ValueError: a chunk length that is no multiple of 64, or too large to be loaded again.
     """
-    if chunk_tokens <= 0 or chunk_tokens % LINK_TOKENS:
-        raise ValueError(
-            f"expected chunk_tokens as a multiple of {LINK_TOKENS}, got {chunk_tokens}"
-        )
+    check_chunk_tokens(chunk_tokens)
     inner = range(kv.start - kv.start % chunk_tokens + chunk_tokens, kv.stop, chunk_tokens)
     edges = [kv.start, *(inner if kv.is_complete else ()), kv.stop]
     for start, stop in pairwise(edges):
