@@ -139,3 +139,13 @@ def test_virtual_tokens_are_refused_before_any_work(bare, tokens, kind):
         with pytest.raises(UnsupportedCache, match=r"virtual tokens.*LoRA"):
             act(model, tokens, store=store)
     assert list(store.list()) == []
+
+
+def test_adapters_that_decide_by_the_whole_text_are_refused(bare, tokens):
+    """Activated LoRA begins where its invocation stands in the text."""
+    settings = LoraConfig(**LORA, task_type="CAUSAL_LM", alora_invocation_tokens=[7, 8])
+    model, store = get_peft_model(bare, settings).eval(), open_store("memory:")
+    for act in (save_context, load_context):
+        with pytest.raises(UnsupportedCache, match=r"decides by the whole text.*LoRA"):
+            act(model, tokens, store=store)
+    assert list(store.list()) == []

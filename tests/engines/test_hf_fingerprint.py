@@ -218,6 +218,60 @@ def test_weights_are_read_again_only_where_they_were_written_to(new_model, monke
     assert read == [torch.Size([128, 64])]
 
 
+def edit(name, value):
+    def act(model):
+        part, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(part), attribute, value)
+
+    return act
+
+
+EDITED = {
+    "scale of an attention": edit("model.layers.1.self_attn.scaling", 0.3),
+    "causality of an attention": edit("model.layers.1.self_attn.is_causal", False),
+    "epsilon of a norm": edit("model.layers.2.input_layernorm.variance_epsilon", 1.0),
+    "an activation": edit("model.layers.3.mlp.act_fn", torch.nn.ReLU()),
+    "a layer less": lambda model: model.model.layers.__delitem__(3),
+}
+
+
+@pytest.mark.parametrize("what", EDITED)
+def test_what_modules_hold_counts(new_model, what):
+    model = new_model("llama")
+    before = fingerprint(model)
+    EDITED[what](model)
+    assert fingerprint(model) != before
+
+
+def test_another_class_counts(new_model):
+    model = new_model("llama")
+    before = fingerprint(model)
+    model.__class__ = type("OtherLlama", (type(model),), {})
+    assert fingerprint(model) != before
+
+
+def test_a_parameter_in_the_place_of_another_is_read(new_model):
+    """Memory that is free again is used again: the same address, the same number of writes."""
+    model = new_model("llama", vocab_size=4096)
+    embedding = model.model.embed_tokens
+    before = fingerprint(model)
+    for row in range(700, 720):
+        rows = embedding.weight.detach().clone()
+        rows[row] += 1
+        embedding.weight = None
+        embedding.weight = torch.nn.Parameter(rows.clone())
+        after = fingerprint(model)
+        assert after != before
+        before = after
+
+
+def test_a_default_device_does_not_matter(new_model):
+    model, other = new_model("llama"), new_model("llama")
+    with torch.device("meta"):
+        assert fingerprint(model) == fingerprint(other)
+    assert fingerprint(model, fresh=True) == fingerprint(other)
+
+
 def test_many_threads_read_the_weights_once(new_model, monkeypatch):
     model, read = new_model("llama"), []
     digest_of = hf_weights._digest_of

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from transformers import BatchEncoding
+from transformers import AutoModelForCausalLM, BatchEncoding, RobertaConfig
 
+from cachegen.engines.hf_fingerprint import fingerprint
 from cachegen.engines.hf_inputs import placeholders, token_ids
 from cachegen.engines.transformers import load_context, save_context
 from cachegen.store import open_store
@@ -122,3 +123,75 @@ def test_a_chat_template_result_is_taken_as_it_is(tiny, ascii_tokenizer):
 
 def test_placeholders_of_nested_settings(llava, tiny):
     assert placeholders(llava) == {120} and placeholders(tiny("llama")) == frozenset()
+
+
+@pytest.mark.parametrize("act", [save_context, load_context])
+def test_encodings_that_hold_more_than_tokens_are_refused_unless_named(tiny, tokens, act):
+    model, store = tiny("gpt2"), open_store("memory:")
+    kinds = torch.ones_like(tokens)
+    with pytest.raises(ValueError, match=r"'token_type_ids' beside them.*`extra`"):
+        act(model, {"input_ids": tokens, "token_type_ids": kinds}, store=store)
+    act(model, {"input_ids": tokens, "token_type_ids": 0 * kinds, "length": [100]}, store=store)
+    with pytest.raises(ValueError, match="'token_type_ids' beside"):
+        encoding = {"input_ids": tokens, "token_type_ids": kinds}
+        save_context(model, encoding, store=store, extra=b"kinds")
+
+
+def roberta():
+    config = RobertaConfig(
+        vocab_size=128,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=96,
+        max_position_embeddings=202,
+        is_decoder=True,
+        pad_token_id=1,
+        initializer_range=0.2,
+    )
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.mark.parametrize("act", [save_context, load_context])
+def test_padding_that_takes_no_position_is_refused(act):
+    model, store = roberta(), open_store("memory:")
+    act(model, list(range(2, 102)), store=store)
+    with pytest.raises(ValueError, match=r"token 1 pads texts.*takes no position"):
+        act(model, [5, 6, 1, 7], store=store)
+
+
+def test_where_positions_begin_counts():
+    model = roberta()
+    other = roberta()
+    other.load_state_dict(model.state_dict())
+    assert fingerprint(other) == fingerprint(model)
+    other.roberta.embeddings.padding_idx = 7
+    assert fingerprint(other) != fingerprint(model)
+
+
+@pytest.mark.parametrize("act", [save_context, load_context])
+@pytest.mark.parametrize("name", ["gpt2", "roberta"])
+def test_more_tokens_than_positions_are_refused_before_any_work(new_model, act, name):
+    model = roberta() if name == "roberta" else new_model("gpt2", max_position_embeddings=200)
+    store = open_store("memory:")
+    act(model, [5] * 200, store=store)
+    with pytest.raises(ValueError, match=r"at most 200 tokens, the positions in .*got 201"):
+        act(model, [5] * 201, store=store)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"chunk_tokens": 63}, ValueError, "multiple of 64, got 63"),
+        ({"levels": ["finest"]}, ValueError, "got 'finest'"),
+        ({"levels": []}, ValueError, "at least one level"),
+        ({"salt": "me"}, TypeError, "bytes as `salt`, got str"),
+        ({"extra": "image"}, TypeError, "bytes as `extra`, got str"),
+    ],
+)
+def test_options_are_checked_before_anything_is_prefilled(
+    tiny, tokens, monkeypatch, options, error, message
+):
+    monkeypatch.setattr("cachegen.engines.transformers.timed_capture", None)
+    with pytest.raises(error, match=message):
+        save_context(tiny("llama"), tokens, store="memory:", **options)

@@ -204,7 +204,9 @@ def test_images_whose_tokens_see_each_other(gemma3, store):
     assert torch.equal(got, expected)
 
 
-def test_positions_by_the_size_of_an_image_are_refused(store):
+@pytest.fixture
+def qwen2_vl():
+    """Tokens behind an image are numbered by its size."""
     vision = {"depth": 1, "embed_dim": 32, "hidden_size": 64, "num_heads": 2}
     rotation = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
     config = Qwen2VLConfig(
@@ -219,10 +221,31 @@ def test_positions_by_the_size_of_an_image_are_refused(store):
         vision_start_token_id=118,
         vision_end_token_id=119,
     )  # fmt: skip
-    model = Qwen2VLForConditionalGeneration(config).eval()
+    torch.manual_seed(0)
+    return Qwen2VLForConditionalGeneration(config).eval()
+
+
+def test_positions_by_the_size_of_an_image_are_refused(qwen2_vl, store):
     with pytest.raises(UnsupportedCache, match="positions behind an image"):
-        save_context(model, text(), store=store, inputs={"pixel_values": 1}, extra=b"one")
+        save_context(qwen2_vl, text(), store=store, inputs={"pixel_values": 1}, extra=b"one")
     ids = text()[26:]
-    save_context(model, ids, store=store)
-    loaded = load_context(model, ids, store=store, level="lossless")
-    check_planes(loaded.result.kv, own_cache(model, ids))
+    save_context(qwen2_vl, ids, store=store)
+    loaded = load_context(qwen2_vl, ids, store=store, level="lossless")
+    check_planes(loaded.result.kv, own_cache(qwen2_vl, ids))
+
+
+def test_what_an_image_left_in_a_model_does_not_count(qwen2_vl, store):
+    """Qwen2-VL keeps by how much the last image moved the positions behind it."""
+    ids = text()[26:]
+    own = own_cache(qwen2_vl, ids)
+    left = torch.tensor([[-12]])
+    qwen2_vl.model.rope_deltas = left
+    save_context(qwen2_vl, ids[:64], store=store, chunk_tokens=64)
+    manifest = save_context(qwen2_vl, ids, store=store, chunk_tokens=64)
+    check_planes(load_context(qwen2_vl, ids, store=store, level="lossless").result.kv, own)
+    for stored in manifest.chunks[1].objects:
+        store.delete(stored.key)
+    loaded = load_context(qwen2_vl, ids, store=store, level="lossless")
+    assert loaded.result.chunks[1].level == "text"
+    check_planes(loaded.result.kv, own)
+    assert qwen2_vl.model.rope_deltas is left

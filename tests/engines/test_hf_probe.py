@@ -146,6 +146,66 @@ def test_state_that_the_cache_does_not_show_is_found_out(new_model):
         support_of(model)
 
 
+@pytest.mark.parametrize("layer", [0, 3])
+def test_one_layer_that_looks_one_token_ahead_is_found_out(new_model, layer):
+    model = new_model("llama")
+    project = model.model.layers[layer].self_attn.k_proj
+    project.register_forward_hook(lambda module, given, out: out + 0.1 * out.roll(-1, dims=1))
+    with pytest.raises(UnsupportedCache, match="later tokens change"):
+        support_of(model)
+
+
+def test_one_layer_that_looks_one_token_back_is_found_out(new_model):
+    """A convolution over tokens, whose last input is not in the cache."""
+    model = new_model("llama")
+
+    def shift(module, given, out):
+        before = torch.nn.functional.pad(out, (0, 0, 1, 0))[:, :-1]
+        return out + 0.1 * before
+
+    model.model.layers[3].self_attn.v_proj.register_forward_hook(shift)
+    with pytest.raises(UnsupportedCache, match="recurrent or other state"):
+        support_of(model)
+
+
+def test_what_changes_after_a_probe_is_probed_again(new_model, tokens, monkeypatch):
+    model, store, probed = new_model("llama"), open_store("memory:"), []
+    probe = hf_probe._probe
+    monkeypatch.setattr(hf_probe, "_probe", lambda *found: probed.append(found) or probe(*found))
+    save_context(model, tokens, store=store)
+    save_context(model, tokens, store=store)
+    assert len(probed) == 1
+    with torch.no_grad():
+        model.model.layers[1].self_attn.k_proj.weight[3] += 1
+    save_context(model, tokens, store=store)
+    assert len(probed) == 2
+    model.config.is_causal = False
+    for act in (save_context, load_context):
+        with pytest.raises(UnsupportedCache, match="later tokens change"):
+            act(model, tokens, store=store)
+
+
+def test_a_model_that_changes_while_it_prefills_is_refused(new_model, tokens):
+    model, store = new_model("llama"), open_store("memory:")
+    save_context(model, tokens[:64], store=store, chunk_tokens=64)
+    stored = set(store.list())
+
+    def write(module, given):
+        if given[0].shape[1] > 20:
+            with torch.no_grad():
+                module.weight[5] += 1
+
+    model.model.layers[2].self_attn.k_proj.register_forward_pre_hook(write)
+    with pytest.raises(ValueError, match="the model changed while it prefilled"):
+        save_context(model, tokens, store=store, chunk_tokens=64)
+    assert set(store.list()) == stored
+
+
+def test_small_windows_and_vocabularies(new_model):
+    support_of(new_model("mistral", sliding_window=4))
+    support_of(new_model("llama", vocab_size=3, pad_token_id=0, bos_token_id=1, eos_token_id=2))
+
+
 @pytest.mark.parametrize("act", [save_context, load_context])
 @pytest.mark.parametrize("part", ["whole", "one module", "checkpointing"])
 def test_training_mode_is_refused(new_model, tokens, act, part):

@@ -16,21 +16,21 @@ def fingerprint(model: PreTrainedModel, *, fresh: bool = False) -> bytes:
     """SHA-256 over everything that decides which keys and values a text gets, as it is in memory.
 
     That is: the configuration as far as it differs from its class's defaults; every byte of the
-    parameters, buffers and packed weights; adapters with their state and scale; automatic mixed
-    precision. Wrappers of `torch.compile`, and adapters that take no part, change nothing.
+    parameters, buffers and packed weights; the classes of modules and the numbers they hold;
+    adapters with their state and scale; automatic mixed precision. Wrappers of `torch.compile`, and
+    adapters that take no part, change nothing.
 
     All weights are read once, at 1 to 2 GB/s a core (measured on x86-64 with SHA extensions: 16 GB
     of an 8 B model take 8 to 16 s on one core, 1 to 2 s on eight), and the digest is kept. Later
     calls notice writes that PyTorch counts, and tensors that were replaced. Of writes behind its
-    back (through `.data`, NumPy or a foreign library) they see 512 places of each tensor, one drawn
-    in each of 512 equal parts: a write to n of its N elements is missed with a probability of at
-    most exp(-512 n / N), one to N / 256 or more neighbours never.
-    Rotation frequencies count as configured up to a millionth, which is what processors differ by.
-    Files of weights offloaded to disk are taken to stay as they are.
+    back (through `.data`, NumPy or a foreign library, or to weights made in inference mode) they
+    see 512 places of each tensor, one drawn in each of 512 equal parts: a write to n of its N
+    elements is missed with a probability of at most exp(-512 n / N), one to N / 256 or more
+    neighbours never. Rotation frequencies count as configured up to a millionth, which is what
+    processors differ by. Files of weights offloaded to disk are taken to stay as they are.
 
-    What is not seen: hooks, replaced forward functions, and attributes such as an attention's
-    `scaling` that were edited by hand. Pass `extra=` with every save and load where such things
-    differ.
+    What is not seen: hooks, functions that were replaced, edits by hand that are neither tensors
+    nor numbers. Pass `extra=` with every save and load where such things differ.
 
     Args:
         model: a transformers model, wrapped or not.

@@ -15,7 +15,6 @@ from cachegen.engines.hf_model import (
     accepts,
     numbers_by_padding,
     plain_model,
-    text_decoder,
     vocabulary_size,
 )
 
@@ -24,6 +23,8 @@ Tokens = Sequence[int] | np.ndarray | torch.Tensor | Mapping[str, Any]
 _STANDS_FOR_INPUT = re.compile(
     r"(image|img|video|audio|speech|pixel|vision)s?_(token_(id|index)|patch_id)$"
 )
+# Parts of models that read something else than tokens, at positions of their own.
+_TOWERS = ("vision", "visual", "image", "audio")
 
 
 def token_ids(tokens: Tokens, attention_mask: Any = None) -> tuple[int, ...]:
@@ -118,7 +119,7 @@ def check_positions(model: PreTrainedModel, ids: Sequence[int], *, start: int = 
     Raises:
         ValueError: more tokens than learned positions, or pad tokens where these take none.
     """
-    for name, module in text_decoder(model).named_modules():
+    for name, module in plain_model(model).named_modules():
         if numbers_by_padding(module) and module.padding_idx in ids:
             raise ValueError(
                 f"token {module.padding_idx} pads texts of this model, and takes no position in "
@@ -134,6 +135,8 @@ def check_positions(model: PreTrainedModel, ids: Sequence[int], *, start: int = 
 def _learned_positions(name: str, module: torch.nn.Module) -> int | None:
     """How many tokens a table of positions is for; None for anything else."""
     last = name.rpartition(".")[2]
+    if any(tower in name for tower in _TOWERS):
+        return None
     if not isinstance(module, torch.nn.Embedding) or not ("position" in last or last == "wpe"):
         return None
     first = getattr(module, "offset", None)

@@ -18,13 +18,14 @@ def plain_model(model: PreTrainedModel) -> PreTrainedModel:
     Adapters that PEFT has put into the model's layers stay there.
 
     Raises:
-        UnsupportedCache: prompt or prefix tuning, which put virtual tokens before every text.
+        UnsupportedCache: prompt or prefix tuning, which put virtual tokens before every text, or
+            activated LoRA, which adapts a part of it.
     """
     inner: Any = getattr(model, "_orig_mod", model)
     if isinstance(inner, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
         inner = inner.module
     if hasattr(inner, "get_base_model"):
-        _refuse_virtual_tokens(inner)
+        _refuse_whole_texts(inner)
         inner = inner.get_base_model()
     return getattr(inner, "_orig_mod", inner)
 
@@ -45,8 +46,15 @@ def numbers_by_padding(module: torch.nn.Module) -> bool:
     return hasattr(type(module), "create_position_ids_from_input_ids")
 
 
-def _refuse_virtual_tokens(model: Any) -> None:
+def _refuse_whole_texts(model: Any) -> None:
+    """Adapters that do more than change what a layer makes of a token and those before it."""
     for name, settings in model.peft_config.items():
+        if getattr(settings, "alora_invocation_tokens", None):
+            raise UnsupportedCache(
+                f"adapter {name!r} is an activated LoRA, which begins where its invocation stands "
+                "in the text, and so decides by the whole text: expected an adapter that works on "
+                "all tokens alike, such as LoRA"
+            )
         if getattr(settings, "is_prompt_learning", False):
             raise UnsupportedCache(
                 f"adapter {name!r} is {settings.peft_type}, which puts virtual tokens before every "
@@ -75,13 +83,6 @@ def vocabulary_size(model: PreTrainedModel) -> int:
     embedding = plain_model(model).get_input_embeddings()
     size: int = getattr(embedding, "num_embeddings", 0) or model.config.get_text_config().vocab_size
     return size
-
-
-def text_decoder(model: PreTrainedModel) -> torch.nn.Module:
-    """The part of a model that reads tokens, without towers for images or audio."""
-    plain = plain_model(model)
-    decoder = plain.get_decoder() if hasattr(plain, "get_decoder") else None
-    return decoder if isinstance(decoder, torch.nn.Module) else plain
 
 
 def hooks(module: torch.nn.Module) -> Iterator[Any]:

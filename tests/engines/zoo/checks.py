@@ -17,8 +17,9 @@ from transformers.utils import ModelOutput
 
 from cachegen.bitstream.manifest import Manifest
 from cachegen.codec.levels import LOSSLESS
-from cachegen.engines.hf_cache import accepts, capture, to_cache
+from cachegen.engines.hf_cache import capture, to_cache
 from cachegen.engines.hf_fingerprint import fingerprint
+from cachegen.engines.hf_model import accepts
 from cachegen.engines.transformers import LoadedContext, load_context, save_context
 from cachegen.kvcache import KVCache
 from cachegen.store import Store, open_store

@@ -148,6 +148,12 @@ _ATTENTION_ONLY: dict[str, dict[str, Any]] = {
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     **{f"{name}-decoder": {"model_type": name, "is_decoder": True} for name in _DECODERS},
+    # Its sparse attention gives way to the full one at the first short text, for good.
+    "big_bird-decoder": {
+        "model_type": "big_bird",
+        "is_decoder": True,
+        "attention_type": "original_full",
+    },
     **_ROPES,
     **_ATTENTION,
     **_ATTENTION_ONLY,
