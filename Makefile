@@ -20,9 +20,10 @@ demo: install
 test: install
 	$(BIN)/pytest
 
-# Every architecture of transformers, as a tiny model: 3 minutes on 2 cores.
+# Every architecture of transformers, as a tiny model, and what is slow: 2 to 4 minutes on 2 cores.
 test-zoo: install
 	$(BIN)/pytest tests/engines/zoo/suite.py
+	$(BIN)/pytest -m slow
 
 check: install
 	$(BIN)/ruff format --check .

@@ -232,6 +232,7 @@ run_killed(0, 3)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_taken_up_again_with_the_same_result(folder: Path) -> None:
     """Killed while it learns, then while it places levels; nothing is computed twice."""
     common = ["calibrate", "--model", MODEL, "--text", str(folder / "craik.txt"), *SMALL]

@@ -4,11 +4,14 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from cachegen.codec.levels import LADDER
 
 DEMO = [sys.executable, "-m", "cachegen.cli", "demo", "--json", "--no-link"]
 
 
+@pytest.mark.slow
 def test_the_demo_answers_as_well_from_the_default_level_as_without_coding() -> None:
     done = subprocess.run(
         [*DEMO, "--tokens", "1088", "--questions", "8"], capture_output=True, check=True

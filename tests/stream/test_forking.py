@@ -76,6 +76,7 @@ def test_children_load_and_save(served: tuple[Path, str], tmp_path: Path) -> Non
     run_forker(EVERYTHING, "memory:", EVERYTHING, folder, EVERYTHING, host)
 
 
+@pytest.mark.slow
 def test_children_load_and_save_in_redis(redis: str) -> None:
     run_forker(EVERYTHING, redis)
 

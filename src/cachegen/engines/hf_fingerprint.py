@@ -20,9 +20,9 @@ def fingerprint(model: PreTrainedModel, *, fresh: bool = False) -> bytes:
     adapters with their state and scale; automatic mixed precision. Wrappers of `torch.compile`, and
     adapters that take no part, change nothing.
 
-    All weights are read once, at 1 to 2 GB/s a core (measured on x86-64 with SHA extensions: 16 GB
-    of an 8 B model take 8 to 16 s on one core, 1 to 2 s on eight), and the digest is kept. Later
-    calls notice writes that PyTorch counts, and tensors that were replaced. Of writes behind its
+    All weights are read once, at 1.3 to 1.7 GB/s a core (x86-64 with SHA extensions: 16 GB of an
+    8 B model take 5 s on two cores, by benchmarks/identity.py), and the digest is kept. Later calls
+    notice writes that PyTorch counts, and tensors that were replaced. Of writes behind its
     back (through `.data`, NumPy or a foreign library, or to weights made in inference mode) they
     see 512 places of each tensor, one drawn in each of 512 equal parts: a write to n of its N
     elements is missed with a probability of at most exp(-512 n / N), one to N / 256 or more
