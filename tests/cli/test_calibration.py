@@ -164,13 +164,14 @@ def test_a_profile_that_cannot_be_read_back_replaces_nothing(
     """The work is kept, the earlier file too."""
     measuring(monkeypatch, lambda roundtrip: {"text": Quality(0.0, 0.0, 1.0, 10)})
     output = folder / "profile"
-    output.write_bytes(b"earlier")
+    earlier = refmodel.profile_path("plain").read_bytes()
+    output.write_bytes(earlier)
     common = ["--text", str(folder / "craik.txt"), *SMALL, "--preset", "plain", "-o", str(output)]
     with monkeypatch.context() as patch:
         patch.setattr(placement, "_FIRST_STEP", 1e7)
         patch.setattr(calibrating, "step_limits", lambda scales: StepLimits(1e7, 1e8))
         assert "cannot be read back" in refusal(*common)
-    assert output.read_bytes() == b"earlier"
+    assert output.read_bytes() == earlier
     assert (folder / "profile.partial").is_dir()
     result = CliRunner().invoke(app, ["calibrate", "--model", MODEL, *common])
     assert result.exit_code == 0, result.output

@@ -78,3 +78,15 @@ def test_a_profile_is_checked_by_reading_it(tmp_path: Path) -> None:
         (tmp_path / "part").write_bytes(wrong)
         with pytest.raises(ValueError, match=message):
             check(tmp_path / "part")
+
+
+def test_what_is_none_of_those_that_may_be_replaced_is_left_alone(tmp_path: Path) -> None:
+    """A slip of the hand may name a text, or the model's weights."""
+    text = tmp_path / "text.txt"
+    text.write_text("Once upon a time")
+    with pytest.raises(ValueError, match=r"text.txt is there and cannot be replaced"):
+        check_place(text, check=read_profile)
+    assert text.read_text() == "Once upon a time"
+    empty = tmp_path / "empty"
+    empty.touch()
+    assert check_place(empty, check=read_profile) == empty

@@ -28,14 +28,15 @@ REFUSED = {
     "text": ("Once upon", r"got text \('Once upon'\): tokenize it"),
     "bytes": (b"Once upon", "got text"),
     "words": (["Once", "upon"], r"got text \('Once'\)|got text"),
-    "fractions": ([5.0, 6.5], "whole numbers, got float64"),
+    "fractions": ([5, 6, 6.5], r"whole numbers, got float64 \(6.5\)"),
+    "a word among ids": ([5, "upon"], r"got text \('upon'\): tokenize it"),
     "tensor of fractions": (torch.tensor([5.0, 6.0]), "whole numbers, got float32"),
     "bfloat16": (torch.tensor([5.0], dtype=torch.bfloat16), "whole numbers"),
     "flags": ([True, False], "whole numbers, got bool"),
-    "nothing known": ([5, None], "whole numbers, got object"),
+    "nothing known": ([5, None], r"whole numbers, got object \(None\)"),
     "negative": ([5, -200], "at least 0, got -200"),
     "two rows": ([[5, 6], [7, 8]], r"one context, \(tokens,\), got \(2, 2\)"),
-    "ragged rows": ([[5, 6], [7]], "expected the token ids of one context"),
+    "ragged rows": ([[5, 6], [7]], "rows of unequal length"),
     "no ids": ({"attention_mask": [1]}, r"`input_ids`, got \['attention_mask'\]"),
 }
 

@@ -86,6 +86,23 @@ def test_pieces_end_behind_the_switch(longrope, text):
             torch.testing.assert_close(got, own, atol=5e-5, rtol=0)
 
 
+def test_a_past_that_may_be_of_other_frequencies_is_refused(longrope, text):
+    past = capture(longrope, text[:100])
+    with pytest.raises(ValueError, match="capture the whole text at once"):
+        capture(longrope, text[100:200], past=past)
+    long = capture(longrope, text[:200])
+    for first in (100, 150):
+        part = capture(
+            longrope,
+            text[first:200],
+            past=long.slice(0, first),
+            regime=regime_of(longrope, 200),
+        )
+        for got, own in zip(part.planes(), long.planes(), strict=True):
+            torch.testing.assert_close(got, own[:, first:], atol=5e-5, rtol=0)
+    assert capture(longrope, text[100:128], past=past).num_tokens == 28
+
+
 @pytest.mark.parametrize("lost", [0, 1, 2])
 def test_a_chunk_before_the_switch_is_recomputed_as_in_the_whole_text(longrope, text, store, lost):
     manifest = save_context(longrope, text[:256], store=store, chunk_tokens=64)

@@ -99,3 +99,9 @@ def test_one_store_also_for_threads_at_once() -> None:
 
 def test_nothing_is_asked_of_a_server_while_it_is_opened() -> None:
     assert shared_store("redis://127.0.0.1:9", create=False).url == "redis://127.0.0.1:9"
+
+
+@pytest.mark.parametrize("thing", [None, 123, b"kv"])
+def test_what_is_no_store_is_refused(thing):
+    with pytest.raises(TypeError, match="expected a store, a folder or the URL of one"):
+        shared_store(thing, create=True)

@@ -179,3 +179,9 @@ def test_loads_run_side_by_side(toy, full) -> None:
     for result in results:
         assert result.num_tokens == 300
         toy.check(result, TOKENS, exact=True)
+
+
+@pytest.mark.parametrize("slo_s", [-1.0, float("nan")])
+def test_a_deadline_that_is_none_is_refused(toy, full, slo_s: float) -> None:
+    with pytest.raises(ValueError, match="slo_s as seconds from now"):
+        toy.load(TOKENS, full, slo_s=slo_s)

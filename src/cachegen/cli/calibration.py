@@ -53,7 +53,9 @@ def calibrate(
 
     if preset not in CODECS:
         raise ValueError(f"expected a preset of {', '.join(CODECS)}; got {preset!r}")
-    place = check_place(output)
+    from cachegen.codec.profile import read_profile
+
+    place = check_place(output, check=read_profile)
     read_tokens = CONTINUATION_TOKENS if preset == "transform" else 0
     sizes = Sizes(context_tokens, num_samples, num_windows, read_tokens)
     tokenizer = load_tokenizer(model)

@@ -83,7 +83,9 @@ def load(
         str | None,
         typer.Option(help="Level; default: what ends soonest at the profile's default quality."),
     ] = None,
-    slo: Annotated[float | None, typer.Option(help="Deadline of the load in seconds.")] = None,
+    slo: Annotated[
+        float | None, typer.Option(help="Deadline of the load in seconds.", min=0)
+    ] = None,
     timeline: Annotated[
         Path | None, typer.Option(help="File for a picture of the load, .svg or .html.")
     ] = None,
@@ -127,6 +129,7 @@ def load(
         "tokens_loaded": loaded.num_tokens,
         "bytes": loaded.result.size_bytes,
         "levels": sorted({chunk.level or "missing" for chunk in loaded.result.chunks}),
+        "problems": sorted({chunk.reason for chunk in loaded.result.chunks if chunk.reason}),
         "load_s": round(loaded.result.ttft_s, 4),
         "seconds": {
             "lookup": round(loaded.result.lookup_s, 4),

@@ -12,8 +12,13 @@ if TYPE_CHECKING:
     from cachegen.codec.profile import Profile
 
 
-def check_place(path: Path) -> Path:
+def check_place(path: Path, *, check: Callable[[Path], object] | None = None) -> Path:
     """Find out before the work whether a file can be written; nothing that is there is touched.
+
+    Args:
+        path: the file.
+        check: reads a file, and raises where it is none of those that may be replaced; by default
+            all may.
 
     Returns:
         The path, links followed.
@@ -30,6 +35,14 @@ def check_place(path: Path) -> Path:
         raise ValueError(f"there is no folder {place.parent} to write {path.name} to; make it")
     if place.exists() and not os.access(place, os.W_OK):
         raise ValueError(f"{path} is read-only; name another file or make it writable")
+    if check is not None and place.is_file() and place.stat().st_size:
+        try:
+            check(place)
+        except Exception as exc:
+            raise ValueError(
+                f"{path} is there and cannot be replaced: expected a file like the one to be "
+                f"written; name another, or remove it ({exc})"
+            ) from exc
     part = _part(place)
     try:
         part.touch()

@@ -17,7 +17,9 @@ StoreUrl = Annotated[
 def serve(
     store: StoreUrl,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0: any that is free.")] = 8080,
+    port: Annotated[
+        int, typer.Option(help="Port to listen on; 0: any that is free.", min=0, max=65535)
+    ] = 8080,
     tokens: Annotated[
         Path | None, typer.Option(help="TOML or JSON file of tenants and their bearer tokens.")
     ] = None,
@@ -38,7 +40,7 @@ def serve(
     ] = None,
     capacity_mb: Annotated[
         float | None,
-        typer.Option(help="What all may store; the least recently used make room."),
+        typer.Option(help="What all may store; the least recently used make room.", min=0),
     ] = None,
     index: Annotated[
         Path | None,

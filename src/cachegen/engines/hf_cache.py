@@ -18,7 +18,7 @@ from cachegen.engines.hf_layers import (
 )
 from cachegen.engines.hf_pass import read_on
 from cachegen.engines.hf_probe import support_of
-from cachegen.engines.hf_regime import regime_of
+from cachegen.engines.hf_regime import Regime, regime_of
 from cachegen.errors import UnsupportedCache
 from cachegen.kvcache import KVCache
 
@@ -31,6 +31,7 @@ def capture(
     *,
     past: KVCache | None = None,
     prefill_tokens: int = _PREFILL_TOKENS,
+    regime: Regime | None = None,
 ) -> KVCache:
     """Prefill tokens and keep the keys and values of each, on sliding-window layers too.
 
@@ -40,6 +41,7 @@ def capture(
         past: complete cache of the tokens before; None where there are none.
         prefill_tokens: tokens of one forward pass; bounds the memory of long contexts. The first
             pass takes as many as a rotation needs to see how long the text is (`longrope`).
+        regime: of the whole text that the past was computed for; by default it ends with `tokens`.
 
     Returns:
         The cache of `tokens`, without the past.
@@ -48,7 +50,7 @@ def capture(
         UnsupportedCache: the model keeps more than keys and values of tokens, or its keys depend
             on the very length of the text.
         ValueError: no tokens, tokens out of the vocabulary, a model in training mode, or a past
-            that lacks some of its own.
+            that lacks some of its own, or may be of a shorter text's frequencies.
     """
     ids, support = token_ids(tokens), support_of(model)
     if not ids:
@@ -56,6 +58,7 @@ def capture(
     check_vocabulary(ids, model)
     check_positions(model, ids, start=past.num_tokens if past else 0)
     start = past.num_tokens if past else 0
+    _check_regime(model, start, start + len(ids), regime)
     cache = unbounded_cache(model)
     if past is not None:
         fill(cache, past, support.layers)
@@ -67,6 +70,17 @@ def capture(
         done = stop
     whole = from_cache(cache)
     return whole.slice(start, start + len(ids))
+
+
+def _check_regime(model: PreTrainedModel, start: int, stop: int, regime: Regime | None) -> None:
+    """Refuse to go on behind a switch of frequencies from tokens before it, unless told how."""
+    passed = regime_of(model, stop).passed
+    if regime is None and any(0 < start <= length for length in passed):
+        raise ValueError(
+            f"expected a past of a text as long as this one, {stop} tokens: beyond {passed[0]} "
+            f"tokens this model's rotation is another, and one of {start} tokens may have been "
+            "computed before; capture the whole text at once"
+        )
 
 
 def _stops(model: PreTrainedModel, start: int, stop: int, prefill_tokens: int) -> Iterator[int]:

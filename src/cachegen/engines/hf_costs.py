@@ -11,6 +11,7 @@ from cachegen.engines.hf_cache import capture
 from cachegen.engines.hf_fingerprint import fingerprint
 from cachegen.engines.hf_inputs import Tokens, token_ids
 from cachegen.engines.hf_probe import support_of
+from cachegen.engines.hf_regime import Regime
 from cachegen.kvcache import KVCache
 from cachegen.stream.accelerator import synchronize
 from cachegen.stream.cost_file import Measurements
@@ -43,11 +44,16 @@ def measure_prefill(
 
 
 def timed_capture(
-    model: PreTrainedModel, ids: Tokens, *, past: KVCache | None = None, known: Measurements
+    model: PreTrainedModel,
+    ids: Tokens,
+    *,
+    past: KVCache | None = None,
+    known: Measurements,
+    regime: Regime | None = None,
 ) -> KVCache:
     """`capture`, whose time is kept."""
     began_s = time.perf_counter()
-    kv = capture(model, ids, past=past)
+    kv = capture(model, ids, past=past, regime=regime)
     synchronize(kv.device)
     start = past.num_tokens if past else 0
     known.add_prefill(kv.num_tokens, start, time.perf_counter() - began_s)

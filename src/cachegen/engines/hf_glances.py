@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Mapping
 from itertools import accumulate, pairwise
 
@@ -11,9 +12,11 @@ from torch.utils.weak import WeakIdRef
 
 from cachegen.engines.hf_adapters import Modules
 
-# Looked at in each tensor at every call: enough for any change of a 256th of it, for about 10 us
-# a tensor on a CPU (benchmarks/identity.py).
+# Places of each tensor that are looked at in every call: enough for any change of a 256th of it,
+# for about 10 us a tensor on a CPU (benchmarks/identity.py).
 _LOOKS = 512
+# Tensors of at most so many bytes are looked at whole.
+_SMALL_BYTES = 128 << 10
 # Modules whose weights are all parameters and buffers.
 _UNPACKED = ("torch.nn.", "transformers.")
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -31,7 +34,7 @@ def glances(tensors: Mapping[str, torch.Tensor]) -> dict[str, object]:
         values = torch.cat(looks).cpu().numpy().tobytes() if looks else b""
         ends = [0, *accumulate(map(len, looks))] if looks else [0] * (len(found) + 1)
         for (name, tensor), (first, stop) in zip(found.items(), pairwise(ends), strict=True):
-            seen[name] = (_writes(tensor), values[first:stop])
+            seen[name] = (_writes(tensor), hashlib.sha256(values[first:stop]).digest())
     return seen
 
 
@@ -63,6 +66,8 @@ def _look(tensor: torch.Tensor) -> torch.Tensor:
         return torch.cat([_look(getattr(tensor, name)) for name in inner()[0]])
     numbers = torch.view_as_real(tensor) if tensor.is_complex() else tensor
     values = numbers.detach().view(_INTEGERS[numbers.element_size()])
+    if values.numel() * values.element_size() <= _SMALL_BYTES:
+        return values.reshape(-1).view(torch.uint8)
     places = _places(values.numel(), values.device)
     if values.is_contiguous():
         return values.view(-1).take(places).view(torch.uint8)

@@ -61,18 +61,25 @@ def _integers(tokens: Any) -> np.ndarray:
     try:
         found = np.asarray(tokens)
     except ValueError as error:
-        raise ValueError(f"expected the token ids of one context, got {error}") from error
+        expected = "expected the token ids of one context, whole numbers"
+        raise ValueError(f"{expected}, got rows of unequal length, or other things") from error
     if not found.size:
         return found.astype(np.int64)
     if found.dtype.kind in "US":
-        raise ValueError(f"expected token ids, got text ({found.flat[0]!r}): tokenize it first")
+        text = next((item for item in tokens if isinstance(item, str)), found.flat[0].item())
+        raise ValueError(f"expected token ids, got text ({text!r}): tokenize it first")
     if found.dtype.kind not in "iu":
-        raise ValueError(
-            f"expected token ids, whole numbers, got {found.dtype} ({found.flat[0]!r})"
-        )
+        values = found.ravel().tolist()
+        odd = next((value for value in values if _is_no_id(value)), values[0])
+        raise ValueError(f"expected token ids, whole numbers, got {found.dtype} ({odd!r})")
     if found.min() < 0:
         raise ValueError(f"expected token ids of at least 0, got {found.min()}")
     return found
+
+
+def _is_no_id(value: Any) -> bool:
+    """Whether it is what makes an array of ids something else."""
+    return isinstance(value, bool) or not isinstance(value, int | float) or value % 1 != 0
 
 
 def _one_row(ids: np.ndarray) -> np.ndarray:

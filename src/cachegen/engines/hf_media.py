@@ -94,7 +94,8 @@ def capture_with_media(
         UnsupportedCache: it does.
     """
     seen = media_stop(model, ids)
-    stop = regime_of(model, len(ids)).reach(min(seen + _TAIL_TOKENS, len(ids)))
+    regime = regime_of(model, len(ids))
+    stop = regime.reach(min(seen + _TAIL_TOKENS, len(ids)))
     tail = [*ids[seen:stop]] or [_other(model, ids[0])]
     begun = _read(model, [*ids[:seen], *tail], inputs, num_tokens=len(ids))
     other = _read(
@@ -111,7 +112,8 @@ def capture_with_media(
     begun = begun.slice(0, min(begun.num_tokens, len(ids)))
     if begun.num_tokens == len(ids):
         return begun
-    return KVCache.concat([begun, capture(model, ids[begun.num_tokens :], past=begun)])
+    rest = capture(model, ids[begun.num_tokens :], past=begun, regime=regime)
+    return KVCache.concat([begun, rest])
 
 
 def media_stop(model: PreTrainedModel, ids: Sequence[int]) -> int:

@@ -22,7 +22,7 @@ _IRRELEVANT = frozenset(
         "tie_word_embeddings", "torch_dtype", "transformers_version", "use_cache",
     }
 )  # fmt: skip
-# Attentions that differ by rounding only.
+# Attentions of transformers itself.
 _ATTENTIONS = ("eager", "sdpa", "flash_attention", "flex_attention", "paged|")
 # Numbers in modules that decide nothing, or change while a model runs.
 _UNIMPORTANT = frozenset({"gradient_checkpointing", "padding_idx", "training"})
@@ -39,9 +39,15 @@ def settings_digest(model: PreTrainedModel, modules: Modules | None = None) -> b
         "dtype": str(model.dtype),
         "adapters": adapters(model, dict(model.named_modules()) if modules is None else modules),
         "autocast": autocast_types(model),
-        "attention": "" if attention.startswith(_ATTENTIONS) else attention,
+        "attention": "" if _rounds_only(model.config, attention) else attention,
     }
     return _digest({key: value for key, value in found.items() if value})
+
+
+def _rounds_only(config: PreTrainedConfig, attention: str) -> bool:
+    """Whether it differs from other attentions by rounding only; Falcon's biases differ by more."""
+    has_biases = getattr(config.get_text_config(decoder=True), "alibi", False)
+    return attention.startswith(_ATTENTIONS) and not has_biases
 
 
 def modules_digest(modules: Modules, bare: Callable[[str], str | None]) -> bytes:

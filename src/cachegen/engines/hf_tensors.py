@@ -13,6 +13,9 @@ from cachegen.engines.hf_adapters import Modules
 from cachegen.engines.hf_model import hooks
 from cachegen.errors import UnsupportedCache
 
+# Tensors that are neither parameters nor buffers, and that a forward pass sets.
+_CHANGING = ("inv_freq", "max_seq_len_cached", "rope_deltas")
+
 
 def inside(module: str, name: str) -> str:
     """The full name of something in a module; the model itself has none."""
@@ -20,12 +23,15 @@ def inside(module: str, name: str) -> str:
 
 
 def named_tensors(modules: Modules) -> Iterator[tuple[str, torch.Tensor]]:
-    """Parameters and buffers that decide something, tied ones under each of their names."""
+    """Parameters, buffers and other tensors of modules, tied ones under each of their names."""
     for name, module in modules.items():
         rewritten = dict(_rewritten(module))
         for key, tensor in chain(module._parameters.items(), module._buffers.items()):
             if tensor is not None:
                 yield inside(name, key), rewritten.get(key, tensor)
+        for key, value in vars(module).items():
+            if isinstance(value, torch.Tensor) and not key.endswith(_CHANGING):
+                yield inside(name, key), value
 
 
 def _rewritten(module: Any) -> Iterator[tuple[str, torch.Tensor]]:

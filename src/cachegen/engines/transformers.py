@@ -288,7 +288,8 @@ def _recompute(
     def recompute(tokens: Sequence[int], *, past: KVCache | None) -> KVCache:
         start = past.num_tokens if past else 0
         reach = regime.reach(start + len(tokens))
-        return capture(model, ids[start:reach], past=past).slice(0, len(tokens))
+        whole = capture(model, ids[start:reach], past=past, regime=regime)
+        return whole.slice(0, len(tokens))
 
     return recompute
 
@@ -309,7 +310,7 @@ def _prefilled(
     if inputs and media_stop(model, ids) > (past.num_tokens if past else 0):
         return capture_with_media(model, ids, inputs)
     start, known = past.num_tokens if past else 0, measurements_of(kind.fingerprint, str(device))
-    computed = timed_capture(model, ids[start:], past=past, known=known)
+    computed = timed_capture(model, ids[start:], past=past, known=known, regime=kind.regime)
     known.save()
     return computed if past is None else KVCache.concat([past, computed])
 

@@ -96,6 +96,8 @@ def load(
     asked = tokens_from_bytes(tokens_to_bytes(tokens))
     if not len(asked):
         raise ValueError("expected at least one token, got none")
+    if slo_s is not None and not slo_s >= 0:
+        raise ValueError(f"expected slo_s as seconds from now, at least 0, got {slo_s}")
     if level is not None and controller is not None:
         raise ValueError("expected a level or a controller, got both")
     journal, profiles = Journal(), Profiles(store, profile)

@@ -118,7 +118,9 @@ def _check_tokens(kv: KVCache, tokens: Tokens) -> None:
         raise ValueError("expected a cache of at least one token, got an empty one")
     if len(tokens) != kv.stop:
         raise ValueError(
-            f"expected the {kv.stop} tokens of the context up to the cache's end, got {len(tokens)}"
+            f"expected the {kv.stop} tokens of the context up to the cache's end, got "
+            f"{len(tokens)} (a cache that tokens were dropped from, by H2O or SnapKV, cannot be "
+            "stored: save it before it is pruned)"
         )
     if kv.start and not kv.is_complete:
         raise ValueError("a cache whose layers hold only the last tokens must start at token 0")
