@@ -24,7 +24,7 @@ def fingerprint(model: PreTrainedModel, *, fresh: bool = False) -> bytes:
     8 B model take 5 s on two cores, by benchmarks/identity.py), and the digest is kept. Later calls
     notice writes that PyTorch counts, and tensors that were replaced. Of writes behind its
     back (through `.data`, NumPy or a foreign library, or to weights made in inference mode) they
-    see tensors of up to 128 KiB whole and 512 places of each larger one, one drawn in each of 512
+    see tensors of up to 64 KiB whole and 512 places of each larger one, one drawn in each of 512
     equal parts: a write to n of its N elements is missed with a probability of at most
     exp(-512 n / N), one to N / 256 or more neighbours never. Rotation frequencies count as
     configured up to a millionth, which is what processors differ by. Files of weights offloaded to

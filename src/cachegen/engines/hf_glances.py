@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Mapping
 from itertools import accumulate, pairwise
 
 import torch
 from torch.utils.weak import WeakIdRef
+from xxhash import xxh3_128_digest
 
 from cachegen.engines.hf_adapters import Modules
 
@@ -16,7 +16,7 @@ from cachegen.engines.hf_adapters import Modules
 # for about 10 us a tensor on a CPU (benchmarks/identity.py).
 _LOOKS = 512
 # Tensors of at most so many bytes are looked at whole.
-_SMALL_BYTES = 128 << 10
+_SMALL_BYTES = 64 << 10
 # Modules whose weights are all parameters and buffers.
 _UNPACKED = ("torch.nn.", "transformers.")
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -34,7 +34,7 @@ def glances(tensors: Mapping[str, torch.Tensor]) -> dict[str, object]:
         values = torch.cat(looks).cpu().numpy().tobytes() if looks else b""
         ends = [0, *accumulate(map(len, looks))] if looks else [0] * (len(found) + 1)
         for (name, tensor), (first, stop) in zip(found.items(), pairwise(ends), strict=True):
-            seen[name] = (_writes(tensor), hashlib.sha256(values[first:stop]).digest())
+            seen[name] = (_writes(tensor), xxh3_128_digest(values[first:stop]))
     return seen
 
 

@@ -70,12 +70,16 @@ def accepts(model: PreTrainedModel, argument: str) -> bool:
 
 def autocast_types(model: PreTrainedModel) -> dict[str, str]:
     """The type that automatic mixed precision computes in, by kind of device; nothing when off."""
-    kinds = {input_device(model).type, *(tensor.device.type for tensor in model.parameters())}
-    return {
-        kind: str(torch.get_autocast_dtype(kind))
-        for kind in sorted(kinds - {"meta"})
-        if torch.is_autocast_enabled(kind)
-    }
+    accelerator = torch.accelerator.current_accelerator()
+    on = {kind for kind in ("cpu", accelerator.type if accelerator else "cpu") if _is_mixed(kind)}
+    if not on:
+        return {}
+    used = {input_device(model).type, *(tensor.device.type for tensor in model.parameters())}
+    return {kind: str(torch.get_autocast_dtype(kind)) for kind in sorted(on & used)}
+
+
+def _is_mixed(kind: str) -> bool:
+    return bool(torch.is_autocast_enabled(kind))
 
 
 def vocabulary_size(model: PreTrainedModel) -> int:

@@ -33,6 +33,8 @@ from cachegen.forks import PerProcess
 from cachegen.kvcache import KVCache
 
 _SHARED, _TOKENS = 3, 8
+# Outcomes kept of one model: a few adapters and places, but not every step of a training.
+_MOST_KEPT = 64
 _ADAPTERS = "use an adapter that works inside the layers, such as LoRA"
 _ADVICE = "use a decoder-only model whose layers all keep them; docs/architectures.md lists such"
 
@@ -83,11 +85,23 @@ def support_of(model: PreTrainedModel, *, fingerprint: bytes | None = None) -> S
     place = (*_place(plain), id(wrapper))
     with _PROBING():
         known = _KNOWN.setdefault(plain, {})
-        probed = known.get(place)
+        if fingerprint is not None and (place, fingerprint) in known:
+            return known[place, fingerprint].support
+        if len(known) > _MOST_KEPT:
+            known.clear()
+        settings = (place, settings_digest(plain))
+        probed = known.get(settings)
         if probed is None or (fingerprint and probed.fingerprint not in (None, fingerprint)):
-            probed = known[place] = _Probed(_probe(plain, wrapper), fingerprint)
-        probed.fingerprint = probed.fingerprint or fingerprint
+            probed = known[settings] = _Probed(_probe(plain, wrapper), fingerprint)
+        if fingerprint is not None:
+            probed.fingerprint = fingerprint
+            known[place, fingerprint] = probed
         return probed.support
+
+
+def is_probed(model: PreTrainedModel) -> bool:
+    """Whether this model, as it is or was, has been found to be supported."""
+    return bool(_KNOWN.get(plain_model(model)))
 
 
 def check_eval(model: PreTrainedModel) -> None:
@@ -105,9 +119,9 @@ def check_eval(model: PreTrainedModel) -> None:
 
 
 def _place(model: PreTrainedModel) -> tuple[object, ...]:
-    """What may change where a model keeps its tokens, in which type, and which it needs."""
+    """What may change where a model keeps its tokens, and in which type."""
     kinds = {(tensor.device, tensor.dtype) for tensor in model.parameters()}
-    return input_device(model), frozenset(kinds), settings_digest(model)
+    return input_device(model), frozenset(kinds)
 
 
 def _probe(model: PreTrainedModel, wrapper: torch.nn.Module | None) -> Support:

@@ -31,7 +31,7 @@ from cachegen.engines.hf_media import (
     media_stop,
     whole_media,
 )
-from cachegen.engines.hf_probe import Support, support_of
+from cachegen.engines.hf_probe import Support, is_probed, support_of
 from cachegen.engines.hf_quality import Window, answer_window, cut_windows, evaluator
 from cachegen.engines.hf_regime import Regime, regime_of
 from cachegen.engines.hf_rope import rope_map
@@ -255,7 +255,8 @@ def _check(model: PreTrainedModel, ids: tuple[int, ...], *, salt: bytes, extra: 
             raise TypeError(f"expected bytes as `{name}`, got {type(value).__name__}: {value!r}")
     if not ids:
         raise ValueError("expected at least one token, got none")
-    support_of(model)
+    if not is_probed(model):
+        support_of(model)
     check_vocabulary(ids, model)
     check_positions(model, ids)
 
