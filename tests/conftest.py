@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +28,9 @@ def transform_profile(
     steps: Mapping[str, float],
     bound: float = 1e6,
     fingerprint: bytes = bytes(range(32)),
+    groups: Sequence[Sequence[int]] = (),
 ) -> Profile:
-    """Rotations in place of learned transforms: two groups of layers, all coefficients coded.
+    """Rotations in place of learned transforms, all coefficients coded.
 
     Args:
         kv: a cache of the geometry.
@@ -37,15 +38,13 @@ def transform_profile(
         steps: by the names of the levels, smallest level first; the last but one is the default.
         bound: of every level.
         fingerprint: the model.
+        groups: planes of the layer groups; by default there are two.
     """
     half = len(kv.geometry.planes) // 4 * 2
-    groups = tuple(
-        _group(kv, tuple(planes))
-        for planes in (range(half), range(half, len(kv.geometry.planes)))
-        if planes
-    )
+    halves = (range(half), range(half, len(kv.geometry.planes)))
+    made = tuple(_group(kv, tuple(planes)) for planes in groups or halves if planes)
     features = np.random.default_rng(1).integers(-127, 128, (VOCABULARY, sum(LAG_RANKS)))
-    active = tuple(len(group.synthesis) for group in groups)
+    active = tuple(len(group.synthesis) for group in made)
     counts = 10_000 // (1 + abs(np.arange(256) - 128))
     levels = tuple(
         EncodingLevel(name, "transform", step, bound=bound) for name, step in steps.items()
@@ -60,7 +59,7 @@ def transform_profile(
         frequencies=table_frequencies(counts[None], margin=0, escape=True),
         table_ids=(np.zeros(sum(active), dtype=np.int64),) * len(levels),
         transform=Transform(
-            groups,
+            made,
             tuple(np.split(features.astype(np.int8), np.cumsum(LAG_RANKS)[:-1], axis=1)),
             num_sinks=4,
             unit=1.0,

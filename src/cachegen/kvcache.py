@@ -55,6 +55,15 @@ class Geometry:
         """Values of one token over all planes."""
         return sum(plane.width for plane in self.planes)
 
+    def of_layers(self, layers: Sequence[int]) -> Geometry:
+        """That of some layers, in this order.
+
+        Raises:
+            IndexError: there is no such layer.
+        """
+        planes = (self.planes[plane] for layer in layers for plane in (2 * layer, 2 * layer + 1))
+        return replace(self, planes=tuple(planes))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KVCache:
@@ -163,6 +172,11 @@ class KVCache:
         ]
         keys, values = zip(*layers, strict=True)
         return KVCache(keys, values, stop - first, self.start + first)
+
+    def of_layers(self, layers: Sequence[int]) -> KVCache:
+        """The same tokens of some layers only, in this order; no copy."""
+        keys, values = (tuple(planes[i] for i in layers) for planes in (self.keys, self.values))
+        return replace(self, keys=keys, values=values)
 
     def to(self, device: torch.device | str) -> KVCache:
         """The same cache on another device; itself where it already is there."""

@@ -73,7 +73,8 @@ def test_flipped_bytes_under_right_checksums_raise_nothing_else(sample, reseal):
 FIXED_FIELDS = [
     (0, "4B", (0, 0, 0, 0), "magic at byte 0"),
     (4, "H", (0,), "version at byte 4: .*save the context again"),
-    (4, "H", (2,), "version at byte 4: .*newer cachegen"),
+    (4, "H", (2,), "version .*expected `layers` exactly in version 2"),
+    (4, "H", (3,), "version at byte 4: .*newer cachegen"),
     (6, "B", (6,), "codec at byte 6"),
     (7, "B", (5,), "dtype at byte 7"),
     (8, "I", (143,), "header_size at byte 8"),

@@ -105,7 +105,7 @@ def change(document, path, value):
 CHUNK, OBJECT = ("chunks", 1), ("chunks", 1, "objects", 0)
 BAD_VALUES = [
     (("version",), 0, "manifest.version: .*save the context again"),
-    (("version",), 2, "manifest.version: .*newer cachegen"),
+    (("version",), 3, "manifest.version: .*newer cachegen"),
     (("version",), -1, "manifest.version"),
     (("version",), "1", "manifest.version"),
     (("version",), True, "manifest.version"),

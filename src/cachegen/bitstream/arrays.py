@@ -57,6 +57,7 @@ _KINDS = {
     "tokens_digest": _Kind(28, ("uint8",), length=32),
     "rung": _Kind(29, ("uint8",), length=1),
     "distortion": _Kind(30, ("float32",), length=2),
+    "layers": _Kind(31, ("uint16",)),
 }
 _NAMES = {kind.number: name for name, kind in _KINDS.items()}
 

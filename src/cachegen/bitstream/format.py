@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from cachegen.bitstream.arrays import (
 )
 from cachegen.bitstream.blocks import block_to_arrays, read_block
 from cachegen.bitstream.header import GEOMETRY_OFFSET, Header, header_to_bytes, read_header
-from cachegen.bitstream.runs import geometry_of, layers_of
+from cachegen.bitstream.runs import MAX_LAYERS, geometry_of, layers_of
 from cachegen.codec.encoded import Block, EncodedChunk
 from cachegen.errors import BitstreamError
 
@@ -78,6 +79,7 @@ def unpack(data: Buffer, *, max_bytes: int = MAX_BYTES) -> EncodedChunk:
             offset=GEOMETRY_OFFSET,
         )
     placed = read_arrays(view, header.arrays, size)
+    _check_layers(placed, header)
     return EncodedChunk(
         level=header.level,
         codec=header.codec,
@@ -107,6 +109,18 @@ def _aligned(view: memoryview) -> memoryview:
     if address % 8:
         return memoryview(bytes(view))
     return view
+
+
+def _check_layers(placed: list[PlacedArray], header: Header) -> None:
+    """Refuse layers that are not as many as the geometry has, or not in order."""
+    for array in placed:
+        if array.entry.name != "layers":
+            continue
+        layers = array.values.tolist()
+        if len(layers) != len(header.layers) or any(a >= b for a, b in pairwise(layers)):
+            array.fail(f"expected {len(header.layers)} layers, ascending; got {layers[:20]}")
+        if layers[-1] >= MAX_LAYERS:
+            array.fail(f"expected layers below {MAX_LAYERS}, got {layers[-1]}")
 
 
 def _read_blocks(placed: list[PlacedArray], header: Header) -> tuple[Block, ...]:

@@ -15,6 +15,7 @@ from cachegen.bitstream.runs import RUN_SIZE, LayerShape, read_runs, runs_to_byt
 
 MAGIC = b"CGKV"
 VERSION = 1
+SOME_LAYERS_VERSION = 2
 CODECS = ("raw", "packed", "lossless", "plain", "paper", "transform")
 MAX_TOKENS = 2**24
 LEVEL_NAME = re.compile(r"[a-z0-9_-]{1,64}")
@@ -91,7 +92,7 @@ def header_to_bytes(header: Header) -> bytes:
     size = _FIXED.size + len(tail)
     fixed = _FIXED.pack(
         MAGIC,
-        VERSION,
+        _version_of(header.arrays),
         _index(header.codec, CODECS),
         _index(header.dtype, _DTYPES),
         size,
@@ -118,7 +119,7 @@ def read_header(data: memoryview) -> tuple[Header, int]:
         BitstreamError: bytes that are no chunk of this version, or are damaged.
     """
     reader = Reader(data)
-    codec, dtype, size, num_arrays = _read_envelope(reader, data)
+    version, codec, dtype, size, num_arrays = _read_envelope(reader, data)
     reader = Reader(bytes(data[:size]), reader.offset)
     start = reader.unsigned(8, "start", high=_MAX_POSITION)
     num_tokens = reader.unsigned(4, "num_tokens", high=MAX_TOKENS)
@@ -130,6 +131,8 @@ def read_header(data: memoryview) -> tuple[Header, int]:
     layers = read_runs(reader, num_runs, num_tokens=num_tokens)
     level = _read_level(reader, level_size)
     arrays = read_table(reader, num_arrays)
+    if version != _version_of(arrays):
+        reader.fail(f"expected `layers` exactly in version {SOME_LAYERS_VERSION}", "version")
     padding = size - reader.offset
     if padding >= ALIGNMENT:
         reader.fail(f"expected a header of less than {ALIGNMENT} bytes more", "header_size")
@@ -155,7 +158,13 @@ def wrong_version(version: int) -> str:
         advice = "a draft's bytes are not read any more, save the context again"
     else:
         advice = "it was written by a newer cachegen, install that"
-    return f"expected version {VERSION}, got {version}: {advice}"
+    return f"expected version {VERSION} or {SOME_LAYERS_VERSION}, got {version}: {advice}"
+
+
+def _version_of(arrays: tuple[ArrayEntry, ...]) -> int:
+    """Chunks that name their layers have the second version, all others the first."""
+    named = any(entry.name == "layers" for entry in arrays)
+    return SOME_LAYERS_VERSION if named else VERSION
 
 
 def _index(choice: str | torch.dtype, choices: tuple[str | torch.dtype, ...]) -> int:
@@ -164,11 +173,11 @@ def _index(choice: str | torch.dtype, choices: tuple[str | torch.dtype, ...]) ->
     return choices.index(choice)
 
 
-def _read_envelope(reader: Reader, data: memoryview) -> tuple[str, torch.dtype, int, int]:
-    """Codec, dtype, header size and number of arrays, once the header's checksum holds."""
+def _read_envelope(reader: Reader, data: memoryview) -> tuple[int, str, torch.dtype, int, int]:
+    """Version, codec, dtype, header size and number of arrays; the header's checksum holds."""
     if reader.take(4, "magic") != MAGIC:
         reader.fail(f"expected {MAGIC!r}: this is no chunk", "magic")
-    _check_version(reader)
+    version = _read_version(reader)
     codec = reader.choice("codec", CODECS)
     dtype = reader.choice("dtype", _DTYPES)
     size = reader.unsigned(4, "header_size", low=_FIXED.size, high=min(_MAX_SIZE, len(data)))
@@ -178,13 +187,14 @@ def _read_envelope(reader: Reader, data: memoryview) -> tuple[str, torch.dtype, 
     reader.unsigned(8, "chunk_size", low=len(data), high=len(data))
     if reader.unsigned(8, "header_xxh3") != _checksum(data[:size]):
         reader.fail("the checksum differs: the header is damaged", "header_xxh3")
-    return codec, dtype, size, num_arrays
+    return version, codec, dtype, size, num_arrays
 
 
-def _check_version(reader: Reader) -> None:
+def _read_version(reader: Reader) -> int:
     version = reader.unsigned(2, "version")
-    if version != VERSION:
+    if version not in (VERSION, SOME_LAYERS_VERSION):
         reader.fail(wrong_version(version), "version")
+    return version
 
 
 def _read_level(reader: Reader, size: int) -> str:

@@ -6,8 +6,15 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 
-from cachegen.bitstream.header import LEVEL_NAME, VERSION, wrong_version
+from cachegen.bitstream.header import (
+    LEVEL_NAME,
+    SOME_LAYERS_VERSION,
+    VERSION,
+    wrong_version,
+)
 from cachegen.bitstream.identity import LINK_TOKENS
+from cachegen.bitstream.kinds import ALL, KIND, LARGEST_WINDOW, layers_by_kind
+from cachegen.bitstream.runs import MAX_LAYERS
 from cachegen.bitstream.strict_json import Fields, read_canonical, to_canonical
 from cachegen.codec.levels import EXACT_LEVELS
 from cachegen.errors import BitstreamError
@@ -23,7 +30,7 @@ _KEY = re.compile(r"[A-Za-z0-9._/-]{1,512}")
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """A chunk at one level.
+    """A chunk at one level, or some layers of it.
 
     Attributes:
         level: name of the level.
@@ -31,6 +38,7 @@ class StoredObject:
         size_bytes: how many there are.
         sha256: their digest.
         profile_hash: profile needed to decode them; 32 zero bytes when there is none.
+        layers: the kind of layers it holds.
     """
 
     level: str
@@ -38,6 +46,7 @@ class StoredObject:
     size_bytes: int
     sha256: bytes
     profile_hash: bytes = _NO_PROFILE
+    layers: str = ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +57,7 @@ class ChunkEntry:
         chunk_id: identity of the tokens up to `stop`.
         start: first token.
         stop: token after the last.
-        objects: the levels it is stored at.
+        objects: the levels it is stored at; several of a level where it is split by layers.
     """
 
     chunk_id: bytes
@@ -60,6 +69,10 @@ class ChunkEntry:
     def num_tokens(self) -> int:
         """Tokens covered."""
         return self.stop - self.start
+
+    def at_level(self, level: str) -> tuple[StoredObject, ...]:
+        """All objects of a level."""
+        return tuple(stored for stored in self.objects if stored.level == level)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +88,8 @@ class Manifest:
         num_tokens: tokens described.
         exact: whether the KV was computed without lossily loaded KV before it.
         chunks: adjacent token ranges from token 0 on.
+        windows: per layer, how many tokens its tokens attend to, themselves included, 0 for all;
+            empty where no chunk is split by layers.
     """
 
     context_id: bytes
@@ -82,6 +97,7 @@ class Manifest:
     num_tokens: int
     exact: bool
     chunks: tuple[ChunkEntry, ...]
+    windows: tuple[int, ...] = ()
 
     def to_bytes(self) -> bytes:
         """The manifest as canonical JSON.
@@ -109,28 +125,40 @@ def read_manifest(data: bytes | bytearray | memoryview) -> Manifest:
         )
     document = read_canonical(bytes(data), field="manifest")
     keys = ("version", "context_id", "fingerprint", "num_tokens", "exact", "chunks")
-    fields = Fields(document, "manifest", keys)
+    is_split = isinstance(document, dict) and document.get("version") == SOME_LAYERS_VERSION
+    fields = Fields(document, "manifest", (*keys, "windows") if is_split else keys)
     version = fields.integer("version", low=0, high=_LARGEST_VERSION)
-    if version != VERSION:
+    if version not in (VERSION, SOME_LAYERS_VERSION):
         fields.fail("version", wrong_version(version))
-    exact = fields.flag("exact")
+    exact, windows = fields.flag("exact"), _read_windows(fields) if is_split else ()
     manifest = Manifest(
         context_id=fields.digest("context_id"),
         fingerprint=fields.digest("fingerprint"),
         num_tokens=fields.integer("num_tokens", low=1, high=_MAX_TOKENS),
         exact=exact,
-        chunks=tuple(_read_chunk(item, path, exact=exact) for item, path in fields.items("chunks")),
+        chunks=tuple(
+            _read_chunk(item, path, exact=exact, windows=windows)
+            for item, path in fields.items("chunks")
+        ),
+        windows=windows,
     )
     _check_ranges(manifest, fields)
     return manifest
 
 
 def object_key(
-    chunk_id: bytes, *, start: int, stop: int, profile_hash: bytes = _NO_PROFILE, level: str
+    chunk_id: bytes,
+    *,
+    start: int,
+    stop: int,
+    profile_hash: bytes = _NO_PROFILE,
+    level: str,
+    layers: str = ALL,
 ) -> str:
-    """Where a chunk is stored at a level."""
+    """Where a chunk, or a kind of its layers, is stored at a level."""
     profile = "none" if profile_hash == _NO_PROFILE else profile_hash.hex()
-    return f"chunks/{chunk_id.hex()}/{start}-{stop}/{profile}/v{VERSION}/{level}"
+    what = f"v{VERSION}/{level}" if layers == ALL else f"v{SOME_LAYERS_VERSION}/{level}/{layers}"
+    return f"chunks/{chunk_id.hex()}/{start}-{stop}/{profile}/{what}"
 
 
 def manifest_key(context_id: bytes) -> str:
@@ -149,63 +177,98 @@ def profile_key(profile_hash: bytes) -> str:
 
 
 def _manifest_to_json(manifest: Manifest) -> dict[str, object]:
-    return {
-        "version": VERSION,
+    is_split = bool(manifest.windows)
+    whole: dict[str, object] = {
+        "version": SOME_LAYERS_VERSION if is_split else VERSION,
         "context_id": manifest.context_id.hex(),
         "fingerprint": manifest.fingerprint.hex(),
         "num_tokens": manifest.num_tokens,
         "exact": manifest.exact,
-        "chunks": [_chunk_to_json(chunk) for chunk in manifest.chunks],
+        "chunks": [_chunk_to_json(chunk, is_split=is_split) for chunk in manifest.chunks],
     }
+    return whole | {"windows": list(manifest.windows)} if is_split else whole
 
 
-def _chunk_to_json(chunk: ChunkEntry) -> dict[str, object]:
+def _chunk_to_json(chunk: ChunkEntry, *, is_split: bool) -> dict[str, object]:
     return {
         "chunk_id": chunk.chunk_id.hex(),
         "start": chunk.start,
         "stop": chunk.stop,
-        "objects": [_object_to_json(stored) for stored in chunk.objects],
+        "objects": [_object_to_json(stored, is_split=is_split) for stored in chunk.objects],
     }
 
 
-def _object_to_json(stored: StoredObject) -> dict[str, object]:
-    return {
+def _object_to_json(stored: StoredObject, *, is_split: bool) -> dict[str, object]:
+    whole: dict[str, object] = {
         "level": stored.level,
         "key": stored.key,
         "size_bytes": stored.size_bytes,
         "sha256": stored.sha256.hex(),
         "profile_hash": stored.profile_hash.hex(),
     }
+    return whole | {"layers": stored.layers} if is_split else whole
 
 
-def _read_chunk(value: object, path: str, *, exact: bool) -> ChunkEntry:
+def _read_windows(fields: Fields) -> tuple[int, ...]:
+    """The windows of all layers, at least one of which is not 0."""
+    windows = [
+        value if type(value) is int and 0 <= value <= LARGEST_WINDOW else None
+        for value, _ in fields.items("windows")
+    ]
+    if len(windows) > MAX_LAYERS or None in windows or not any(windows):
+        fields.fail(
+            "windows",
+            f"expected an integer from 0 to {LARGEST_WINDOW} for each of at most {MAX_LAYERS} "
+            f"layers, one of them not 0; got {str(windows)[:200]}",
+        )
+    return tuple(window for window in windows if window is not None)
+
+
+def _read_chunk(value: object, path: str, *, exact: bool, windows: tuple[int, ...]) -> ChunkEntry:
     fields = Fields(value, path, ("chunk_id", "start", "stop", "objects"))
     start = fields.integer("start", low=0, high=_MAX_TOKENS)
     entry = ChunkEntry(
         chunk_id=fields.digest("chunk_id"),
         start=start,
         stop=fields.integer("stop", low=start + 1, high=_MAX_TOKENS),
-        objects=tuple(_read_object(item, where) for item, where in fields.items("objects")),
+        objects=tuple(
+            _read_object(item, where, is_split=bool(windows))
+            for item, where in fields.items("objects")
+        ),
     )
+    _check_levels(entry, fields, windows)
     _check_objects(entry, fields, exact=exact)
     return entry
 
 
-def _read_object(value: object, path: str) -> StoredObject:
-    fields = Fields(value, path, ("level", "key", "size_bytes", "sha256", "profile_hash"))
+def _read_object(value: object, path: str, *, is_split: bool) -> StoredObject:
+    keys = ("level", "key", "size_bytes", "sha256", "profile_hash")
+    fields = Fields(value, path, (*keys, "layers") if is_split else keys)
     return StoredObject(
         level=fields.text("level", LEVEL_NAME),
         key=fields.text("key", _KEY),
         size_bytes=fields.integer("size_bytes", low=1, high=_MAX_OBJECT_BYTES),
         sha256=fields.digest("sha256"),
         profile_hash=fields.digest("profile_hash"),
+        layers=fields.text("layers", KIND) if is_split else ALL,
     )
 
 
+def _check_levels(entry: ChunkEntry, fields: Fields, windows: tuple[int, ...]) -> None:
+    """Every level is there once: all layers in one object, or each kind in one."""
+    kinds = set(layers_by_kind(windows)) or {ALL}
+    found: dict[str, list[str]] = {}
+    for stored in entry.objects:
+        found.setdefault(stored.level, []).append(stored.layers)
+    for level, layers in found.items():
+        if len(set(layers)) < len(layers):
+            fields.fail("objects", f"a level occurs twice: {level!r}")
+        if set(layers) not in ({ALL}, kinds):
+            expected = f"expected one object, or one for each of {sorted(kinds)[:20]}"
+            fields.fail("objects", f"{level!r}: {expected}; got {sorted(layers)[:20]}")
+
+
 def _check_objects(entry: ChunkEntry, fields: Fields, *, exact: bool) -> None:
-    levels = [stored.level for stored in entry.objects]
-    if len(set(levels)) < len(levels):
-        fields.fail("objects", f"a level occurs twice in {levels[:20]}")
     for stored in entry.objects:
         key = object_key(
             entry.chunk_id,
@@ -213,6 +276,7 @@ def _check_objects(entry: ChunkEntry, fields: Fields, *, exact: bool) -> None:
             stop=entry.stop,
             profile_hash=stored.profile_hash,
             level=stored.level,
+            layers=stored.layers,
         )
         if stored.key != key:
             fields.fail("objects", f"expected the key {key!r}, got {stored.key!r}")

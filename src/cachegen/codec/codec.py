@@ -11,6 +11,7 @@ import torch
 from cachegen.codec import fixed, lossless, matrix, paper, plain, transform
 from cachegen.codec.analysis import Analysed, analyse, distance, strangeness
 from cachegen.codec.encoded import EncodedChunk
+from cachegen.codec.layers import geometry_of_layers, named_layers, rung_of_layers
 from cachegen.codec.levels import (
     FIXED_LEVELS,
     UNCALIBRATED_DEFAULT,
@@ -139,10 +140,9 @@ def check_profile(chunk: EncodedChunk, profile: Profile | None) -> None:
             f"the chunk was coded with profile {chunk.profile_hash.hex()}, got {given}; "
             "pass that profile"
         )
-    if profile.geometry != chunk.geometry:
-        raise ProfileMismatch(
-            f"the chunk is {chunk.geometry}, its profile is for {profile.geometry}"
-        )
+    expected = geometry_of_layers(profile.geometry, named_layers(chunk))
+    if expected != chunk.geometry:
+        raise ProfileMismatch(f"the chunk is {chunk.geometry}, its profile is for {expected}")
     check_model(profile, chunk.fingerprint)
 
 
@@ -267,7 +267,7 @@ def _rung_of(chunk: EncodedChunk, profile: Profile | None) -> transform.Transfor
         raise BitstreamError(f"there is no level {rung}, or it is coarser than asked", field="rung")
     if not 0 <= measured[0] <= measured[1] < np.inf:
         raise BitstreamError(f"expected 0 <= lost <= bound, got {measured}", field="distortion")
-    return profile.rung(rung)
+    return rung_of_layers(profile, rung, named_layers(chunk))
 
 
 def _check_codec(chunk: EncodedChunk, profile: Profile) -> None:

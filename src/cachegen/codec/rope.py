@@ -6,6 +6,7 @@ directions undo each other, not that they repeat an engine's rounding.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +50,15 @@ class RopeMap:
     def none(cls, num_planes: int) -> RopeMap:
         """No plane is rotated, or nobody knows how."""
         return cls((), (None,) * num_planes)
+
+    def of_planes(self, planes: Sequence[int]) -> RopeMap:
+        """That of some planes, in this order, with the rotations that turn any of them."""
+        turns = [self.of_plane[plane] for plane in planes]
+        kept = sorted({index for index in turns if index is not None})
+        return RopeMap(
+            tuple(self.ropes[index] for index in kept),
+            tuple(None if index is None else kept.index(index) for index in turns),
+        )
 
     def rope(self, plane: int) -> Rope | None:
         """The rotation of a plane."""
