@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUILD_INPUTS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard native/*)
 
-.PHONY: install demo test test-zoo check format bench clean
+.PHONY: install demo models test test-zoo check format bench clean
 
 install: $(VENV)/.installed
 
@@ -16,6 +16,12 @@ $(VENV)/.installed: $(BUILD_INPUTS)
 
 demo: install
 	$(BIN)/cachegen demo
+
+# Open models into a folder of the user's cache: make models [MODELS=DIR] [ONLY=smollm2]
+# [CALIBRATE=1 DATA=DIR]. A run that was cut off goes on when it is started again.
+models: install
+	$(BIN)/python -m training.open_models $(ONLY) $(if $(MODELS),--to '$(MODELS)') \
+		$(if $(CALIBRATE),--calibrate) $(if $(DATA),--data '$(DATA)')
 
 test: install
 	$(BIN)/pytest

@@ -1,0 +1,1 @@
+"""Open models as ordinary transformers folders: fetched, checked, converted, calibrated."""
