@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cachegen.cli.demo_process import read_in_new_process
 from cachegen.cli.demo_tables import show_levels, show_link
 from cachegen.cli.output import print_json, progress_bar
 
@@ -22,16 +19,32 @@ if TYPE_CHECKING:
 CHUNK_TOKENS = 1536
 LINK_CHUNK_TOKENS = 256
 LINK_QUESTIONS = 12
+TOKENS = 1536
+_WITH_MODEL = ("document", "ask")
+_WITHOUT_MODEL = ("questions", "data", "seed", "link", "mbit", "link_tokens", "timeline")
 
 
 def demo(
+    context: typer.Context,
     model: Annotated[
-        Path | None, typer.Option(help="Folder of a transformers model; default: the shipped one.")
+        Path | None,
+        typer.Option(help="Folder of a chat model, to ask instead of the shipped small one."),
+    ] = None,
+    document: Annotated[
+        Path | None,
+        typer.Option(help="With --model: text file to ask about; default: a shipped one."),
+    ] = None,
+    ask: Annotated[
+        list[str] | None, typer.Option(help="With --model: a question about it; repeatable.")
     ] = None,
     profile: Annotated[
-        Path | None, typer.Option(help="Its profile; default: the shipped one.")
+        Path | None,
+        typer.Option(help="Profile; default: profile.safetensors in --model, the shipped one."),
     ] = None,
-    tokens: Annotated[int, typer.Option(help="Length of the document.")] = 1536,
+    tokens: Annotated[
+        int | None,
+        typer.Option(help="Length of the document; default: 1536, with --model all of it."),
+    ] = None,
     questions: Annotated[int, typer.Option(help="Questions about it.")] = 24,
     data: Annotated[
         Path | None,
@@ -52,17 +65,34 @@ def demo(
     """Prefill a document, store its KV cache at every level, load it elsewhere, ask questions.
 
     Then the same over a link of a chosen rate: the text, the raw and the 8-bit cache, CacheGen.
+    With --model a chat model of yours is asked about a text, and only from disk.
     """
+    _check_options(context, with_model=model is not None)
+    if model is not None:
+        from cachegen.cli.demo_chat import chat_demo
+
+        chat_demo(
+            model,
+            profile=profile,
+            document=document,
+            questions=ask or (),
+            num_tokens=tokens,
+            store=store,
+            as_json=as_json,
+        )
+        return
     from cachegen.cli.demo_writer import make_job, store_levels
 
     with tempfile.TemporaryDirectory() as scratch, progress_bar(quiet=as_json) as progress:
         progress.begin("prefill and encode")
         folder = store or Path(scratch) / "store"
-        make = partial(make_job, model, profile, data=data, folder=folder, seed=seed)
-        job = make(num_tokens=tokens, num_questions=questions, chunk_tokens=CHUNK_TOKENS)
+        make = partial(make_job, None, profile, data=data, folder=folder, seed=seed)
+        length = TOKENS if tokens is None else tokens
+        job = make(num_tokens=length, num_questions=questions, chunk_tokens=CHUNK_TOKENS)
         written = store_levels(job)
         progress.update("load in a new process and answer")
-        result = _combine(job, written, _read_in_new_process(job, Path(scratch) / "job.json"))
+        told, module = Path(scratch) / "job.json", "cachegen.cli.demo_reader"
+        result = _combine(job, written, read_in_new_process(job, told, module=module))
         if link:
             from cachegen.cli.demo_link import compare
 
@@ -84,14 +114,18 @@ def demo(
         show_link(result["link"])
 
 
-def _read_in_new_process(job: Job, path: Path) -> dict[str, Any]:
-    path.write_text(json.dumps(asdict(job)))
-    command = [sys.executable, "-m", "cachegen.cli.demo_reader", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ValueError(f"the reading process failed:\n{done.stderr}")
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+def _check_options(context: typer.Context, *, with_model: bool) -> None:
+    """Refuse what would be ignored.
+
+    Raises:
+        ValueError: an option of the other demo.
+    """
+    for name in _WITHOUT_MODEL if with_model else _WITH_MODEL:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = f"--{name.replace('_', '-')}"
+            needs = "is of the demo without --model" if with_model else "needs --model DIR"
+            raise ValueError(f"{option} {needs}: leave it out, or see `cachegen demo --help`")
 
 
 def _combine(job: Job, written: dict[str, dict[str, Any]], read: dict[str, Any]) -> dict[str, Any]:

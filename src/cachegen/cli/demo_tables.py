@@ -35,6 +35,54 @@ def show_levels(result: dict[str, Any]) -> None:
     print_table(title, [*columns, "correct", "same answer"], rows)
 
 
+def show_chat(result: dict[str, Any]) -> None:
+    """Size, speed and quality of every level, and the answers side by side."""
+    rows = [
+        [
+            level["name"] + (" *" if level["name"] == result["default_level"] else ""),
+            f"{level['bytes']:,}",
+            f"{level['bits_per_value']:.2f}",
+            f"{level['ratio_fp16']:.1f}x",
+            f"{1e3 * level['load_s']:.1f}",
+            f"{level['kl']:.5f}",
+            f"{level['top1']:.0%}",
+        ]
+        for level in result["levels"]
+    ]
+    load_ms = 1e3 * result["prefill_s"] * result["load_over_prefill"]
+    title = (
+        f"{result['model']}: {result['context_tokens']} tokens, prefill "
+        f"{1e3 * result['prefill_s']:.0f} ms, load {load_ms:.0f} ms (* default level)"
+    )
+    columns = ["level", "bytes", "bits/value", "vs fp16", "load ms", "KL of answers", "top-1"]
+    print_table(title, columns, rows)
+    answers = [[a["question"], a["uncompressed"], a["loaded"]] for a in result["answers"]]
+    equal = sum(answer["equal"] for answer in result["answers"])
+    title = f"{result['questions']} questions on one loaded context, {equal} answers the same"
+    print_table(
+        title,
+        ["question", "uncompressed", f"loaded from {result['default_level']}"],
+        answers,
+        texts=True,
+    )
+    for line in _remarks(result):
+        print(line)
+
+
+def _remarks(result: dict[str, Any]) -> list[str]:
+    """What people should know of the model and its profile."""
+    folder, lines = result["model"], []
+    if not result["chat_template"]:
+        lines.append("The model has no chat template: it was asked in plain text.")
+    if result["profile"] is None:
+        lines.append(
+            "No profile: levels are uncalibrated, larger, and of a quality that nobody measured. "
+            f"Make one: cachegen calibrate --model {folder} --text FILE -o "
+            f"{folder}/profile.safetensors"
+        )
+    return lines
+
+
 def show_link(found: dict[str, Any]) -> None:
     """What each method took over the link, and what became of the load while the rate fell."""
     rows = [

@@ -26,7 +26,11 @@ def load_network(folder: Path) -> Any:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    return AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
+    try:
+        return AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
+    except ValueError as exc:
+        reason = str(exc).partition("\n")[0]
+        raise ValueError(f"expected a causal language model in {folder}: {reason}") from exc
 
 
 def load_tokenizer(folder: Path) -> Any:
