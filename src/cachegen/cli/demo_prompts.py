@@ -21,7 +21,6 @@ GENERAL_QUESTIONS = (
     "What does the last part of it say?",
 )
 _TEXT, _STOP = "heldout-python", "In this primer,"
-_ASK = "Answer a question about the text above in one short sentence: "
 # Ends of no real question: what these share with all real ones is shared with any other.
 _OTHERS = ("A", "zero", "7")
 _LEAST_SHARE = 0.9
@@ -84,7 +83,7 @@ def make_prompts(document: str, questions: Sequence[str], tokenizer: Any) -> Pro
 
 
 def _chat(document: str, question: str, tokenizer: Any) -> list[int]:
-    said = [{"role": "user", "content": f"{document}\n\n{_ASK}{question}"}]
+    said = [{"role": "user", "content": f"{document}\n\n{question}"}]
     encoded = tokenizer.apply_chat_template(
         said, add_generation_prompt=True, tokenize=True, return_dict=True
     )
@@ -94,7 +93,7 @@ def _chat(document: str, question: str, tokenizer: Any) -> list[int]:
 def _plain(document: str, question: str, tokenizer: Any) -> list[int]:
     from cachegen.engines.transformers import first_tokens
 
-    text = f"{document}\n\n{_ASK}{question}\nAnswer:"
+    text = f"{document}\n\n{question}\nAnswer:"
     ids = tokenizer(text, add_special_tokens=False).input_ids
     return [*first_tokens(tokenizer), *map(int, ids)]
 
