@@ -28,6 +28,7 @@ KINDS = (
     "packed",
     "lossless",
     "plain",
+    "adaptive",
     "plain-profile",
     "paper",
     "paper-profile",
@@ -66,15 +67,16 @@ def make_sample(kind: str, make_transform_profile: Callable[..., Profile]) -> Sa
     if with_profile:
         profile = _profile(kv, codec, model)
         chunk = encode_chunk(kv, profile=profile, level="high")
-    elif codec == "paper":
+    elif codec in ("paper", "plain"):
         profile = None
-        blocks, arrays = paper.encode(kv, model, threads=1)
+        coder = paper if codec == "paper" else plain
+        blocks, arrays = coder.encode(kv, model, threads=1)
         chunk = encode_chunk(kv, level="high")
         arrays |= model_to_arrays(model)
-        chunk = replace(chunk, codec="paper", blocks=blocks, arrays=arrays)
+        chunk = replace(chunk, codec=codec, blocks=blocks, arrays=arrays)
     else:
         profile = None
-        level = "high" if codec == "plain" else codec
+        level = "high" if codec == "adaptive" else codec
         chunk = encode_chunk(kv, level=level, rope=ROPE)
     data = pack(replace(chunk, fingerprint=FINGERPRINT, chunk_id=CHUNK_ID))
     return Sample(data, kv, profile)

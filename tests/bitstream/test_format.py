@@ -145,7 +145,9 @@ def test_every_dtype(dtype):
     assert_round_trip(make_chunk(geometry=geometry))
 
 
-@pytest.mark.parametrize("codec", ["raw", "packed", "lossless", "plain", "paper", "transform"])
+@pytest.mark.parametrize(
+    "codec", ["raw", "packed", "lossless", "plain", "paper", "transform", "adaptive"]
+)
 def test_every_codec_and_identity(codec):
     digests = [hashlib.sha256(name).digest() for name in (b"a", b"b", b"c")]
     names = ("profile_hash", "fingerprint", "chunk_id")

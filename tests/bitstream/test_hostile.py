@@ -75,7 +75,7 @@ FIXED_FIELDS = [
     (4, "H", (0,), "version at byte 4: .*save the context again"),
     (4, "H", (2,), "version .*expected `layers` exactly in version 2"),
     (4, "H", (3,), "version at byte 4: .*newer cachegen"),
-    (6, "B", (6,), "codec at byte 6"),
+    (6, "B", (7,), "codec at byte 6"),
     (7, "B", (5,), "dtype at byte 7"),
     (8, "I", (143,), "header_size at byte 8"),
     (8, "I", (2**20 + 8,), "header_size at byte 8"),
@@ -189,7 +189,7 @@ BLOCK_SHAPES = [
 
 
 @pytest.mark.parametrize(("index", "value"), BLOCK_SHAPES)
-@pytest.mark.parametrize("kind", ["lossless", "plain", "paper-profile", "transform"])
+@pytest.mark.parametrize("kind", ["lossless", "plain", "adaptive", "paper-profile", "transform"])
 def test_forged_block_shapes(samples, reseal, kind, index, value):
     sample = samples[kind]
     header_size = struct.unpack_from("<I", sample.data, 8)[0]

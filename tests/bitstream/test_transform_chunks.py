@@ -174,7 +174,7 @@ def test_an_escape_beyond_the_largest_coefficient(sample, escape):
         decode_sample(sample, pack(replace(chunk, blocks=(constant, *chunk.blocks[1:]))))
 
 
-@pytest.mark.parametrize("codec", ["raw", "packed", "lossless", "plain", "paper"])
+@pytest.mark.parametrize("codec", ["raw", "packed", "lossless", "plain", "paper", "adaptive"])
 def test_another_codec_s_name(sample, codec):
     with pytest.raises(CacheGenError):
         decode_sample(sample, pack(replace(unpack(sample.data), codec=codec)))

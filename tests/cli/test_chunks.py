@@ -55,7 +55,7 @@ def test_inspect_explains_a_chunk(kv_file: Path, tmp_path: Path) -> None:
     chunk = tmp_path / "chunk"
     run_json("encode", kv_file, "-o", chunk, "--level", "high")
     found = run_json("inspect", chunk)
-    assert (found["kind"], found["level"], found["codec"]) == ("chunk", "high", "plain")
+    assert (found["kind"], found["level"], found["codec"]) == ("chunk", "high", "adaptive")
     assert found["tokens"] == "64..164"
     assert found["profile"] == "none needed"
     text = CliRunner().invoke(app, ["inspect", str(chunk)])

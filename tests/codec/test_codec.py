@@ -11,7 +11,7 @@ from cachegen.errors import BitstreamError, ProfileMismatch
 
 def test_levels_without_a_profile():
     assert resolve_level(None, None).name == "high"
-    assert resolve_level(None, "lowest").codec == "plain"
+    assert resolve_level(None, "lowest").codec == "adaptive"
     assert resolve_level(None, "raw").codec == "raw"
     with pytest.raises(ValueError, match=r"lowest, low, .*, raw; got 'text'"):
         resolve_level(None, "text")

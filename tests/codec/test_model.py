@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cachegen.codec.codec import decode_chunk, encode_chunk
+from cachegen.codec.codec import _encode, decode_chunk
+from cachegen.codec.levels import EncodingLevel
 from cachegen.codec.model import model_from_arrays, model_to_arrays, narrow_ids
 from cachegen.errors import BitstreamError
 
@@ -13,7 +14,7 @@ from cachegen.errors import BitstreamError
 @pytest.fixture
 def chunk(make_cache, rope_of):
     kv = make_cache("gqa", 40, start=2)
-    return encode_chunk(kv, level="high", rope=rope_of(kv))
+    return _encode(kv, EncodingLevel("high", "plain", 0.2), None, rope_of(kv), 1)
 
 
 def changed(array, index, value):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from cachegen.codec import plain
-from cachegen.codec.codec import decode_chunk, encode_chunk
+from cachegen.codec import codec, plain
+from cachegen.codec.codec import decode_chunk
+from cachegen.codec.levels import FIXED_LEVELS, EncodingLevel, find_level
 from cachegen.codec.model import model_from_arrays
 from cachegen.codec.rope import Rope, RopeMap, rotate
 from cachegen.codec.rows import SINKS
@@ -15,7 +16,18 @@ from cachegen.codec.symbols import DEAD_ZONE
 from cachegen.errors import BitstreamError
 from cachegen.kvcache import KVCache
 
-LADDER = ("lowest", "low", "medium", "high", "highest")
+LADDER = {"lowest": 1.0, "low": 0.6, "medium": 0.35, "high": 0.2, "highest": 0.1}
+
+
+def encode_chunk(kv, *, level=None, rope=None, profile=None):
+    """By `plain`, with the steps that it once had without a profile."""
+    if profile is not None:
+        return codec.encode_chunk(kv, profile=profile)
+    if level in LADDER:
+        chosen = EncodingLevel(level, "plain", LADDER[level])
+    else:
+        chosen = find_level(FIXED_LEVELS, level)
+    return codec._encode(kv, chosen, None, rope or RopeMap.none(2 * kv.num_layers), 1)
 
 
 def unrotated(kv, rope):

@@ -178,6 +178,32 @@ def plain(dtype: torch.dtype) -> Golden:
     return blocks_of("plain", dtype, symbols, [ids], frequencies, escapes, arrays)
 
 
+def adaptive(dtype: torch.dtype) -> Golden:
+    """Groups of 6, 6 and 4 in the first layer; the window's layer is not predicted."""
+    golden = plain(dtype)
+    count = sum(WIDTHS)
+    frequencies = np.concatenate([golden.frequencies, [table(5)]])
+    below = np.zeros(2 * count, dtype=np.int64)
+    below[:36] = integers("weights", (36,), -2, 3)
+    weights = (128 + below.reshape(2, count)).astype(np.uint8)
+    ids = np.full(count, len(frequencies) - 1)
+    none = np.empty(0, np.int8)
+    block = code(weights, ids, frequencies, lanes=8, grid=(2, 2), escapes=none)
+    dims = sum(plane.dim for plane in PLANES)
+    arrays = {
+        **golden.chunk.arrays,
+        **tables_of(frequencies, integers("plain ids", (count,), 0, 3)),
+        "fineness": integers("fineness", (dims,), 0, 13).astype(np.uint8),
+        "group": np.array([6], dtype=np.uint32),
+        "weight_step": np.array([0.125], dtype=np.float32),
+        "spreads": integers("spreads", (count,), 56, 80).astype(np.uint8),
+    }
+    blocks = (*golden.chunk.blocks, block)
+    chunk = chunk_of("adaptive", dtype, blocks=blocks, arrays=arrays)
+    table_ids = (*golden.table_ids, ids)
+    return Golden(chunk, (*golden.symbols, weights), table_ids, frequencies)
+
+
 def plain_with_profile(dtype: torch.dtype) -> Golden:
     frequencies, ids, symbols, escapes = plain_symbols()
     quality = Quality(kl=0.003, rel_ppl=0.001, top1=0.99, num_tokens=128)
@@ -369,6 +395,7 @@ MAKERS: dict[str, Callable[[], Golden]] = {
     "lossless-float32": lambda: lossless(torch.float32),
     "lossless-float8": lambda: lossless(torch.float8_e4m3fn),
     "plain-float32": lambda: plain(torch.float32),
+    "adaptive-float32": lambda: adaptive(torch.float32),
     "plain-profile-float32": lambda: plain_with_profile(torch.float32),
     "paper-float32": lambda: paper(torch.float32),
     "transform-float32": lambda: transform(torch.float32),

@@ -58,6 +58,10 @@ _KINDS = {
     "rung": _Kind(29, ("uint8",), length=1),
     "distortion": _Kind(30, ("float32",), length=2),
     "layers": _Kind(31, ("uint16",)),
+    "fineness": _Kind(32, ("uint8",)),
+    "group": _Kind(33, ("uint32",), length=1),
+    "weight_step": _Kind(34, ("float32",), length=1),
+    "spreads": _Kind(35, ("uint8",)),
 }
 _NAMES = {kind.number: name for name, kind in _KINDS.items()}
 

@@ -16,7 +16,7 @@ from cachegen.bitstream.runs import RUN_SIZE, LayerShape, read_runs, runs_to_byt
 MAGIC = b"CGKV"
 VERSION = 1
 SOME_LAYERS_VERSION = 2
-CODECS = ("raw", "packed", "lossless", "plain", "paper", "transform")
+CODECS = ("raw", "packed", "lossless", "plain", "paper", "transform", "adaptive")
 MAX_TOKENS = 2**24
 LEVEL_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 

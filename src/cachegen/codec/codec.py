@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from cachegen.codec import fixed, lossless, matrix, paper, plain, transform
+from cachegen.codec import adaptive, fixed, lossless, matrix, paper, plain, transform
 from cachegen.codec.analysis import Analysed, analyse, distance, strangeness
 from cachegen.codec.encoded import EncodedChunk
 from cachegen.codec.layers import geometry_of_layers, named_layers, rung_of_layers
@@ -171,6 +171,8 @@ def _fill(planes: Planes, chunk: EncodedChunk, profile: Profile | None, threads:
         fixed.decode_packed(chunk, planes)
     elif chunk.codec == "lossless":
         lossless.decode(chunk, planes, threads=threads)
+    elif chunk.codec == "adaptive":
+        adaptive.decode(chunk, planes, threads=threads)
     else:
         plain.decode(chunk, planes, _model_of(chunk, profile), threads=threads)
 
@@ -248,8 +250,8 @@ def _distrust(analysed: Analysed, profile: Profile) -> float:
 
 
 def _encode_alone(kv: KVCache, level: EncodingLevel, rope: RopeMap, threads: int) -> EncodedChunk:
-    """By `plain` at its finest, for a cache unlike those the profile knows."""
-    finest = replace(level, codec="plain", step=UNCALIBRATED_LADDER[-1].step)
+    """Without the profile, at the finest step, for a cache unlike those the profile knows."""
+    finest = replace(UNCALIBRATED_LADDER[-1], name=level.name)
     return _encode(kv, finest, None, rope, threads)
 
 
@@ -298,6 +300,9 @@ def _encode(
         return replace(chunk, arrays=fixed.encode_packed(kv))
     if level.codec == "lossless":
         blocks, arrays = lossless.encode(kv, threads=threads)
+        return replace(chunk, blocks=blocks, arrays=arrays)
+    if level.codec == "adaptive":
+        blocks, arrays = adaptive.encode(kv, rope, level.step, threads=threads)
         return replace(chunk, blocks=blocks, arrays=arrays)
     model = profile.model(level.name) if profile else plain.fit(kv, rope, level.step)
     codec = paper if level.codec == "paper" else plain

@@ -47,9 +47,9 @@ class EncodingLevel:
 
     Attributes:
         name: as users, files and commands say it.
-        codec: `transform`, `plain`, `paper`, `packed`, `lossless` or `raw`.
-        step: `transform`: quantisation step in the transform's units; `plain`: in units of a
-            plane's RMS; `paper`: multiplier of its bins; the fixed codecs ignore it.
+        codec: `transform`, `adaptive`, `plain`, `paper`, `packed`, `lossless` or `raw`.
+        step: `transform`: quantisation step in the transform's units; `plain` and `adaptive`: in
+            units of a plane's RMS; `paper`: multiplier of its bins; the fixed codecs ignore it.
         quality: the worst over all domains, as `worst` takes it; None where nothing was measured.
         domains: measured by calibration, by the kind of text.
         bound: `transform`: the most that a chunk may cost by the transform's own measure, nats
@@ -70,8 +70,8 @@ FIXED_LEVELS = (
     EncodingLevel(RAW, "raw"),
 )
 UNCALIBRATED_LADDER = tuple(
-    EncodingLevel(name, "plain", step)
-    for name, step in zip(LADDER, (1.0, 0.6, 0.35, 0.2, 0.1), strict=True)
+    EncodingLevel(name, "adaptive", step)
+    for name, step in zip(LADDER, (1.2, 0.8, 0.5, 0.3, 0.15), strict=True)
 )
 UNCALIBRATED_DEFAULT = "high"
 

@@ -44,6 +44,10 @@ _TYPES = {
     "prediction": ("float16",),
     "synthesis": ("float16",),
     "analysis": ("float16",),
+    "fineness": ("uint8",),
+    "group": ("uint32",),
+    "weight_step": ("float32",),
+    "spreads": ("uint8",),
 }
 
 

@@ -1,0 +1,144 @@
+"""What a model's caches cost without a profile: bits and quality of every level.
+
+.venv/bin/python benchmarks/uncalibrated.py --model DIR --data DIR [--windows N]
+    [--levels NAME ...] [--json]
+
+`--data` is a folder of text files (`*.txt`), each of which is a domain. The model runs in float32.
+Rows `plain ...` are what came before `adaptive`, at its steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from record import append
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from cachegen.bitstream.format import pack, unpack
+from cachegen.codec import codec, plain
+from cachegen.codec.encoded import EncodedChunk
+from cachegen.codec.levels import PACKED, UNCALIBRATED_LADDER
+from cachegen.codec.model import model_to_arrays
+from cachegen.codec.rope import RopeMap
+from cachegen.engines.hf_quality import Window, cut_windows, evaluator
+from cachegen.engines.hf_rope import rope_map
+from cachegen.engines.hf_tasks import first_tokens
+from cachegen.kvcache import KVCache
+
+CONTEXT_TOKENS, CONTINUATION_TOKENS = 1536, 128
+PLAIN_STEPS = {"plain medium": 0.35, "plain high": 0.2, "plain highest": 0.1}
+Encode = Callable[[KVCache], EncodedChunk]
+
+
+def main() -> None:
+    arguments = _arguments()
+    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).eval()
+    windows = _windows(arguments.data, arguments.model, arguments.windows)
+    judges = {name: evaluator(model, {name: found}) for name, found in windows.items()}
+    encoders = _encoders(rope_map(model))
+    for level in arguments.levels or encoders:
+        encode = encoders[level]
+        rows = [
+            {"model": arguments.model.name, "level": level, "domain": name}
+            | measure(encode, judge, name)
+            for name, judge in judges.items()
+        ]
+        append("uncalibrated", rows)
+        for row in rows:
+            text = (
+                json.dumps(row) if arguments.json else " ".join(f"{k}={v}" for k, v in row.items())
+            )
+            print(text, flush=True)
+
+
+def measure(encode: Encode, judge: Any, domain: str) -> dict[str, object]:
+    """Bits of all stored bytes, quality, and seconds of processor time."""
+    spent = {"bytes": 0, "values": 0, "encode_s": 0.0, "decode_s": 0.0}
+
+    def roundtrip(kv: KVCache, _: Any) -> KVCache:
+        began = time.process_time()
+        data = pack(encode(kv))
+        spent["encode_s"] += time.process_time() - began
+        began = time.process_time()
+        decoded = codec.decode_chunk(unpack(data))
+        spent["decode_s"] += time.process_time() - began
+        spent["bytes"] += len(data)
+        spent["values"] += kv.num_values
+        return decoded
+
+    quality = judge(roundtrip)[domain]
+    return {
+        "bits_per_value": round(8 * spent["bytes"] / spent["values"], 4),
+        "kl": round(quality.kl, 6),
+        "rel_ppl": round(quality.rel_ppl, 6),
+        "top1": round(quality.top1, 5),
+        "num_tokens": quality.num_tokens,
+        "encode_cpu_s": round(spent["encode_s"], 3),
+        "decode_cpu_s": round(spent["decode_s"], 3),
+    }
+
+
+def _encoders(rope: RopeMap) -> dict[str, Encode]:
+    def by_level(name: str) -> Encode:
+        return lambda kv: codec.encode_chunk(kv, level=name, rope=rope)
+
+    def by_plain(step: float) -> Encode:
+        return lambda kv: _plain(kv, rope, step)
+
+    names = [level.name for level in reversed(UNCALIBRATED_LADDER)]
+    found = {name: by_level(name) for name in [*names, PACKED]}
+    return found | {name: by_plain(step) for name, step in PLAIN_STEPS.items()}
+
+
+def _plain(kv: KVCache, rope: RopeMap, step: float) -> EncodedChunk:
+    model = plain.fit(kv, rope, step)
+    blocks, arrays = plain.encode(kv, model, threads=2)
+    return EncodedChunk(
+        level="plain",
+        codec="plain",
+        geometry=kv.geometry,
+        start=kv.start,
+        num_tokens=kv.num_tokens,
+        tokens_held=tuple(key.shape[1] for key in kv.keys),
+        blocks=blocks,
+        arrays=arrays | model_to_arrays(model),
+    )
+
+
+def _windows(data: Path, model: Path, count: int) -> dict[str, list[Window]]:
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    found = {}
+    for path in sorted(data.glob("*.txt")):
+        text = path.read_text(encoding="utf-8")
+        ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+        found[path.stem] = cut_windows(
+            [ids],
+            num_tokens=CONTEXT_TOKENS,
+            continuation_tokens=CONTINUATION_TOKENS,
+            count=count,
+            prefix=first_tokens(tokenizer),
+            overlap=True,
+        )
+    return found
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="folder of a model")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder of text files, a domain each"
+    )
+    parser.add_argument("--windows", type=int, default=2, help="contexts of each domain")
+    parser.add_argument("--levels", nargs="+", help="names; all of them without")
+    parser.add_argument("--json", action="store_true", help="print JSON lines")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
