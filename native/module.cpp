@@ -152,10 +152,23 @@ std::vector<cachegen::Lookup> make_lookups(const std::vector<LookupFields>& fiel
   return lookups;
 }
 
+// Copies, so that nothing changes them once they are checked; negative ones become huge.
+std::vector<size_t> make_sizes(const Input<int64_t, 1>& array) {
+  return {array.data(), array.data() + array.shape(0)};
+}
+
+// All coefficients of every row by default.
+std::vector<size_t> make_depths(const std::optional<Input<int64_t, 1>>& depths,
+                                const Input<int16_t, 2>& coefficients) {
+  if (depths) return make_sizes(*depths);
+  return std::vector<size_t>(coefficients.shape(0), coefficients.shape(1));
+}
+
 void synthesise(const Input<int16_t, 2>& coefficients, const Input<int16_t, 2>& basis,
                 const Input<float, 1>& scales, const Input<float, 1>& means, const AnyOutput& out,
                 const std::vector<LookupFields>& lookups, const std::vector<PlaneFields>& planes,
-                const std::vector<TurnFields>& rotations, size_t num_tokens, size_t first_token,
+                const std::vector<TurnFields>& rotations, size_t num_tokens,
+                const Input<int64_t, 1>& tokens, const std::optional<Input<int64_t, 1>>& depths,
                 const std::string& dtype, size_t threads, const std::string& isa) {
   const size_t columns = basis.shape(1);
   if (basis.shape(0) != coefficients.shape(1) || scales.shape(0) != columns ||
@@ -173,7 +186,8 @@ void synthesise(const Input<int16_t, 2>& coefficients, const Input<int16_t, 2>& 
                                          .planes = make_planes(planes),
                                          .turns = make_turns(rotations),
                                          .num_tokens = num_tokens,
-                                         .first_token = first_token,
+                                         .tokens = make_sizes(tokens),
+                                         .depths = make_depths(depths, coefficients),
                                          .dtype = find_dtype(dtype, out),
                                          .out = out.data(),
                                          .out_size = out.shape(0)};
@@ -198,6 +212,6 @@ NB_MODULE(_native, module) {
              "threads"_a, "isa"_a);
   module.def("synthesise", &synthesise, "coefficients"_a, "basis"_a, "scales"_a, "means"_a,
              "out"_a.noconvert(), nb::kw_only(), "lookups"_a, "planes"_a, "rotations"_a,
-             "num_tokens"_a, "first_token"_a, "dtype"_a, "threads"_a, "isa"_a);
+             "num_tokens"_a, "tokens"_a, "depths"_a.none(), "dtype"_a, "threads"_a, "isa"_a);
   module.def("supported", &supported, "Instruction sets that run here, fastest first.");
 }

@@ -35,8 +35,10 @@ void check(const Synthesis& s) {
     check_turn(s, plane);
   }
   require(columns_left == 0, "the planes have fewer columns than the basis");
-  require(s.rows <= s.num_tokens && s.first_token <= s.num_tokens - s.rows,
-          "the rows end after the last token");
+  require(s.tokens.size() == s.rows && s.depths.size() == s.rows,
+          "there are not as many tokens or depths as rows");
+  for (const size_t token : s.tokens) require(token < s.num_tokens, "a row is no token");
+  for (const size_t depth : s.depths) require(depth <= s.depth, "a row is deeper than the basis");
   for (const Turn& turn : s.turns) require(turn.rows == s.rows, "a rotation has other rows");
   for (const Lookup& one : s.lookups) require(one.rows == s.rows, "a lookup has other rows");
 }
@@ -92,6 +94,10 @@ class Named {
     return table;
   }
 
+  std::vector<size_t> depths(const Lookup& lookup) const {
+    return std::vector<size_t>(count(), lookup.depth);
+  }
+
  private:
   std::vector<size_t> ids_;
   std::vector<uint32_t> places_;
@@ -99,7 +105,8 @@ class Named {
 
 struct PackedLookup {
   PackedLookup(const Lookup& lookup, size_t tile)
-      : named(lookup), rows(named.table(lookup).data(), named.count(), lookup.depth, tile) {}
+      : named(lookup),
+        rows(named.table(lookup).data(), lookup.depth, named.depths(lookup), tile) {}
 
   Named named;
   PackedRows rows;
@@ -108,7 +115,7 @@ struct PackedLookup {
 // What all strips share.
 struct Inputs {
   Inputs(const Synthesis& s, const SynthesisKernel& kernel)
-      : strips(plan_strips(s)), coefficients(s.coefficients, s.rows, s.depth, kernel.rows) {
+      : strips(plan_strips(s)), coefficients(s.coefficients, s.depth, s.depths, kernel.rows) {
     for (const Lookup& lookup : s.lookups) lookups.emplace_back(lookup, kernel.rows);
   }
 
@@ -132,7 +139,7 @@ class StripJob {
   bool operator()(size_t index) {
     begin(inputs_.strips[index]);
     for (size_t i = 0; i < s_.lookups.size(); i++) sum_lookup(i);
-    pack(s_.basis, s_.depth);
+    pack(s_.basis, inputs_.coefficients.depth());
     for (size_t first = 0; first < s_.rows; first += kBlockRows) {
       const size_t rows = std::min(kBlockRows, s_.rows - first);
       multiply(inputs_.coefficients, first, rows, sums_.data());
@@ -178,9 +185,9 @@ class StripJob {
   // The sums of whole tiles, from the tile of row `first` on.
   void multiply(const PackedRows& rows, size_t first, size_t count, int32_t* sums) const {
     for (size_t column = 0; column < stride(); column += kernel_.width) {
-      const Duo* panel = panels_.data() + column * rows.depth();
+      const Duo* panel = panels_.data() + column * parts(rows.depth(), 2);
       for (size_t row = 0; row < count; row += kernel_.rows) {
-        kernel_.multiply(rows.tile(first + row), panel, rows.depth(),
+        kernel_.multiply(rows.duos(first + row), panel, rows.depth(first + row),
                          sums + row * stride() + column, stride());
       }
     }
@@ -197,7 +204,7 @@ class StripJob {
   void finish(size_t head, size_t first, size_t rows) const {
     const Plane& plane = *strip_.plane;
     const size_t column = head * plane.dim;
-    const size_t token = (strip_.first_head + head) * s_.num_tokens + s_.first_token + first;
+    const size_t value = (strip_.first_head + head) * s_.num_tokens * plane.dim;
     const Turn turn = plane.turn ? s_.turns[*plane.turn] : Turn{};
     const size_t element_size = s_.dtype == Dtype::float32 ? sizeof(float) : sizeof(uint16_t);
     kernel_.finish[int(s_.dtype)]({
@@ -211,7 +218,8 @@ class StripJob {
         .means = means_.data() + column,
         .cos = turn.cos + first * turn.pairs,
         .sin = turn.sin + first * turn.pairs,
-        .out = static_cast<char*>(s_.out) + (plane.offset + token * plane.dim) * element_size,
+        .tokens = s_.tokens.data() + first,
+        .out = static_cast<char*>(s_.out) + (plane.offset + value) * element_size,
     });
   }
 

@@ -39,7 +39,7 @@ struct Plane {
 
 struct Synthesis {
   size_t rows;
-  size_t depth;    // coefficients of a row
+  size_t depth;    // coefficients of a row in memory
   size_t columns;  // heads * dim of all planes
   const int16_t* coefficients;  // (rows, depth)
   const int16_t* basis;         // (depth, columns)
@@ -48,8 +48,9 @@ struct Synthesis {
   const float* means;
   std::vector<Plane> planes;
   std::vector<Turn> turns;
-  size_t num_tokens;   // of a plane in `out`, which is (heads, num_tokens, dim)
-  size_t first_token;  // where row 0 goes
+  size_t num_tokens;  // of a plane in `out`, which is (heads, num_tokens, dim)
+  std::vector<size_t> tokens;  // where each row goes
+  std::vector<size_t> depths;  // how many coefficients of each row count; the others are not read
   Dtype dtype;
   void* out;
   size_t out_size;  // in elements

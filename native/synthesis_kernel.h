@@ -31,7 +31,8 @@ struct Head {
   const float* means;
   const float* cos;  // (rows, pairs), sin likewise
   const float* sin;
-  void* out;  // (rows, dim)
+  const size_t* tokens;  // (rows), where each goes in `out`
+  void* out;             // (tokens, dim)
 };
 
 // What is added to rows of sums: to each the row of a table at its place.

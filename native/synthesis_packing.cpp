@@ -1,5 +1,6 @@
 #include "synthesis_packing.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace cachegen {
@@ -32,32 +33,56 @@ void pack_panel(const int16_t* basis, size_t depth, size_t stride, const size_t*
   }
 }
 
-// Two duos of every row at a time, then what is left.
-void pack_tile(const std::vector<const int16_t*>& rows, size_t depth, Duo* to) {
+struct Row {
+  const int16_t* values;
+  size_t depth;
+
+  int16_t operator[](size_t k) const { return k < depth ? values[k] : int16_t(0); }
+};
+
+size_t deepest(const std::vector<Row>& rows) {
+  return std::ranges::max(rows, {}, &Row::depth).depth;
+}
+
+// Two duos of every row at a time while no row ends, then what is left.
+void pack_tile(const std::vector<Row>& rows, Duo* to) {
   const size_t tile = rows.size();
+  const size_t depth = deepest(rows), shared = std::ranges::min(rows, {}, &Row::depth).depth;
   size_t k = 0;
-  for (; k + 4 <= depth; k += 4, to += 2 * tile) {
+  for (; k + 4 <= shared; k += 4, to += 2 * tile) {
     for (size_t i = 0; i < tile; i++) {
       Duo two[2];
-      std::memcpy(two, rows[i] + k, sizeof two);
+      std::memcpy(two, rows[i].values + k, sizeof two);
       to[i] = two[0];
       to[tile + i] = two[1];
     }
   }
   for (; k < depth; k += 2) {
-    for (const int16_t* row : rows) *to++ = {row[k], k + 1 < depth ? row[k + 1] : int16_t(0)};
+    for (const Row& row : rows) *to++ = {row[k], row[k + 1]};
   }
 }
 
 }  // namespace
 
-PackedRows::PackedRows(const int16_t* matrix, size_t count, size_t depth, size_t tile)
-    : count_(count), depth_(parts(depth, 2)) {
-  duos_.resize(round_up(count, tile) * depth_);
-  std::vector<const int16_t*> rows(tile);
-  for (size_t first = 0; first < count; first += tile) {
-    for (size_t i = 0; i < tile; i++) rows[i] = matrix + std::min(first + i, count - 1) * depth;
-    pack_tile(rows, depth, duos_.data() + first * depth_);
+PackedRows::PackedRows(const int16_t* matrix, size_t stride, const std::vector<size_t>& depths,
+                       size_t tile)
+    : count_(depths.size()), depth_(0), tile_(tile) {
+  size_t size = 0;
+  for (size_t first = 0; first < count_; first += tile) {
+    const auto begin = depths.begin() + first;
+    const size_t depth = *std::max_element(begin, begin + std::min(tile, count_ - first));
+    tiles_.push_back({size, parts(depth, 2)});
+    size += tile * tiles_.back().depth;
+    depth_ = std::max(depth_, depth);
+  }
+  duos_.resize(size);
+  std::vector<Row> rows(tile);
+  for (size_t first = 0; first < count_; first += tile) {
+    for (size_t i = 0; i < tile; i++) {
+      const size_t row = std::min(first + i, count_ - 1);
+      rows[i] = {matrix + row * stride, depths[row]};
+    }
+    pack_tile(rows, duos_.data() + tiles_[first / tile].first);
   }
 }
 

@@ -35,20 +35,30 @@ class Aligned {
   size_t size_ = 0;
 };
 
-// The rows of a matrix (count, depth), tile by tile as (depth in duos, rows of a tile); the last
-// tile repeats the last row.
+// The leading values of the rows of a matrix, tile by tile as (depth in duos, rows of a tile). A
+// tile is as deep as the deepest of its rows, and zeros end the others; the last tile repeats the
+// last row.
 class PackedRows {
  public:
-  PackedRows(const int16_t* matrix, size_t count, size_t depth, size_t tile);
+  struct Tile {
+    size_t first;  // of its duos
+    size_t depth;  // in duos
+  };
+
+  // Row r of the matrix (count, stride) gives its first depths[r] values.
+  PackedRows(const int16_t* matrix, size_t stride, const std::vector<size_t>& depths, size_t tile);
 
   size_t count() const { return count_; }
-  size_t depth() const { return depth_; }  // in duos
-  // `row` is the first of a tile.
-  const Duo* tile(size_t row) const { return duos_.data() + row * depth_; }
+  size_t depth() const { return depth_; }  // of the deepest row, in values
+  // Of the tile that `row` is in.
+  size_t depth(size_t row) const { return tiles_[row / tile_].depth; }
+  const Duo* duos(size_t row) const { return duos_.data() + tiles_[row / tile_].first; }
 
  private:
   size_t count_;
   size_t depth_;
+  size_t tile_;
+  std::vector<Tile> tiles_;
   Aligned<Duo> duos_;
 };
 

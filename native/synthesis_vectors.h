@@ -114,8 +114,8 @@ template <int Lanes, typename To>
 void finish_straight(const Head head, size_t first) {
   const Columns<Lanes> columns(head, first);
   auto* out = static_cast<typename To::Element*>(head.out) + first;
-  for (size_t row = 0; row < head.rows; row++, out += head.dim) {
-    store_rounded<Lanes, To>(out, columns.row(row), 1);
+  for (size_t row = 0; row < head.rows; row++) {
+    store_rounded<Lanes, To>(out + head.tokens[row] * head.dim, columns.row(row), 1);
   }
 }
 
@@ -124,8 +124,9 @@ void finish_turned(const Head head, size_t first) {
   const Columns<Lanes> columns_a(head, first), columns_b(head, head.pairs + first);
   const size_t step = head.interleaved ? 2 : 1;
   const size_t apart = head.interleaved ? 1 : head.pairs;
-  auto* out = static_cast<typename To::Element*>(head.out) + step * first;
-  for (size_t row = 0; row < head.rows; row++, out += head.dim) {
+  auto* first_out = static_cast<typename To::Element*>(head.out) + step * first;
+  for (size_t row = 0; row < head.rows; row++) {
+    auto* out = first_out + head.tokens[row] * head.dim;
     const auto cos = load<Vector<float, Lanes>>(head.cos + row * head.pairs + first);
     const auto sin = load<Vector<float, Lanes>>(head.sin + row * head.pairs + first);
     const auto a = columns_a.row(row), b = columns_b.row(row);

@@ -108,7 +108,7 @@ def test_the_kernel_puts_together_what_the_integers_say():
         planes=[PlaneLayout(1, 16, 0)],
         rotations=[],
         num_tokens=5,
-        first_token=0,
+        tokens=np.arange(5),
         dtype="float32",
     )
     expected = group.means + features @ group.prediction.astype(float)

@@ -34,7 +34,7 @@ class Case:
             planes=(PlaneLayout(HEADS, DIM, 0),),
             rotations=(),
             num_tokens=num_rows,
-            first_token=0,
+            tokens=np.arange(num_rows),
             dtype="float32",
             **extra,
         )
@@ -145,7 +145,8 @@ def test_memory_is_safe_without_the_python_checks(name):
             planes=[(HEADS, DIM, 0, None)],
             rotations=[],
             num_tokens=4,
-            first_token=0,
+            tokens=np.arange(4),
+            depths=None,
             dtype="float32",
             threads=1,
             isa="portable",

@@ -1,6 +1,6 @@
 """Every kernel set makes the reference's planes, bit for bit, and refuses what does not fit."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,92 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cachegen.kernels import PlaneLayout, Turn, _native, cpu, synthesis
-
-DTYPES = ("float32", "bfloat16", "float16")
-# Before, between and after planes; what lies there must stay as it was.
-GAP = 5
-# 0, 1, around the 12 rows of the tallest tile and the 48 of a block, a prime.
-ROWS = (0, 1, 11, 12, 13, 47, 48, 49, 113)
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    coefficients: NDArray[np.int16]
-    basis: NDArray[np.int16]
-    scales: NDArray[np.float32]
-    means: NDArray[np.float32]
-    planes: tuple[PlaneLayout, ...]
-    rotations: tuple[Turn, ...]
-    num_tokens: int
-    first_token: int = 0
-    dtype: str = "float32"
-
-    def out(self) -> NDArray[Any]:
-        end = max((p.offset + p.width * self.num_tokens for p in self.planes), default=0)
-        if self.dtype == "float32":
-            return np.full(end + GAP, np.nan, dtype=np.float32)
-        return np.full(end + GAP, 0xFFFF, dtype=np.uint16)
-
-    def run(
-        self, kernel_set: Any, *, out: NDArray[Any] | None = None, **extra: Any
-    ) -> NDArray[Any]:
-        out = self.out() if out is None else out
-        kernel_set.synthesise(
-            self.coefficients,
-            self.basis,
-            self.scales,
-            self.means,
-            out,
-            planes=self.planes,
-            rotations=self.rotations,
-            num_tokens=self.num_tokens,
-            first_token=self.first_token,
-            dtype=self.dtype,
-            **extra,
-        )
-        return out
-
-
-def make_case(
-    num_rows: int,
-    num_coefficients: int,
-    *,
-    shapes: tuple[tuple[int, int, int | None], ...] = ((2, 32, 0), (2, 32, None)),
-    pairs: tuple[int, ...] = (16,),
-    interleaved: bool = False,
-    dtype: str = "float32",
-    tokens_before: int = 0,
-    tokens_after: int = 0,
-    scale: float = 1e-9,
-    seed: int = 0,
-) -> Case:
-    """Coefficients and basis over all of int16; `shapes` are heads, dim, rotation."""
-    rng = np.random.default_rng(seed)
-    num_tokens = tokens_before + num_rows + tokens_after
-    planes, offset, columns = [], GAP, 0
-    for heads, dim, rotation in shapes:
-        planes.append(PlaneLayout(heads, dim, offset, rotation))
-        offset += heads * dim * num_tokens + GAP
-        columns += heads * dim
-    turns = []
-    for count in pairs:
-        angles = rng.uniform(-9, 9, (num_rows, count)).astype(np.float32)
-        turns.append(Turn(np.cos(angles), np.sin(angles), interleaved))
-    return Case(
-        coefficients=rng.integers(-32768, 32768, (num_rows, num_coefficients), dtype=np.int16),
-        basis=rng.integers(-32768, 32768, (num_coefficients, columns), dtype=np.int16),
-        scales=(scale * rng.uniform(0.5, 2, columns)).astype(np.float32),
-        means=rng.standard_normal(columns).astype(np.float32),
-        planes=tuple(planes),
-        rotations=tuple(turns),
-        num_tokens=num_tokens,
-        first_token=tokens_before,
-        dtype=dtype,
-    )
-
-
-def assert_same(kernel_set, case: Case, **extra) -> None:
-    assert case.run(kernel_set, **extra).tobytes() == case.run(synthesis).tobytes()
+from tests.kernels.planes import DTYPES, GAP, ROWS, Case, assert_same, make_case
 
 
 def as_float32(bits: NDArray[np.uint16], dtype: str) -> NDArray[np.float32]:
@@ -114,6 +29,7 @@ def test_a_case_worked_out_by_hand(kernel_set):
         planes=(PlaneLayout(1, 2, 4, 0), PlaneLayout(2, 1, 0)),
         rotations=(Turn(np.float32([[1], [0]]), np.float32([[0], [1]])),),
         num_tokens=2,
+        tokens=np.arange(2),
     )
     out = case.run(kernel_set, out=np.zeros(8, dtype=np.float32))
     # Rows before turning: (2, 7, -5, -75) and (-1, 9, -25, -85).
@@ -242,8 +158,13 @@ MISFITS: dict[str, tuple[dict[str, Any], str]] = {
     "offset": ({"planes": (PlaneLayout(2, 32, -1), CASE.planes[1])}, "negative offset"),
     "overlap": ({"planes": (CASE.planes[0], CASE.planes[0])}, "planes overlap"),
     "no rotation": ({"rotations": ()}, "rotation 0 of 0"),
-    "token before": ({"first_token": -1}, "do not fit into 4 tokens"),
-    "token after": ({"first_token": 1}, "4 rows from token 1 do not fit into 4"),
+    "token before": ({"tokens": np.arange(-1, 3)}, "-1 to 2 do not fit into 4 tokens"),
+    "token after": ({"tokens": np.arange(1, 5)}, "1 to 4 do not fit into 4 tokens"),
+    "token twice": ({"tokens": np.array([0, 2, 3, 2])}, "two rows are the same token"),
+    "few tokens": ({"tokens": np.arange(3)}, "3 tokens for 4 rows"),
+    "many depths": ({"depths": np.arange(5)}, "5 depths for 4 rows"),
+    "too deep": ({"depths": np.arange(1, 5)}, "1 to 4, but rows have 3 coefficients"),
+    "negative depth": ({"depths": np.arange(-1, 3)}, "depths are -1 to 2"),
     "other rows": ({"rotations": (Turn(*np.ones((2, 5, 16), np.float32)),)}, "each of 4 rows"),
     "many pairs": ({"rotations": (Turn(*np.ones((2, 4, 17), np.float32)),)}, "34 dimensions turn"),
 }
@@ -277,6 +198,9 @@ def test_other_element_types_raise(kernel_set):
     for name in ("coefficients", "basis", "scales", "means"):
         with pytest.raises(TypeError, match=f"{name} must be"):
             replace(CASE, **{name: getattr(CASE, name).astype(np.int64)}).run(kernel_set)
+    for name in ("tokens", "depths"):
+        with pytest.raises(TypeError, match=f"{name} must be"):
+            replace(CASE, **{name: np.arange(4, dtype=np.int32)}).run(kernel_set)
     with pytest.raises(ValueError, match="threads must be at least 1"):
         CASE.run(kernel_set, threads=0)
 
@@ -291,7 +215,8 @@ def native_arguments(case: Case) -> dict[str, Any]:
         "planes": [(p.heads, p.dim, p.offset, p.rotation) for p in case.planes],
         "rotations": [(t.cos, t.sin, t.interleaved) for t in case.rotations],
         "num_tokens": case.num_tokens,
-        "first_token": case.first_token,
+        "tokens": case.tokens,
+        "depths": case.depths,
         "dtype": case.dtype,
         "threads": 1,
         "isa": "portable",
@@ -318,8 +243,16 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "offset that overflows": {"planes": [(2, 64, 2**64 - 8, None)]},
     "negative offset": {"planes": [(2, 64, -8, None)]},
     "tokens that overflow": {"num_tokens": 2**60},
-    "first token that overflows": {"first_token": 2**64 - 1},
+    "token after": {"tokens": np.arange(1, 5)},
+    "negative token": {"tokens": np.arange(-1, 3)},
+    "token that overflows": {"tokens": np.array([0, 1, 2, -(2**63)])},
     "fewer tokens than rows": {"num_tokens": 3},
+    "few tokens": {"tokens": np.arange(3)},
+    "many tokens": {"tokens": np.zeros(5, np.int64)},
+    "few depths": {"depths": np.arange(3)},
+    "many depths": {"depths": np.zeros(5, np.int64)},
+    "too deep": {"depths": np.arange(1, 5)},
+    "negative depth": {"depths": np.arange(-1, 3)},
     "no such rotation": {"planes": [(2, 64, 0, 1)]},
     "too many pairs": {"planes": [(8, 16, 0, 0)]},
     "rows of a rotation": {"rotations": [(*np.ones((2, 5, 16), np.float32), False)]},

@@ -90,7 +90,7 @@ def synthesise(
             ],
             rotations=turns,
             num_tokens=num_tokens,
-            first_token=skipped,
+            tokens=np.arange(skipped, num_tokens),
             dtype=_NAMES[geometry.dtype],
             threads=threads,
         )

@@ -104,15 +104,19 @@ def synthesise(
     planes: Sequence[PlaneLayout],
     rotations: Sequence[Turn],
     num_tokens: int,
-    first_token: int,
+    tokens: NDArray[np.int64],
+    depths: NDArray[np.int64] | None = None,
     dtype: str,
     threads: int = 1,
 ) -> None:
     """Write (coefficients (rows, C) @ basis (C, columns) + lookups) * scales + means into `out`.
 
-    The columns are those of the planes side by side. Row r is token first_token + r of planes
-    (heads, num_tokens, dim), rotated where a plane says so, then rounded to `dtype` (float32,
-    bfloat16 or float16); `out` is one array, of float32 or of the bits of 16-bit values.
+    The columns are those of the planes side by side. Row r is token tokens[r], no two the same, of
+    planes (heads, num_tokens, dim), rotated where a plane says so, then rounded to `dtype`
+    (float32, bfloat16 or float16); `out` is one array, of float32 or of the bits of 16-bit values.
+
+    Of row r only the first depths[r] coefficients count, all without `depths`; the others are not
+    read. Rows cost what the deepest of their neighbours does: keep rows of like depth together.
     """
     _active().synthesise(
         coefficients,
@@ -124,7 +128,8 @@ def synthesise(
         planes=planes,
         rotations=rotations,
         num_tokens=num_tokens,
-        first_token=first_token,
+        tokens=tokens,
+        depths=depths,
         dtype=dtype,
         threads=threads,
     )

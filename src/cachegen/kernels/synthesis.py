@@ -27,14 +27,16 @@ def synthesise(
     planes: Sequence[PlaneLayout],
     rotations: Sequence[Turn],
     num_tokens: int,
-    first_token: int,
+    tokens: NDArray[np.int64],
+    depths: NDArray[np.int64] | None = None,
     dtype: str,
     threads: int = 1,
 ) -> None:
     """Write (coefficients (rows, C) @ basis (C, columns) + lookups) * scales + means into `out`.
 
-    The columns are those of the planes side by side. Row r is token first_token + r of planes
-    (heads, num_tokens, dim); `out` holds values of `dtype`, 16-bit ones as their bits.
+    The columns are those of the planes side by side. Row r is token tokens[r] of planes
+    (heads, num_tokens, dim); `out` holds values of `dtype`, 16-bit ones as their bits. Of row r
+    only the first depths[r] coefficients count, all without `depths`.
     """
     check_synthesise(
         coefficients,
@@ -46,10 +48,14 @@ def synthesise(
         planes=planes,
         rotations=rotations,
         num_tokens=num_tokens,
-        first_token=first_token,
+        tokens=tokens,
+        depths=depths,
         dtype=dtype,
         threads=threads,
     )
+    if depths is not None:
+        leading = np.arange(len(basis)) < depths[:, None]
+        coefficients = np.where(leading, coefficients, np.int16(0))
     sums = coefficients.astype(np.uint32) @ basis.astype(np.uint32)
     for lookup in lookups:
         sums += _looked_up(lookup)
@@ -60,7 +66,6 @@ def synthesise(
             values = rows[:, column : column + plane.width].reshape(-1, plane.heads, plane.dim)
             if plane.rotation is not None:
                 _turn(values, rotations[plane.rotation])
-            tokens = slice(first_token, first_token + len(rows))
             view = out[plane.offset : plane.offset + num_tokens * plane.width]
             view = view.reshape(plane.heads, num_tokens, plane.dim)
             view[:, tokens] = _rounded(values, dtype).swapaxes(0, 1)

@@ -28,7 +28,8 @@ def check_synthesise(
     planes: Sequence[PlaneLayout],
     rotations: Sequence[Turn],
     num_tokens: int,
-    first_token: int,
+    tokens: NDArray[np.int64],
+    depths: NDArray[np.int64] | None,
     dtype: str,
     threads: int,
 ) -> None:
@@ -43,10 +44,9 @@ def check_synthesise(
         raise ValueError(f"threads must be at least 1, got {threads}")
     _check_matrices(coefficients, basis, scales, means)
     num_rows = len(coefficients)
-    if not 0 <= first_token <= num_tokens - num_rows:
-        raise ValueError(
-            f"{num_rows} rows from token {first_token} do not fit into {num_tokens} tokens"
-        )
+    _check_tokens(tokens, num_rows, num_tokens)
+    if depths is not None:
+        _check_depths(depths, coefficients)
     for index, lookup in enumerate(lookups):
         _check_lookup(lookup, f"lookups[{index}]", num_rows, basis.shape[1])
     for index, turn in enumerate(rotations):
@@ -78,6 +78,33 @@ def _check_matrices(
         raise ValueError(
             f"basis has {basis.shape[1]} columns, but there are {scales.size} scales and"
             f" {means.size} means"
+        )
+
+
+def _check_tokens(tokens: NDArray[np.int64], num_rows: int, num_tokens: int) -> None:
+    check_array(tokens, "tokens", dtype=np.int64, ndim=1)
+    if len(tokens) != num_rows:
+        raise ValueError(f"there are {len(tokens)} tokens for {num_rows} rows")
+    if num_rows == 0:
+        return
+    in_order = np.sort(tokens)
+    if in_order[0] < 0 or in_order[-1] >= num_tokens:
+        raise ValueError(
+            f"tokens {in_order[0]} to {in_order[-1]} do not fit into {num_tokens} tokens"
+        )
+    if (in_order[1:] == in_order[:-1]).any():
+        raise ValueError("two rows are the same token")
+
+
+def _check_depths(depths: NDArray[np.int64], coefficients: NDArray[np.int16]) -> None:
+    check_array(depths, "depths", dtype=np.int64, ndim=1)
+    num_rows, num_coefficients = coefficients.shape
+    if len(depths) != num_rows:
+        raise ValueError(f"there are {len(depths)} depths for {num_rows} rows")
+    if num_rows and not 0 <= depths.min() <= depths.max() <= num_coefficients:
+        raise ValueError(
+            f"depths are {depths.min()} to {depths.max()}, but rows have {num_coefficients}"
+            " coefficients"
         )
 
 
