@@ -187,6 +187,12 @@ def test_options_that_do_not_fit_are_refused(options: list[str], said: str) -> N
     assert str(done.exception).startswith(said)
 
 
+def test_a_model_with_another_head_is_refused(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model", architectures=["BertForMaskedLM"])
+    with pytest.raises(ValueError, match=r"a causal language model in .*, got BertForMaskedLM"):
+        load_model(folder)
+
+
 def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "t5"
     tiny = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}

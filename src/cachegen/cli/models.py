@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
+
+_OTHER_HEAD = re.compile(r"For(MaskedLM|\w*Classification|QuestionAnswering|PreTraining)$")
 
 
 def load_model(folder: Path) -> tuple[Any, Any]:
@@ -22,6 +26,7 @@ def load_network(folder: Path) -> Any:
         ValueError: the folder holds no transformers model.
     """
     _check_folder(folder)
+    _check_head(folder)
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -48,6 +53,14 @@ def load_tokenizer(folder: Path) -> Any:
 def _check_folder(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise ValueError(f"expected a folder with a transformers model, got {folder}")
+
+
+def _check_head(folder: Path) -> None:
+    """What was trained for something else loads as a causal model too, with a head of noise."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    names = config.get("architectures") or [""]
+    if all(_OTHER_HEAD.search(name) for name in names):
+        raise ValueError(f"expected a causal language model in {folder}, got {', '.join(names)}")
 
 
 def read_tokens(path: Path, tokenizer: Any) -> list[int]:
