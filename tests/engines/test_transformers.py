@@ -104,14 +104,14 @@ def test_an_extended_context_reuses_what_is_stored(tiny, text, store):
     before = set(store.list())
     save_context(model, text[:256], store=store, chunk_tokens=CHUNK)
     new = {key for key in set(store.list()) - before if key.startswith("chunks/")}
-    assert len(new) == 2 and all("/128-256/" in key for key in new)
+    assert len(new) == 2 * 2 and all("/128-256/" in key for key in new)  # levels, kinds of layers
     loaded = load_context(model, text, store=store, level=LOSSLESS)
     past = capture(model, text[:128])
     rest = capture(model, text[128:256], past=past)
     for got, first, second in zip(
         loaded.result.kv.planes(), past.planes(), rest.planes(), strict=True
     ):
-        assert torch.equal(got, torch.cat((first, second), dim=1))
+        assert torch.equal(got, torch.cat((first, second), dim=1)[:, -got.shape[1] :])
 
 
 def test_saving_twice_writes_nothing_new(tiny, text, store):
@@ -160,7 +160,7 @@ def test_a_lost_chunk_is_recomputed(tiny, text, store):
     for got, expected in zip(
         loaded.result.kv.planes(), capture(model, text[:256]).planes(), strict=True
     ):
-        torch.testing.assert_close(got, expected, atol=5e-5, rtol=0)
+        torch.testing.assert_close(got, expected[:, -got.shape[1] :], atol=5e-5, rtol=0)
 
 
 def test_a_store_out_of_reach_costs_a_prefill(tiny, text):

@@ -52,7 +52,7 @@ class Load:
         self.fetching = Fetching(self.state, around, self.clock, lambda event: None)
         for chunk in range(4):
             key = f"chunks/{id(self)}/{chunk}"
-            self.fetching.start(chunk, OPTION, StoredObject("high", key, 100, bytes(32)))
+            self.fetching.start(chunk, OPTION, [StoredObject("high", key, 100, bytes(32))])
 
     def at(self, seconds: float) -> Fetching:
         self.clock.at_s = self.state.now_s = seconds

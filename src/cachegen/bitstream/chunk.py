@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +15,8 @@ from cachegen.bitstream.header import read_header
 from cachegen.bitstream.identity import Tokens, tokens_from_bytes, tokens_to_bytes
 from cachegen.codec.codec import UNKNOWN, check_model, decode_chunk, encode_chunk
 from cachegen.codec.encoded import EncodedChunk
+from cachegen.codec.kinds import encode_kinds as kinds_of
+from cachegen.codec.layers import Layers
 from cachegen.codec.profile import Profile
 from cachegen.codec.rope import RopeMap
 from cachegen.errors import BitstreamError, ProfileMismatch
@@ -70,6 +73,30 @@ def encode(
         check_model(profile, fingerprint)
     chunk = encode_chunk(kv, tokens=ids, profile=profile, level=level, rope=rope, threads=threads)
     return pack(replace(chunk, fingerprint=fingerprint, chunk_id=chunk_id))
+
+
+def encode_kinds(
+    kv: KVCache,
+    kinds: Sequence[Layers],
+    *,
+    tokens: Tokens | None = None,
+    profile: Profile | None = None,
+    level: str,
+    rope: RopeMap | None = None,
+    fingerprint: bytes = UNKNOWN,
+    chunk_id: bytes = UNKNOWN,
+) -> tuple[bytes, ...]:
+    """The bytes of each kind of layers of a KV cache, at a level that can be split.
+
+    Args:
+        kinds: ascending layers of each.
+        kv, tokens, profile, level, rope, fingerprint, chunk_id: as for `encode`, of all layers.
+    """
+    ids = _token_ids(tokens)
+    if profile is not None:
+        check_model(profile, fingerprint)
+    chunks = kinds_of(kv, kinds, tokens=ids, profile=profile, level=level, rope=rope)
+    return tuple(pack(replace(c, fingerprint=fingerprint, chunk_id=chunk_id)) for c in chunks)
 
 
 def decode(

@@ -11,6 +11,7 @@ from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLa
 from cachegen.engines.hf_inputs import Tokens, check_positions, check_vocabulary, token_ids
 from cachegen.engines.hf_layers import (
     fill,
+    keeping_cache,
     new_cache,
     token_layers,
     tokens_needed,
@@ -38,7 +39,8 @@ def capture(
     Args:
         model: a causal language model, in eval mode.
         tokens: a context, or the part of it that follows `past`.
-        past: complete cache of the tokens before; None where there are none.
+        past: cache of the tokens before, in sliding-window layers at least of the window; None
+            where there are none.
         prefill_tokens: tokens of one forward pass; bounds the memory of long contexts. The first
             pass takes as many as a rotation needs to see how long the text is (`longrope`).
         regime: of the whole text that the past was computed for; by default it ends with `tokens`.
@@ -59,7 +61,8 @@ def capture(
     check_positions(model, ids, start=past.num_tokens if past else 0)
     start = past.num_tokens if past else 0
     _check_regime(model, start, start + len(ids), regime)
-    cache = unbounded_cache(model)
+    is_complete = past is None or past.is_complete
+    cache = unbounded_cache(model) if is_complete else keeping_cache(model)
     if past is not None:
         fill(cache, past, support.layers)
     stops = _stops(model, start, start + len(ids), prefill_tokens)

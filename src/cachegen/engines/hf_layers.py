@@ -36,6 +36,32 @@ def unbounded_cache(model: PreTrainedModel) -> Cache:
     return cache
 
 
+def keeping_cache(model: PreTrainedModel) -> Cache:
+    """The model's cache, whose windows show the model what they always do and drop nothing."""
+    cache = new_cache(model)
+    for layer in cache.layers:
+        if isinstance(layer, DynamicSlidingWindowLayer):
+            layer.activate_past_recording()
+    return cache
+
+
+def windows_of(model: PreTrainedModel) -> tuple[int, ...]:
+    """Of every layer, how many tokens a token attends to, itself included; 0 for all before it."""
+    return tuple(
+        int(layer.sliding_window) if isinstance(layer, DynamicSlidingWindowLayer) else 0
+        for layer in token_layers(new_cache(model))
+    )
+
+
+def can_fill(cache: Cache, kv: KVCache) -> bool:
+    """Whether every layer of an empty cache would get the tokens that it needs."""
+    layers = list(token_layers(cache))
+    return len(layers) == kv.num_layers and all(
+        key.shape[1] >= tokens_needed(layer, kv.num_tokens)
+        for layer, key in zip(layers, kv.keys, strict=True)
+    )
+
+
 def token_layers(cache: Cache) -> Iterator[DynamicLayer]:
     """The layers that hold tokens; those that read another layer's (KV sharing) hold none."""
     for index, layer in enumerate(cache.layers):

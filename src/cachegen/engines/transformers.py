@@ -23,7 +23,7 @@ from cachegen.engines.hf_inputs import (
     check_vocabulary,
     token_ids,
 )
-from cachegen.engines.hf_layers import fill, new_cache
+from cachegen.engines.hf_layers import can_fill, fill, new_cache, windows_of
 from cachegen.engines.hf_learning import samples, token_features
 from cachegen.engines.hf_media import (
     capture_with_media,
@@ -148,6 +148,7 @@ def save_context(
         rope=None if profile else rope_map(model),
         levels=levels,
         chunk_tokens=chunk_tokens,
+        windows=windows_of(model),
         fingerprint=kind.fingerprint,
         salt=salt,
         extra=kind.extra,
@@ -216,6 +217,7 @@ def load_context(
         fingerprint=kind.fingerprint,
         salt=salt,
         extra=kind.extra,
+        cut=lambda num_tokens: _last_usable(model, ids, num_tokens),
         device=kind.support.device,
         progress=progress,
         cancel=cancel,
@@ -327,6 +329,7 @@ def _exact_prefix(
             fingerprint=kind.fingerprint,
             salt=kind.salt,
             extra=kind.extra,
+            complete=True,
             device=device,
         )
     except ValueError:  # what is stored has no lossless level
@@ -340,7 +343,13 @@ def _usable(kv: KVCache | None, model: PreTrainedModel, ids: tuple[int, ...]) ->
 
     A snapshot of a finished cache cannot be shortened: its windows end with its last token.
     """
-    if kv is None or not kv.is_complete:
+    num_tokens = _last_usable(model, ids, kv.num_tokens) if kv is not None else 0
+    if kv is None or not num_tokens:
         return None
-    num_tokens = whole_media(model, ids, min(kv.num_tokens, len(ids) - 1))
-    return kv.slice(0, num_tokens) if num_tokens else None
+    usable = kv.slice(0, num_tokens)
+    return usable if can_fill(new_cache(model), usable) else None
+
+
+def _last_usable(model: PreTrainedModel, ids: tuple[int, ...], num_tokens: int) -> int:
+    """Where `generate` goes on of so many loaded tokens."""
+    return whole_media(model, ids, min(num_tokens, len(ids) - 1))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cachegen.bitstream.manifest import StoredObject
 from cachegen.errors import StoreTimeout
+from cachegen.stream.bundle import BundleNews, Whole, fetch_together
 from cachegen.stream.controller import LoadState, Option, Transfer
-from cachegen.stream.downloads import Arrived, Failed, Fetched, Leave, News
+from cachegen.stream.downloads import Arrived, Failed, Leave
 from cachegen.stream.journal import Journal
 from cachegen.stream.result import Span
 from cachegen.stream.sharing import downloads
@@ -22,15 +23,16 @@ class FromLink:
     """News of a transfer."""
 
     transfer: Transfer
-    news: News
+    news: BundleNews
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ended:
-    """A transfer that is whole, or cannot go on."""
+    """A transfer of these objects that is whole, or cannot go on."""
 
     transfer: Transfer
-    news: Fetched | Failed
+    objects: tuple[StoredObject, ...]
+    news: Whole | Failed
 
 
 class Fetching:
@@ -47,14 +49,22 @@ class Fetching:
         self._state, self._around, self._journal, self._tell = state, around, journal, tell
         self._heard_s: dict[int, float] = {}
         self._leaves: dict[int, Leave] = {}
+        self._objects: dict[int, tuple[StoredObject, ...]] = {}
 
-    def start(self, chunk: int, option: Option, stored: StoredObject) -> None:
-        """Ask for an object."""
+    @property
+    def num_objects(self) -> int:
+        """How many objects have been asked for by the transfers under way."""
+        return sum(len(self._objects[transfer.chunk]) for transfer in self._state.transfers)
+
+    def start(self, chunk: int, option: Option, objects: Sequence[StoredObject]) -> None:
+        """Ask for what is needed of a chunk."""
         now_s, tell = self._journal.now_s(), self._tell
         transfer = Transfer(chunk, option, now_s)
-        self._leaves[chunk] = downloads().start(
+        self._objects[chunk] = tuple(objects)
+        self._leaves[chunk] = fetch_together(
+            downloads(),
             self._around.store,
-            stored,
+            objects,
             link=self._around.link,
             listener=lambda news: tell(FromLink(transfer, news)),
         )
@@ -97,7 +107,7 @@ class Fetching:
             self._heard_s[transfer.chunk] = self._journal.now_s()
             transfer.received_bytes = news.num_bytes
             return None
-        return Ended(transfer, news)
+        return Ended(transfer, self._objects[transfer.chunk], news)
 
     def stalled(self) -> Ended | None:
         """What the first transfer counts as, once it has been silent for too long.
@@ -107,4 +117,5 @@ class Fetching:
         limit_s, transfer = self._around.stall_s, self._state.transfer
         if transfer is None or self._state.now_s - self._heard_s[transfer.chunk] < limit_s:
             return None
-        return Ended(transfer, Failed(StoreTimeout(f"no bytes for {limit_s} s")))
+        silence = Failed(StoreTimeout(f"no bytes for {limit_s} s"))
+        return Ended(transfer, self._objects[transfer.chunk], silence)

@@ -26,6 +26,7 @@ from cachegen.stream.lineage import Lineage
 from cachegen.stream.link import Link
 from cachegen.stream.lookup import Found, Stored, found_in, look_up
 from cachegen.stream.min_ttft import MinTTFT
+from cachegen.stream.needs import Cut, Needs, begin
 from cachegen.stream.objects import describe_failure
 from cachegen.stream.profiles import Profiles
 from cachegen.stream.result import LoadResult, Span
@@ -50,6 +51,8 @@ def load(
     salt: bytes = b"",
     extra: bytes = b"",
     exact: bool = True,
+    cut: Cut | None = None,
+    complete: bool = False,
     device: torch.device | str = "cpu",
     stall_s: float = 3.0,
     progress: Progress | None = None,
@@ -62,6 +65,9 @@ def load(
     recomputed; without a way to recompute it the result ends before it. The result's chunks say
     what went wrong, its decisions what was done and why.
 
+    Of layers with windows, as `save` was told of them, only what going on needs is loaded: in the
+    result they hold their last tokens, all others hold all.
+
     Args:
         tokens: the context, possibly longer than what is stored.
         store: where to look.
@@ -73,12 +79,15 @@ def load(
             where none can.
         controller: chooses; by default `Fixed(level)` where a level is given, else `MinTTFT()`.
         recompute: ``recompute(tokens, *, past)`` gives the cache of a token range, after the
-            cache of all tokens before it (None where there are none). It is called in the
-            calling thread.
+            cache of all tokens before it (None where there are none), in which layers with
+            windows hold what they need to go on. It is called in the calling thread.
         fingerprint: SHA-256 that identifies the model.
         salt: the tenant, as it was saved.
         extra: whatever else changes the KV of equal tokens, as it was saved.
         exact: False to accept also KV that was computed on top of lossily loaded KV.
+        cut: ``cut(num_tokens)``, at most that many, is where the reader goes on of so many loaded
+            tokens: windows reach back from there. By default it drops none.
+        complete: load every token of layers with windows too.
         device: where the cache is to live.
         stall_s: silence after which a transfer counts as failed; twice as long for the lookup,
             which is waited for no longer than half of ``slo_s`` where there is a model.
@@ -116,9 +125,10 @@ def load(
         journal.trouble(index, trouble)
     journal.spans.append(Span("lookup", 0.0, journal.now_s()))
     wanted = asked[: found.num_tokens]
-    around = surroundings(
-        Decoder(wanted, found.tail, profiles, fingerprint), store, device=device, stall_s=stall_s
-    )
+    decoder = Decoder(wanted, found.tail, profiles, fingerprint, found.windows)
+    around = surroundings(decoder, store, device=device, stall_s=stall_s)
+    needs = Needs(found.chunks, found.entries, windows=found.windows, cut=cut, complete=complete)
+    begin(needs, found.chunks, can_recompute=recompute is not None)
     state = LoadState(
         chunks=list(found.chunks),
         costs=around.measurements.costs(store.url),
@@ -128,7 +138,7 @@ def load(
     )
     run = Run(
         state,
-        found.entries,
+        needs,
         controller or (MinTTFT() if level is None else Fixed(level)),
         around=around,
         journal=journal,
@@ -186,7 +196,7 @@ def _result(run: Run, found: Found) -> LoadResult:
     num_tokens = run.state.chunks[-1].stop if run.state.chunks else 0
     spans = journal.in_order()
     return LoadResult(
-        kv=run.around.assembly.kv(num_tokens),
+        kv=run.around.assembly.kv(num_tokens, last=run.needs.last_at_end()),
         num_tokens=num_tokens,
         exact=found.exact and all(c.level in (*EXACT_LEVELS, TEXT, None) for c in chunks),
         ttft_s=journal.now_s(),

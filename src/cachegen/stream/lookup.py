@@ -32,6 +32,7 @@ class Found:
         default_rank: rank of the level that is good enough.
         exact: whether the KV was computed without lossily loaded KV before it.
         lost: ranges behind it whose manifests are there but of no use.
+        windows: of the layers, as in the manifest.
     """
 
     chunks: tuple[ChunkState, ...]
@@ -41,6 +42,7 @@ class Found:
     lost: tuple[LoadedChunk, ...]
     tail: list[int] | CacheGenError = field(default_factory=list)
     troubles: tuple[tuple[int, str], ...] = ()
+    windows: tuple[int, ...] = ()
 
     @classmethod
     def nothing(cls, num_tokens: int, trouble: str) -> Found:
@@ -120,6 +122,7 @@ def found_in(stored: Stored, profiles: Profiles, level: str | None) -> Found:
         lost=stored.prefix.lost,
         tail=stored.tail,
         troubles=_troubles(manifest, profiles),
+        windows=manifest.windows,
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from cachegen.bitstream.format import unpack
 from cachegen.bitstream.identity import TOKEN_BYTES, tokens_from_bytes
 from cachegen.bitstream.manifest import ChunkEntry, tokens_key
 from cachegen.codec.encoded import EncodedChunk
+from cachegen.codec.layers import named_layers
 from cachegen.errors import (
     BitstreamError,
     CacheGenError,
@@ -85,8 +86,17 @@ def check_digest(found: bytes, expected: bytes, *, field: str) -> None:
         raise BitstreamError(f"expected SHA-256 {expected.hex()}, got {found.hex()}", field=field)
 
 
-def open_chunk(data: Buffer, *, entry: ChunkEntry, level: str, fingerprint: bytes) -> EncodedChunk:
+def open_chunk(
+    data: Buffer,
+    *,
+    entry: ChunkEntry,
+    level: str,
+    fingerprint: bytes,
+    layers: Sequence[int] | None = None,
+) -> EncodedChunk:
     """The coded chunk in these bytes, which must be this entry's at this level.
+
+    ``layers`` are those that it must hold; None for all of the model's.
 
     Raises:
         BitstreamError: damaged bytes, or another chunk's.
@@ -102,6 +112,7 @@ def open_chunk(data: Buffer, *, entry: ChunkEntry, level: str, fingerprint: byte
         ("start", chunk.start, entry.start),
         ("num_tokens", chunk.num_tokens, entry.num_tokens),
         ("level", chunk.level, level),
+        ("layers", named_layers(chunk), None if layers is None else tuple(layers)),
     ):
         if found != expected:
             raise BitstreamError(f"expected {expected}, got {found}", field=field)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from cachegen.bitstream.format import MAX_BYTES
 from cachegen.bitstream.identity import LINK_TOKENS
+from cachegen.bitstream.kinds import ALL, layers_by_kind
 from cachegen.bitstream.manifest import ChunkEntry, object_key, profile_key
 from cachegen.codec.codec import resolve_level
+from cachegen.codec.kinds import can_split
 from cachegen.codec.levels import EXACT_LEVELS, LOSSLESS, UNCALIBRATED_DEFAULT
 from cachegen.codec.profile import NO_PROFILE, Profile
 from cachegen.kvcache import KVCache
@@ -20,17 +22,19 @@ _CODECS_WITH_PROFILE = ("transform", "plain", "paper")
 
 @dataclass(frozen=True, slots=True)
 class PlannedObject:
-    """A chunk at a level, before it is stored.
+    """A chunk at a level, or a kind of its layers, before it is stored.
 
     Attributes:
         chunk: the token range.
         level: name of the level.
         profile_hash: the profile that its bytes depend on; 32 zero bytes when there is none.
+        layers: the kind of layers.
     """
 
     chunk: ChunkEntry
     level: str
     profile_hash: bytes
+    layers: str = ALL
 
     @property
     def key(self) -> str:
@@ -41,6 +45,7 @@ class PlannedObject:
             stop=self.chunk.stop,
             profile_hash=self.profile_hash,
             level=self.level,
+            layers=self.layers,
         )
 
     @property
@@ -66,6 +71,23 @@ def plan_levels(
         if not exact and name in EXACT_LEVELS:
             raise ValueError(f"KV that is not exact cannot be stored as {name!r}")
     return {name: _profile_hash(profile, name) for name in names}
+
+
+def plan_kinds(
+    kv: KVCache, profile: Profile | None, names: Iterable[str], windows: Sequence[int]
+) -> dict[str, tuple[str, ...]]:
+    """For each level, the kinds of layers that are objects of their own.
+
+    Raises:
+        ValueError: windows of another number of layers than the cache has.
+    """
+    if windows and len(windows) != kv.num_layers:
+        raise ValueError(f"expected the windows of {kv.num_layers} layers, got {len(windows)}")
+    kinds = layers_by_kind(windows) if any(windows) and kv.is_complete else {}
+    apart = tuple(kinds) or (ALL,)
+    return {
+        name: apart if can_split(profile, name, tuple(kinds.values())) else (ALL,) for name in names
+    }
 
 
 def check_chunk_tokens(chunk_tokens: int) -> None:

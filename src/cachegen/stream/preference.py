@@ -28,11 +28,11 @@ def choose_level(manifest: Manifest, profile: Profile | None, level: str | None)
 
 
 def options_of(chunk: ChunkEntry, profile: Profile | None) -> tuple[Option, ...]:
-    """What a chunk can be fetched at, from the smallest level to the best."""
-    options = (
-        Option(stored.level, stored.size_bytes, rank_of(stored.level, profile))
-        for stored in chunk.objects
-    )
+    """What a chunk can be fetched at, from the smallest level to the best, all its layers."""
+    sizes: dict[str, int] = {}
+    for stored in chunk.objects:
+        sizes[stored.level] = sizes.get(stored.level, 0) + stored.size_bytes
+    options = (Option(level, size, rank_of(level, profile)) for level, size in sizes.items())
     return tuple(sorted(options, key=lambda option: option.rank))
 
 

@@ -55,8 +55,12 @@ def publish(store: Store, manifest: Manifest, *, parent: str) -> Manifest:
 
 
 def smallest_key(chunk: ChunkEntry) -> str:
-    """The object of a chunk that takes the least room: kept as long as the context is found."""
-    return min(chunk.objects, key=lambda stored: stored.size_bytes).key
+    """The last object of the level that takes the least room: kept as long as the context is found.
+
+    Objects of a level are each other's parents, in their order.
+    """
+    levels = [chunk.at_level(level) for level in {o.level: None for o in chunk.objects}]
+    return min(levels, key=lambda level: sum(o.size_bytes for o in level))[-1].key
 
 
 def manifest_parent(manifest: Manifest, whole: Manifest) -> str:
@@ -106,12 +110,13 @@ def _covers(stored: Manifest, new: Manifest) -> bool:
 def _merge(new: Manifest, stored: Manifest) -> Manifest:
     """Both manifests' objects, the new one's where both have a level; only the new one's where
     the context is cut in other places."""
-    if _ranges(stored) != _ranges(new):
+    other_windows = new.windows and stored.windows and new.windows != stored.windows
+    if _ranges(stored) != _ranges(new) or other_windows:
         return new
     chunks = (
         _merge_chunk(ours, theirs) for ours, theirs in zip(new.chunks, stored.chunks, strict=True)
     )
-    return replace(new, chunks=tuple(chunks))
+    return replace(new, chunks=tuple(chunks), windows=new.windows or stored.windows)
 
 
 def _merge_chunk(ours: ChunkEntry, theirs: ChunkEntry) -> ChunkEntry:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from cachegen.bitstream.manifest import ChunkEntry, StoredObject
+from cachegen.bitstream.manifest import StoredObject
 from cachegen.codec.levels import TEXT
 from cachegen.errors import BitstreamError, CacheGenError, LoadCancelled
 from cachegen.kvcache import KVCache
 from cachegen.stream.accelerator import synchronize
+from cachegen.stream.bundle import Whole
 from cachegen.stream.controller import (
     MAX_UNDECODED,
     ChunkState,
@@ -25,13 +26,13 @@ from cachegen.stream.controller import (
     LoadState,
     Status,
 )
-from cachegen.stream.downloads import Fetched
 from cachegen.stream.fetching import Ended, Fetching, FromLink
 from cachegen.stream.journal import Journal
+from cachegen.stream.needs import Needs
 from cachegen.stream.refusal import Refusal
 from cachegen.stream.result import LoadedChunk, Span
 from cachegen.stream.retries import Remedy, Retries
-from cachegen.stream.schedule import request_due_s
+from cachegen.stream.schedule import nearest, request_due_s
 from cachegen.stream.sharing import decoder
 from cachegen.stream.surroundings import Surroundings
 from cachegen.stream.turns import Turn
@@ -61,6 +62,7 @@ class _Worked:
     began_s: float
     ended_s: float
     error: CacheGenError | None = None
+    objects: tuple[StoredObject, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class Run:
     def __init__(
         self,
         state: LoadState,
-        entries: Sequence[ChunkEntry],
+        needs: Needs,
         controller: Controller,
         *,
         around: Surroundings,
@@ -85,11 +87,11 @@ class Run:
         progress: Progress | None = None,
         cancel: threading.Event | None = None,
     ) -> None:
-        """Nothing begins before `drive`; ``entries`` are the state's chunks in the manifest."""
-        self.state, self.around, self.journal = state, around, journal
+        """Nothing begins before `drive`; ``needs`` are of the state's chunks."""
+        self.state, self.needs, self.around, self.journal = state, needs, around, journal
         self.jobs: queue.SimpleQueue[ModelJob | None] = queue.SimpleQueue()
         self.failure: BaseException | None = None
-        self._entries, self._controller, self._progress = entries, controller, progress
+        self._controller, self._progress = controller, progress
         self._cancelled = cancel or threading.Event()
         self._stopped = False
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
@@ -97,13 +99,15 @@ class Run:
         self._retries = Retries()
         self._refusal: Refusal | None = None
         self._undecoded = 0
-        self._decoded_bytes: dict[int, int] = {}
+        self._had: dict[int, list[StoredObject]] = {}
+        self._owed: set[int] = set()
         self._lost: LoadedChunk | None = None
 
     def drive(self) -> None:
         """Work until every chunk is there, or what is left cannot be had."""
         try:
             with self.around.turns.using(self, lambda: self._events.put(None)):
+                self._settle(*range(len(self.state.chunks)))
                 self._advance()
                 while not self.state.is_done:
                     self._take(self._next_event())
@@ -142,7 +146,7 @@ class Run:
 
     def _recompute_now(self, job: ModelJob, compute: Callable[..., KVCache]) -> None:
         assembly, began_s = self.around.assembly, self.journal.now_s()
-        part = compute(past=assembly.kv(job.start))
+        part = compute(past=assembly.kv(job.start, last=self.needs.last_before(job.start)))
         misfit = assembly.misfit(part, start=job.start, stop=job.stop)
         if misfit:
             raise ValueError(f"`recompute` gave a cache that does not fit: {misfit}")
@@ -162,7 +166,8 @@ class Run:
         return (*had, *([self._lost] if self._lost else []))
 
     def _outcome(self, index: int, start: int, stop: int, level: str | None) -> LoadedChunk:
-        size_bytes = 0 if level in (None, TEXT) else self._decoded_bytes[index]
+        had = [] if level in (None, TEXT) else self._had.get(index, [])
+        size_bytes = sum(stored.size_bytes for stored in had)
         reason, retries = self.journal.reason(index), self._retries.of_chunk(index)
         return LoadedChunk(start, stop, level, size_bytes, reason, retries)
 
@@ -194,10 +199,10 @@ class Run:
         if ended is None:
             return
         transfer, news = ended.transfer, ended.news
-        if isinstance(news, Fetched):
+        if isinstance(news, Whole):
             self._fetching.end(transfer, "done")
             self._retries.succeeded()
-            self._decode(transfer.chunk, transfer.option.level, news.data)
+            self._decode(transfer.chunk, ended.objects, news.data)
         else:
             self._fetching.end(transfer, type(news.error).__name__)
             self._failed(
@@ -220,11 +225,43 @@ class Run:
         if event.error is not None:
             self._failed(event.chunk, level, event.error, began_s=event.began_s)
             return
-        chunk.status = Status.DONE
-        self.state.advance_front()
+        self._got(event)
+        self._settle(event.chunk)
         if self._progress is not None:
             done = (c.num_tokens for c in self.state.chunks if c.status is Status.DONE)
             self._progress(sum(done), self.state.chunks[-1].stop)
+
+    def _got(self, event: _Worked) -> None:
+        """What was decoded or recomputed is there."""
+        index, chunk = event.chunk, self.state.chunks[event.chunk]
+        chunk.status = Status.DONE
+        if event.work == "recompute":
+            self._had.pop(index, None)
+            self._owed.discard(index)
+            self.needs.got(index)
+            return
+        had = self._had.setdefault(index, [])
+        had += event.objects
+        for stored in event.objects:
+            self.needs.got(index, stored.layers)
+        self._owed.discard(index)
+        levels = (stored.level for stored in had)
+        chunk.level = min(levels, key=lambda level: self.needs.rank(index, level))
+
+    def _settle(self, *indices: int) -> None:
+        """Chunks of which nothing is missing are done; others are asked for by what is missing."""
+        for index in indices:
+            chunk = self.state.chunks[index]
+            if chunk.status is Status.DONE and self.needs.missing(index):
+                chunk.status = Status.WAITING
+                self._owed.add(index)
+                self.state.front = min(self.state.front, index)
+                self._events.put(None)
+            if chunk.status is Status.WAITING:
+                if not self.needs.missing(index):
+                    chunk.status = Status.DONE
+                chunk.options = self.needs.options(index)
+        self.state.advance_front()
 
     def _failed(self, index: int, level: str, error: CacheGenError, *, began_s: float) -> None:
         chunk = self.state.chunks[index]
@@ -235,10 +272,10 @@ class Run:
         remedy = self._retries.failed(index, level, error, began_s=began_s, now_s=now_s)
         if remedy is Remedy.AGAIN:
             return
-        chunk.options = tuple(option for option in chunk.options if option.level != level)
+        self.needs.cannot_be_had(index, level)
         if remedy is Remedy.NO_STORE:
-            for other in self.state.chunks:
-                other.options = ()
+            self.needs.store_is_gone()
+        self._settle(*(range(len(self.state.chunks)) if remedy is Remedy.NO_STORE else [index]))
 
     def _advance(self) -> None:
         """Give every idle resource something to do."""
@@ -255,7 +292,7 @@ class Run:
         state, around = self.state, self.around
         state.now_s = self.journal.now_s()
         state.bytes_per_s, state.low_bytes_per_s = around.link.share(
-            self.journal.began_s + state.now_s, own=len(state.transfers)
+            self.journal.began_s + state.now_s, own=self._fetching.num_objects
         )
         state.model_share = around.turns.users
         state.decoder_share = decoder().share(self._undecoded)
@@ -263,6 +300,9 @@ class Run:
     def _reconsider(self) -> None:
         decision = self._controller.reconsider(self.state)
         if decision is None:
+            return
+        place = self.state.chunks[decision.chunk].start
+        if decision.action == "recompute" and self.needs.misses_before(place):
             return
         first = self.state.place_of(decision.chunk)
         turn = self.around.turns.take(self) if decision.action == "recompute" else None
@@ -287,12 +327,29 @@ class Run:
             if self._can_fetch(again):
                 self._carry_out(again)
                 return True
+        decision = self._owed_next()
+        if decision is not None:
+            self._carry_out(decision)
+            return True
         decision = self._controller.choose(self.state, "link")
         if decision is None:
             self._refusal = None
             return False
         self._carry_out(decision)
         return True
+
+    def _owed_next(self) -> Decision | None:
+        """The windows of a chunk that was done without them, at its level where that can be."""
+        chunks = self.state.chunks
+        for index in sorted(self._owed):
+            if index < len(chunks) and chunks[index].status is Status.WAITING:
+                options = chunks[index].options
+                levels = {stored.level for stored in self._had.get(index, ())}
+                same = [option.level for option in options if option.level in levels]
+                if options:
+                    level = same[0] if same else nearest(options, self.state.default_rank).level
+                    return Decision.fetch(index, level, "windows are needed there after all")
+        return None
 
     def _can_fetch(self, decision: Decision) -> bool:
         if decision.chunk >= len(self.state.chunks):
@@ -304,7 +361,8 @@ class Run:
         state = self.state
         if state.is_done or not state.can_recompute or state.recompute_began_s is not None:
             return
-        if state.chunks[state.front].status is not Status.WAITING:
+        front = state.chunks[state.front]
+        if front.status is not Status.WAITING or (state.front in self._owed and front.options):
             return
         if self._refusal is not None and self._refusal.holds(state):
             return
@@ -329,7 +387,8 @@ class Run:
         if state.is_done or state.chunks[state.front].status is not Status.WAITING:
             return
         options = state.chunks[state.front].options
-        if options and (self._undecoded or state.transfers or self._retries.pending):
+        is_coming = self._undecoded or state.transfers or self._retries.pending
+        if options and (is_coming or state.front in self._owed):
             return
         if state.can_recompute:
             if state.recompute_began_s is None:
@@ -344,10 +403,13 @@ class Run:
     def _lose_the_rest(self) -> None:
         """End the result before the front chunk."""
         state = self.state
-        start, stop = state.chunks[state.front].start, state.chunks[-1].stop
+        start = state.chunks[state.front].start
+        stop = self._lost.stop if self._lost else state.chunks[-1].stop
         self._lost = self._outcome(state.front, start, stop, None)
         self._fetching.abandon()
         del state.chunks[state.front :]
+        self.needs.end_at(start)
+        self._settle(*range(state.front))
 
     def _carry_out(self, decision: Decision, turn: Turn | None = None) -> None:
         chunk = self.state.chunks[decision.chunk]
@@ -359,40 +421,47 @@ class Run:
         if option is None or chunk.status is not Status.WAITING:
             raise ValueError(f"chunk {decision.chunk} cannot be fetched at {decision.level!r} now")
         chunk.status, chunk.level = Status.FETCHING, decision.level
-        self._fetching.start(decision.chunk, option, self._stored(decision.chunk, decision.level))
+        objects = self.needs.objects(decision.chunk, decision.level)
+        self._fetching.start(decision.chunk, option, objects)
 
     def _recompute(self, index: int, chunk: ChunkState, turn: Turn) -> None:
         if index != self.state.front or self.state.recompute_began_s is not None:
             raise ValueError(f"chunk {index} cannot be recomputed before those in front of it")
+        if self.needs.misses_before(chunk.start):
+            self.around.turns.end(turn)
+            self.needs.compute_at(chunk.start)
+            self._settle(*range(index))
+            return
         chunk.status, chunk.level = Status.RECOMPUTING, TEXT
         self.state.recompute_began_s = self.state.now_s
         self.jobs.put(ModelJob(index, chunk.start, chunk.stop, turn))
 
-    def _decode(self, index: int, level: str, data: memoryview) -> None:
+    def _decode(
+        self, index: int, objects: tuple[StoredObject, ...], data: tuple[memoryview, ...]
+    ) -> None:
         self.state.chunks[index].status = Status.DECODING
-        self._decoded_bytes[index] = len(data)
         self._undecoded += 1
-        decoder().submit(partial(self._decode_now, index, self._stored(index, level), data))
+        decoder().submit(partial(self._decode_now, index, objects, data))
 
-    def _decode_now(self, index: int, stored: StoredObject, data: memoryview) -> None:
+    def _decode_now(
+        self, index: int, objects: tuple[StoredObject, ...], data: tuple[memoryview, ...]
+    ) -> None:
         """In a thread of the decoder."""
         began_s, error = self.journal.now_s(), None
         self._events.put(_DecodeBegan(began_s))
         try:
-            self._place(index, stored, data)
+            for stored, its_data in zip(objects, data, strict=True):
+                self._place(index, stored, its_data)
         except CacheGenError as found:
             error = found
         except Exception as found:  # whatever a decoder stumbles over costs a level, not the load
-            error = BitstreamError(f"{type(found).__name__}: {found}", field=stored.key)
+            error = BitstreamError(f"{type(found).__name__}: {found}", field=objects[0].key)
         ended_s = self.journal.now_s()
         if error is None:
-            num_tokens = self._entries[index].num_tokens
-            self.around.measurements.add_decode(stored.level, num_tokens, ended_s - began_s)
-        self._events.put(_Worked(index, "decode", began_s, ended_s, error))
+            num_tokens = self.needs.entries[index].num_tokens
+            self.around.measurements.add_decode(objects[0].level, num_tokens, ended_s - began_s)
+        self._events.put(_Worked(index, "decode", began_s, ended_s, error, objects))
 
     def _place(self, index: int, stored: StoredObject, data: memoryview) -> None:
-        around, entry = self.around, self._entries[index]
+        around, entry = self.around, self.needs.entries[index]
         around.decoder.decode(data, entry, stored, assembly=around.assembly, device=around.device)
-
-    def _stored(self, index: int, level: str) -> StoredObject:
-        return next(found for found in self._entries[index].objects if found.level == level)

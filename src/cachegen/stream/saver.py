@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from cachegen.bitstream.chunk import encode
 from cachegen.bitstream.identity import Tokens, tokens_from_bytes, tokens_to_bytes
+from cachegen.bitstream.kinds import ALL, layers_by_kind
 from cachegen.bitstream.manifest import (
     ChunkEntry,
     Manifest,
@@ -22,10 +22,11 @@ from cachegen.codec.transform import check_tokens
 from cachegen.errors import BitstreamError, KeyNotFound
 from cachegen.kvcache import KVCache
 from cachegen.store import Store
+from cachegen.stream.encoding import Encoder
 from cachegen.stream.forking import survive_forks
 from cachegen.stream.lineage import Ids, Lineage
 from cachegen.stream.objects import adopt, check_digest, open_chunk, put_or_adopt
-from cachegen.stream.plan import PlannedObject, plan_chunks, plan_levels
+from cachegen.stream.plan import PlannedObject, plan_chunks, plan_kinds, plan_levels
 from cachegen.stream.publish import (
     manifest_parent,
     prefixes_to_publish,
@@ -44,6 +45,7 @@ def save(
     rope: RopeMap | None = None,
     levels: Sequence[str] | None = None,
     chunk_tokens: int = 1536,
+    windows: Sequence[int] = (),
     fingerprint: bytes,
     salt: bytes = b"",
     extra: bytes = b"",
@@ -66,6 +68,9 @@ def save(
         levels: names; by default the profile's ladder and `lossless`, without a profile the
             default level and `lossless`.
         chunk_tokens: chunks end at the multiples of this, itself a multiple of 64.
+        windows: of every layer, how many tokens a token attends to, itself included; 0 for all
+            before it. Layers of equal windows are objects of their own, and a load takes only
+            those that going on needs; not of levels whose profile mixes them, or is `plain`.
         fingerprint: SHA-256 that identifies the model.
         salt: the tenant, who sees only what was saved with the same salt.
         extra: whatever else changes the KV of equal tokens (adapters, images).
@@ -83,34 +88,35 @@ def save(
     known = tokens_from_bytes(tokens_to_bytes(tokens))
     lineage = Lineage(fingerprint, salt, extra, exact, complete=kv.is_complete)
     ids = Ids(known, lineage)
-    job = _Job(kv, known.tolist(), store, profile, rope, fingerprint)
     wanted = plan_levels(profile, levels, exact=exact)
+    kinds = plan_kinds(kv, profile, wanted, windows)
+    encoder = Encoder(kv, known.tolist(), profile, rope, fingerprint, layers_by_kind(windows))
     chunks = plan_chunks(kv, ids, chunk_tokens=chunk_tokens)
-    prefix = _stored_prefix(store, known[: kv.start], lineage) if kv.start else ()
-    planned = [PlannedObject(chunk, *level) for chunk in chunks for level in wanted.items()]
+    prefix, known_windows = (
+        _stored_prefix(store, known[: kv.start], lineage) if kv.start else ((), ())
+    )
+    of_chunk = [(*level, kind) for level in wanted.items() for kind in kinds[level[0]]]
+    planned = [PlannedObject(chunk, *object_) for chunk in chunks for object_ in of_chunk]
     if profile is not None:
         _store_companion(store, profile_key(profile.hash), profile.file_bytes)
-    stored = _store_objects(job, planned, prefix, progress)
-    filled = (replace(c, objects=tuple(next(stored) for _ in wanted)) for c in chunks)
-    whole = Manifest(ids.of(kv.stop), fingerprint, kv.stop, exact, (*prefix, *filled))
+    stored = _store_objects(encoder, store, planned, prefix, progress)
+    filled = [replace(c, objects=tuple(next(stored) for _ in of_chunk)) for c in chunks]
+    stored_chunks = (*prefix, *filled)
+    is_split = any(o.layers != ALL for chunk in stored_chunks for o in chunk.objects)
+    whole = Manifest(
+        ids.of(kv.stop),
+        fingerprint,
+        kv.stop,
+        exact,
+        stored_chunks,
+        windows=tuple(windows or known_windows) if is_split else (),
+    )
     key = tokens_key(whole.context_id)
     _store_companion(store, key, known.tobytes(), parent=smallest_key(whole.chunks[-1]))
     parts = [whole]
     if kv.is_complete:
         parts = prefixes_to_publish(whole, first_new=len(prefix), ids=ids)
     return [publish(store, part, parent=manifest_parent(part, whole)) for part in parts][-1]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Job:
-    """What one call of `save` works on; the tokens are the context's, from its first one on."""
-
-    kv: KVCache
-    tokens: list[int]
-    store: Store
-    profile: Profile | None
-    rope: RopeMap | None
-    fingerprint: bytes
 
 
 def _check_tokens(kv: KVCache, tokens: Tokens) -> None:
@@ -126,9 +132,11 @@ def _check_tokens(kv: KVCache, tokens: Tokens) -> None:
         raise ValueError("a cache whose layers hold only the last tokens must start at token 0")
 
 
-def _stored_prefix(store: Store, tokens: Tokens, lineage: Lineage) -> tuple[ChunkEntry, ...]:
-    """The chunks of a stored context of exactly these tokens; a lossy continuation may begin on
-    an exact one."""
+def _stored_prefix(
+    store: Store, tokens: Tokens, lineage: Lineage
+) -> tuple[tuple[ChunkEntry, ...], tuple[int, ...]]:
+    """The chunks of a stored context of exactly these tokens, and its windows; a lossy
+    continuation may begin on an exact one."""
     for known in dict.fromkeys((lineage, replace(lineage, exact=True))):
         context_id = Ids(tokens, known).of(len(tokens))
         try:
@@ -137,7 +145,7 @@ def _stored_prefix(store: Store, tokens: Tokens, lineage: Lineage) -> tuple[Chun
             continue
         chunks = tuple(_offered(chunk, exact=lineage.exact) for chunk in stored.chunks)
         if chunks[-1].stop == len(tokens) and all(chunk.objects for chunk in chunks):
-            return chunks
+            return chunks, stored.windows
     raise ValueError(
         f"the cache starts at token {len(tokens)}, but no stored context has a chunk that ends "
         "there; save the cache from token 0 on"
@@ -150,7 +158,8 @@ def _offered(chunk: ChunkEntry, *, exact: bool) -> ChunkEntry:
 
 
 def _store_objects(
-    job: _Job,
+    encoder: Encoder,
+    store: Store,
     planned: list[PlannedObject],
     prefix: tuple[ChunkEntry, ...],
     progress: Callable[[int, int], None] | None,
@@ -158,44 +167,37 @@ def _store_objects(
     """What there is in the end of each planned object, in order."""
     before = prefix[-1].objects if prefix else ()
     parents = {(stored.level, stored.profile_hash): stored.key for stored in before}
-    sizes = job.store.lookup([item.key for item in planned])
+    sizes = store.lookup([item.key for item in planned])
     for number, (item, size_bytes) in enumerate(zip(planned, sizes, strict=True), 1):
         chain = (item.level, item.profile_hash)
         parent = parents.get(chain, item.profile_key)
-        data = _store_object(job, item, is_there=size_bytes is not None, parent=parent)
+        is_there = size_bytes is not None
+        data = _store_object(encoder, store, item, is_there=is_there, parent=parent)
         parents[chain] = item.key
         if progress is not None:
             progress(number, len(planned))
         digest = hashlib.sha256(data).digest()
-        yield StoredObject(item.level, item.key, len(data), digest, item.profile_hash)
+        yield StoredObject(item.level, item.key, len(data), digest, item.profile_hash, item.layers)
 
 
-def _store_object(job: _Job, item: PlannedObject, *, is_there: bool, parent: str | None) -> bytes:
-    tokens = job.tokens[item.chunk.start : item.chunk.stop]
-
+def _store_object(
+    encoder: Encoder, store: Store, item: PlannedObject, *, is_there: bool, parent: str | None
+) -> bytes:
     def check(data: bytes) -> None:
-        chunk = open_chunk(data, entry=item.chunk, level=item.level, fingerprint=job.fingerprint)
+        chunk = open_chunk(
+            data,
+            entry=item.chunk,
+            level=item.level,
+            fingerprint=encoder.fingerprint,
+            layers=encoder.kinds.get(item.layers),
+        )
         if chunk.codec == "transform":
-            check_tokens(chunk, tokens)
+            check_tokens(chunk, encoder.tokens_of(item))
 
-    found = adopt(job.store, item.key, check=check) if is_there else None
+    found = adopt(store, item.key, check=check) if is_there else None
     if found is not None:
         return found
-    data = _encode(job, item, tokens)
-    return put_or_adopt(job.store, item.key, data, check=check, parent=parent)
-
-
-def _encode(job: _Job, item: PlannedObject, tokens: list[int]) -> bytes:
-    first, stop = item.chunk.start - job.kv.start, item.chunk.stop - job.kv.start
-    return encode(
-        job.kv.slice(first, stop),
-        tokens=tokens,
-        profile=job.profile,
-        level=item.level,
-        rope=job.rope,
-        fingerprint=job.fingerprint,
-        chunk_id=item.chunk.chunk_id,
-    )
+    return put_or_adopt(store, item.key, encoder.encode(item), check=check, parent=parent)
 
 
 def _store_companion(store: Store, key: str, data: bytes, *, parent: str | None = None) -> None:

@@ -47,7 +47,7 @@ def surroundings(
     measurements = measurements_of(decoder.fingerprint, str(device))
     return Surroundings(
         decoder=decoder,
-        assembly=Assembly(len(decoder.tokens)),
+        assembly=Assembly(len(decoder.tokens), len(decoder.windows) or None),
         store=store,
         link=link_to(store.url, measurements),
         turns=turns_at(decoder.fingerprint, str(device)),
