@@ -35,10 +35,12 @@ def uniform_coders(geometry: Geometry) -> list[Coder]:
     ]
 
 
-def plain_coders(samples: Sequence[KVCache], rope: RopeMap) -> Iterator[Coder]:
+def plain_coders(
+    samples: Sequence[KVCache], rope: RopeMap, *, steps: Sequence[float] = PLAIN_STEPS
+) -> Iterator[Coder]:
     """Preset `plain`: each step with a profile, and so with 64 tables, of its own."""
     found = plain.statistics(samples, rope)
-    for step in PLAIN_STEPS:
+    for step in steps:
         blank = plain.blank_model(found, rope, step)
         counts = sum(plain.symbol_counts(kv, blank) for kv in samples)
         sums, ids = cluster(counts, max_tables=MAX_TABLES)
@@ -48,10 +50,12 @@ def plain_coders(samples: Sequence[KVCache], rope: RopeMap) -> Iterator[Coder]:
         yield profile_coder("plain", profile, profile.default_level)
 
 
-def paper_coders(samples: Sequence[KVCache]) -> Iterator[Coder]:
+def paper_coders(
+    samples: Sequence[KVCache], *, steps: Sequence[float] = PAPER_STEPS
+) -> Iterator[Coder]:
     """Preset `paper`: at each step a table for every channel of anchors and of deltas."""
     geometry = samples[0].geometry
-    for step in PAPER_STEPS:
+    for step in steps:
         model = paper.fit(samples, geometry, step, margin=_TABLE_MARGIN)
         scales = paper.bins(geometry, 1.0)
         profile = one_level_profile("paper", step, scales, model, geometry)

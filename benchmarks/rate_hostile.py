@@ -14,8 +14,10 @@ from rate_texts import CONTEXT_TOKENS, CONTINUATION_TOKENS, token_ids
 
 import cachegen
 from cachegen.bitstream.chunk import decode, describe, encode
+from cachegen.codec.codec import resolve_level
+from cachegen.codec.levels import PROMISED_KL
 from cachegen.codec.profile import Profile
-from cachegen.engines.hf_quality import Window, evaluator
+from cachegen.engines.hf_quality import Window, as_dtype, evaluator
 from cachegen.engines.hf_tasks import first_tokens
 from cachegen.kvcache import KVCache
 
@@ -73,13 +75,13 @@ def hostile(model: Any, tokenizer: Any, profile: Profile, *, contexts: int) -> l
 
 def _measure(model: Any, profile: Profile, name: str, windows: Sequence[Window]) -> Hostile:
     coded: list[bytes] = []
-    num_values = 0
+    num_values, dtype = 0, profile.geometry.dtype
 
     def roundtrip(kv: KVCache, tokens: Tokens) -> KVCache:
         nonlocal num_values
-        coded.append(encode(kv, tokens=tokens, profile=profile))
+        coded.append(encode(as_dtype(kv, dtype), tokens=tokens, profile=profile))
         num_values += kv.num_values
-        return decode(coded[-1], tokens=tokens, profile=profile)
+        return as_dtype(decode(coded[-1], tokens=tokens, profile=profile), kv.dtype)
 
     judge = evaluator(model, {str(index): [window] for index, window in enumerate(windows)})
     kls = [quality.kl for quality in judge(roundtrip).values()]
@@ -88,7 +90,7 @@ def _measure(model: Any, profile: Profile, name: str, windows: Sequence[Window])
         coded_as=" + ".join(sorted({coded_as(data, profile) for data in coded})),
         kl=max(kls),
         mean_kl=sum(kls) / len(kls),
-        bound=profile.level(profile.default_level).bound,
+        bound=resolve_level(profile, None).bound or PROMISED_KL,
         bits_per_value=8 * sum(map(len, coded)) / num_values,
     )
 

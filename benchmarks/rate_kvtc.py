@@ -68,17 +68,19 @@ class Level:
     bits: tuple[np.ndarray, ...]
 
 
-def kvtc_coders(samples: Sequence[KVCache], rope: RopeMap) -> list[Coder]:
+def kvtc_coders(
+    samples: Sequence[KVCache], rope: RopeMap, *, steps: Sequence[float] = STEPS
+) -> list[Coder]:
     """A coder for each step, in units of a matrix's RMS."""
     geometry = samples[0].geometry
     num_planes = len(geometry.planes)
     halves = (tuple(range(0, num_planes, 2)), tuple(range(1, num_planes, 2)))
     matrices = tuple(learn(samples, rope, planes) for planes in halves)
     coders = []
-    for relative in STEPS:
-        steps = tuple(relative * one.rms for one in matrices)
-        bits = tuple(allocate(one.spread, step) for one, step in zip(matrices, steps, strict=True))
-        level = Level(geometry, rope, matrices, steps, bits)
+    for relative in steps:
+        own = tuple(relative * one.rms for one in matrices)
+        bits = tuple(allocate(one.spread, step) for one, step in zip(matrices, own, strict=True))
+        level = Level(geometry, rope, matrices, own, bits)
         coders.append(
             Coder("kvtc", f"{relative:g}", partial(_encode, level), partial(_decode, level))
         )

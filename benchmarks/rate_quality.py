@@ -77,6 +77,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="under 5 minutes")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     parser.add_argument("--data", type=Path, help="folder of *.txt: more novels to measure on")
+    parser.add_argument("--model", type=Path, help="folder of another model; needs --data")
+    parser.add_argument("--profile", type=Path, help="of --model; its folder's own by default")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the newest rows, no run")
     options = parser.parse_args()
     if options.plot:
@@ -84,12 +86,26 @@ def main() -> None:
 
         plot(options.plot)
         return
+    if options.model:
+        sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+        from rate_models import study as study_model
+
+        found = study_model(
+            options.model, options.data, options.profile, quick=options.quick, say=say
+        )
+        record(*found, quick=options.quick, study="model")
+        report(*found, as_json=options.json)
+        return
     effort = QUICK if options.quick else FULL
     study = prepare(effort, options.data)
     rows = curves(study)
     say("hostile inputs")
     wild = hostile(study.model, study.tokenizer, study.profile, contexts=effort.hostile_contexts)
     summary = summarise(rows, study.profile.default_level) | exact_match(study) | timing(study)
+    summary |= {
+        "kl_arithmetic": str(study.profile.geometry.dtype).removeprefix("torch."),
+        "noise_floor_kl": study.profile.noise_floor,
+    }
     record(rows, wild, summary, quick=options.quick)
     report(rows, wild, summary, as_json=options.json)
 
@@ -167,13 +183,18 @@ def timing(study: Study) -> dict[str, float]:
 
 
 def record(
-    rows: list[Row], wild: list[Hostile], summary: dict[str, object], *, quick: bool
+    rows: list[Row],
+    wild: list[Hostile],
+    summary: dict[str, object],
+    *,
+    quick: bool,
+    study: str = "rate",
 ) -> None:
     """Append everything to CSV files; the rows of a run share a number."""
     run = {"run": int(time.time()), "quick": quick}
-    append("rate_quality", [run | rounded(asdict(row)) for row in rows])
-    append("rate_hostile", [run | rounded(asdict(row)) for row in wild])
-    append("rate_summary", [run | rounded(summary)])
+    append(f"{study}_quality", [run | rounded(asdict(row)) for row in rows])
+    append(f"{study}_hostile", [run | rounded(asdict(row)) for row in wild])
+    append(f"{study}_summary", [run | rounded(summary)])
 
 
 def report(

@@ -65,7 +65,7 @@ def transform_profile(
             unit=1.0,
             strangeness=1e9,
         ),
-        num_active=(active,) * len(levels),
+        num_active=((active,),) * len(levels),
     )
 
 

@@ -3,8 +3,8 @@ import pytest
 
 from cachegen import kernels
 from cachegen.codec.basis import (
-    FRACTION,
-    LARGEST_COEFFICIENT,
+    EVEN_GRID,
+    WEIGHTED_GRID,
     LayerGroup,
     Transform,
     fill_features,
@@ -65,24 +65,40 @@ def test_no_features_at_all():
 
 
 @pytest.mark.parametrize("step", (0.01, 1.0, 50.0))
-def test_integers_stand_for_the_numbers(step):
+@pytest.mark.parametrize("grid", (EVEN_GRID, WEIGHTED_GRID))
+def test_integers_stand_for_the_numbers(step, grid):
     group = group_of(40, 12, 24)
-    basis = integer_basis(group, step=step, num_active=30)
-    assert basis.rows.shape == (42, 24)
-    exact = np.concatenate([group.synthesis[:30].astype(float) * step / FRACTION, group.prediction])
+    basis = integer_basis(group, step=step, num_active=30, grid=grid)
+    assert basis.rows.shape == (30, 24) and basis.prediction.shape == (12, 24)
+    steps = group.synthesis[:30].astype(float) * step / grid.fraction
+    exact = np.concatenate([steps, group.prediction])
+    found = np.concatenate([basis.rows, basis.prediction])
     largest = np.abs(exact).max(axis=0)
-    assert (np.abs(basis.rows * basis.scales - exact).max(axis=0) <= largest / 500).all()
+    assert (np.abs(found * basis.scales - exact).max(axis=0) <= largest / 500).all()
     assert np.array_equal(np.exp2(np.round(np.log2(basis.scales))), basis.scales)
 
 
 @pytest.mark.parametrize("scale", (1.0, 1e-3, 300.0))
 def test_no_coefficients_can_overflow_the_sums(scale):
     basis = integer_basis(group_of(200, 100, 8, scale=scale), step=3.0, num_active=200)
-    largest = np.full(300, 128)
-    largest[:200] = FRACTION * (LARGEST_COEFFICIENT + 1)
-    sums = np.abs(basis.rows.astype(np.int64)).T @ largest
+    assert basis.reach == np.inf
+    sums = np.abs(basis.rows.astype(np.int64)).sum(axis=0) * 32 * 512
+    sums += np.abs(basis.prediction.astype(np.int64)).sum(axis=0) * 128
     assert sums.max() < 2**31
     assert sums.max() > 2**29
+
+
+@pytest.mark.parametrize("scale", (1e-3, 1.0, 300.0))
+@pytest.mark.parametrize("step", (0.05, 3.0))
+def test_no_row_within_reach_can_overflow_the_sums(scale, step):
+    group = group_of(200, 100, 8, scale=scale)
+    basis = integer_basis(group, step=step, num_active=200, grid=WEIGHTED_GRID)
+    rows = basis.rows.astype(float)
+    worst = basis.spreads[:, None] ** 2 * rows
+    length = np.sqrt(((worst / basis.spreads[:, None]) ** 2).sum(axis=0))
+    sums = (worst * rows).sum(axis=0) * np.sqrt(basis.reach) / length
+    sums += np.abs(basis.prediction.astype(np.int64)).sum(axis=0) * 128
+    assert sums.max() < 2**31
 
 
 def test_columns_of_zeros():
@@ -94,14 +110,14 @@ def test_columns_of_zeros():
 
 def test_the_kernel_puts_together_what_the_integers_say():
     group = group_of(20, 6, 16)
-    basis = integer_basis(group, step=0.5, num_active=12)
+    basis = integer_basis(group, step=0.5, num_active=12, grid=WEIGHTED_GRID)
     rng = np.random.default_rng(1)
     coefficients = rng.integers(-600, 600, size=(5, 12))
     features = rng.integers(-127, 128, size=(5, 6))
     out = np.empty(5 * 16, dtype=np.float32)
     kernels.synthesise(
         np.concatenate([coefficients, features], axis=1).astype(np.int16),
-        basis.rows,
+        np.concatenate([basis.rows, basis.prediction]),
         basis.scales,
         group.means,
         out,
@@ -112,5 +128,5 @@ def test_the_kernel_puts_together_what_the_integers_say():
         dtype="float32",
     )
     expected = group.means + features @ group.prediction.astype(float)
-    expected += (coefficients * 0.5 / FRACTION) @ group.synthesis[:12].astype(float)
+    expected += (coefficients * 0.5 / WEIGHTED_GRID.fraction) @ group.synthesis[:12].astype(float)
     assert np.abs(out.reshape(5, 16) - expected).max() < 2e-3 * np.abs(expected).max()

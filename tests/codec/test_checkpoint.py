@@ -157,7 +157,7 @@ def calibrated(make_cache, distortion, rope_of, sample_of):
 
 
 CUTS = {
-    "transform": [("sample", 1), ("sample", 3), ("trial", 1), ("trial", 7), ("sample", 7)],
+    "transform": [("sample", 1), ("sample", 3), ("trial", 1), ("trial", 7), ("trial", 9)],
     "plain": [("sample", 3), ("trial", 7), ("sample", 7)],
     "paper": [("trial", 5), ("sample", 7)],
 }
@@ -193,7 +193,7 @@ def test_all_samples_are_kept_before_the_long_solving(calibrated, kept, monkeypa
         patch.setattr(train, "learn", cut)
         calibrated(kept(b"x"), "transform")
     assert calibrated(kept(b"x"), "transform", counts=counts) == expected
-    assert counts["sample"] == 4 and "features" not in counts
+    assert "sample" not in counts and "features" not in counts
 
 
 def test_a_disk_that_is_full_when_all_is_solved_destroys_nothing(
@@ -213,13 +213,13 @@ def test_a_disk_that_is_full_when_all_is_solved_destroys_nothing(
     assert len(told) == 1 and "No space left on device" in told[0]
     expected = calibrated(None, "transform")
     assert calibrated(kept(b"x"), "transform", counts=counts) == expected
-    assert counts["sample"] == 4 and "features" not in counts
+    assert "sample" not in counts and "features" not in counts
 
 
 @pytest.mark.usefixtures("_at_once")
 def test_two_cuts_in_one_run(calibrated, kept):
     expected = calibrated(None, "transform")
-    for cut in (("sample", 2), ("sample", 2), ("trial", 5), ("trial", 5), ("sample", 2)):
+    for cut in (("sample", 2), ("sample", 2), ("trial", 5), ("trial", 5)):
         with pytest.raises(Cut):
             calibrated(kept(b"x"), "transform", cut=cut)
     assert calibrated(kept(b"x"), "transform") == expected
@@ -231,7 +231,7 @@ def test_progress_of_other_inputs_is_not_taken_up(calibrated, kept, told):
         calibrated(kept(b"x"), "transform", cut=("trial", 3))
     counts = {}
     assert calibrated(kept(b"y"), "transform", counts=counts) == calibrated(None, "transform")
-    assert counts["sample"] == 8 and told
+    assert counts["sample"] == 4 and told
 
 
 def test_qualities_come_back_exactly(kept):

@@ -74,7 +74,7 @@ def test_kinds_of_a_transform_are_coded_as_one(kv, profile, level, start):
     check_same(together(KINDS, found), decode_chunk(whole, **options))
 
 
-@pytest.mark.parametrize("codec", ["lossless", "plain"])
+@pytest.mark.parametrize("codec", ["lossless", "adaptive"])
 def test_what_gives_way_gives_way_in_all_kinds(kv, profile, codec):
     """NaN in one layer, or a cache that is strange as a whole."""
     keys = tuple(key / 2 for key in kv.keys)

@@ -158,14 +158,13 @@ def test_variances_are_those_of_the_coefficients():
 def test_distortion_is_the_quadratic_form_of_the_gradients():
     """Half the mean square of (error . gradient), over the tokens that follow."""
     source = Source()
-    transform, sample = source.learned(((0, 1, 2, 3),), ridge=1e-6), source.sample(99)
+    transform, sample = source.learned(((0, 1, 2, 3),), shrinkage=0.0), source.sample(99)
     analysed = analyse(sample.kv, sample.tokens, transform, RopeMap.none(4))
-    found = quantise_coefficients(analysed, transform, step=2.0, num_active=(WIDTH,))
+    found = quantise_coefficients(analysed, transform, step=2.0, num_active=((WIDTH,),))
     assert found.distortion > 0
     (group,) = transform.groups
-    error = (analysed.coefficients[0].numpy() - 2.0 * found.integers[0]) @ group.synthesis.astype(
-        float
-    )
+    lost = analysed.coefficients[0].numpy() - 2.0 * found.integers[0][0]
+    error = lost @ group.synthesis.astype(float)
     gradients = np.random.default_rng(5).normal(size=(100_000, WIDTH)) @ source.slopes
     fisher = gradients.T @ gradients / len(gradients)
     per_token = np.einsum("ti,ij,tj->t", error, fisher, error).mean()
@@ -183,7 +182,7 @@ def test_few_coefficients_are_watched_by_guards():
 
     def lost(one):
         analysed = analyse(sample.kv, sample.tokens, one, RopeMap.none(4))
-        return quantise_coefficients(analysed, one, step=0.1, num_active=(4,)).distortion
+        return quantise_coefficients(analysed, one, step=0.1, num_active=((4,),)).distortion
 
     assert lost(learned) == pytest.approx(lost(full), rel=0.5)
 

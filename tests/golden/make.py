@@ -305,7 +305,7 @@ def transform_profile(
         transform=Transform(
             groups, (features[:, :2], features[:, 2:]), num_sinks=4, unit=0.5, strangeness=0.125
         ),
-        num_active=active,
+        num_active=tuple((own,) for own in active),
     )
 
 

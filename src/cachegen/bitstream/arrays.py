@@ -62,6 +62,7 @@ _KINDS = {
     "group": _Kind(33, ("uint32",), length=1),
     "weight_step": _Kind(34, ("float32",), length=1),
     "spreads": _Kind(35, ("uint8",)),
+    "multipliers": _Kind(36, ("uint8",)),
 }
 _NAMES = {kind.number: name for name, kind in _KINDS.items()}
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cachegen.codec.progress import Progress, Status
 
 _MOST_FEATURES = 1024
+_ARITHMETIC = "torch.float32"
 
 
 def calibrate(
@@ -40,7 +41,7 @@ def calibrate(
     max_profile_mb: Annotated[float, typer.Option(help="Largest profile of transform.")] = 64.0,
     context_tokens: Annotated[int, typer.Option(help="Tokens of a sample context.")] = 1536,
     num_samples: Annotated[int, typer.Option(help="Contexts to learn from.")] = 48,
-    num_windows: Annotated[int, typer.Option(help="Contexts a domain to measure on.")] = 12,
+    num_windows: Annotated[int, typer.Option(help="Contexts a domain to measure on.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Calibrate: learn from text and place the levels by measured quality.
@@ -61,6 +62,7 @@ def calibrate(
     tokenizer = load_tokenizer(model)
     material = read_material(text, tasks, tokenizer, sizes)
     network = load_network(model)
+    twin = network if str(network.dtype) == _ARITHMETIC else load_network(model, dtype="float32")
     if preset == "transform":
         _announce(network, sizes, max_profile_mb=max_profile_mb)
     kept = place.with_name(place.name + ".partial")
@@ -68,6 +70,7 @@ def calibrate(
         with progress_bar(quiet=False, counts=True) as display:
             _run(
                 network,
+                twin,
                 tokenizer,
                 material,
                 sizes,
@@ -107,6 +110,7 @@ def _announce(network: Any, sizes: Sizes, *, max_profile_mb: float) -> None:
 
 def _run(
     network: Any,
+    twin: Any,
     tokenizer: Any,
     material: Material,
     sizes: Sizes,
@@ -130,6 +134,7 @@ def _run(
     checkpoint = Checkpoint(kept, inputs, tell=display.tell)
     profile = _profile(
         network,
+        twin,
         tokenizer,
         material,
         sizes,
@@ -181,6 +186,7 @@ def _with_next(phase: str, phases: tuple[str, ...]) -> str:
 
 def _profile(
     network: Any,
+    twin: Any,
     tokenizer: Any,
     material: Material,
     sizes: Sizes,
@@ -196,6 +202,10 @@ def _profile(
     from cachegen.engines import transformers as engine
 
     prefix, learns = engine.first_tokens(tokenizer), preset == "transform"
+    floor = engine.noise_floor(network, material.windows, progress=progress)
+    judge = engine.evaluator(
+        twin, material.windows, material.tasks, tokenizer=tokenizer, progress=progress
+    )
     features = partial(
         engine.token_features,
         network,
@@ -211,11 +221,11 @@ def _profile(
             count=sizes.num_samples,
             continuation_tokens=sizes.read_tokens,
             prefix=prefix,
+            twin=twin,
             after=after,
         ),
-        evaluate=engine.evaluator(
-            network, material.windows, material.tasks, tokenizer=tokenizer, progress=progress
-        ),
+        evaluate=lambda roundtrip: judge(engine.coded_as(roundtrip, network.dtype)),
+        noise_floor=floor,
         fingerprint=fingerprint,
         rope=engine.rope_map(network),
         preset=preset,

@@ -19,8 +19,12 @@ def load_model(folder: Path) -> tuple[Any, Any]:
     return load_network(folder), load_tokenizer(folder)
 
 
-def load_network(folder: Path) -> Any:
+def load_network(folder: Path, *, dtype: str = "auto") -> Any:
     """The model alone, in eval mode.
+
+    Args:
+        folder: of a transformers model.
+        dtype: of its weights; by default the one they are stored in.
 
     Raises:
         ValueError: the folder holds no transformers model.
@@ -32,7 +36,7 @@ def load_network(folder: Path) -> Any:
 
     logging.disable_progress_bar()
     try:
-        return AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
     except ValueError as exc:
         reason = str(exc).partition("\n")[0]
         raise ValueError(f"expected a causal language model in {folder}: {reason}") from exc

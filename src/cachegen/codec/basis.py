@@ -9,16 +9,40 @@ nats for each token that follows, to second order. Decoding runs in integers, se
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-FRACTION = 32
-LARGEST_COEFFICIENT = 511
+from cachegen.codec.importance import NUM_CLASSES, ONE, Importance
+
 _LARGEST_INT16 = 32767
 _LARGEST_FEATURE = 128
+_SUMS = 2.0**31
+# How far a row may be from what was learned, in mean squares of its coefficients.
+_REACH = 64.0
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The whole numbers that coefficients are on: parts of a level's step.
+
+    Attributes:
+        fraction: how many parts a step is.
+        most: the largest magnitude of a coefficient, in parts of a step.
+        by_reach: whether sums are bounded by what was learned, not by the worst case.
+    """
+
+    fraction: int
+    most: int
+    by_reach: bool
+
+
+# Of profiles without importance (version 1), and with it.
+EVEN_GRID = Grid(fraction=32, most=511 * 32, by_reach=False)
+WEIGHTED_GRID = Grid(fraction=ONE, most=_LARGEST_INT16, by_reach=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +79,7 @@ class Transform:
         num_sinks: first tokens of a context that are kept at eight bits.
         unit: of coefficients, in square roots of nats per token.
         strangeness: of the strangest context that was learned from; see `analysis.strangeness`.
+        importance: what tokens weigh; None where all weigh the same.
     """
 
     groups: tuple[LayerGroup, ...]
@@ -62,6 +87,17 @@ class Transform:
     num_sinks: int
     unit: float
     strangeness: float
+    importance: Importance | None = None
+
+    @property
+    def grid(self) -> Grid:
+        """Where coefficients are whole numbers."""
+        return EVEN_GRID if self.importance is None else WEIGHTED_GRID
+
+    @property
+    def num_classes(self) -> int:
+        """Into how many classes tokens fall by their steps."""
+        return 1 if self.importance is None else NUM_CLASSES
 
     @property
     def num_features(self) -> int:
@@ -90,8 +126,13 @@ def fill_features(
         transform: learned.
         tokens: of the whole chunk.
     """
-    first = 0
     ids = ids_before(tokens, num_lags=len(transform.features), num_rows=len(rows))
+    features_before(rows, transform, ids)
+
+
+def features_before(rows: np.ndarray, transform: Transform, ids: Sequence[np.ndarray]) -> None:
+    """As `fill_features`, of the ids 0, 1, ... tokens before each row, -1 where there is none."""
+    first = 0
     for table, before in zip(transform.features, ids, strict=True):
         own = rows[:, first : first + table.shape[1]]
         own[:] = table.take(before, axis=0, mode="clip")
@@ -104,30 +145,57 @@ class IntegerBasis:
     """A group's synthesis for one level, in integers.
 
     Attributes:
-        rows: int16 (active coefficients + features, columns).
+        rows: int16 (active coefficients, columns).
+        prediction: int16 (features, columns).
         scales: float32 (columns,), powers of two: what one unit of the sums stands for.
+        spreads: float64 (active coefficients,): what coefficients are expected to be, on the grid;
+            rows beyond `reach` times that could overflow. None where none can.
     """
 
     rows: np.ndarray
+    prediction: np.ndarray
     scales: np.ndarray
+    spreads: np.ndarray | None = None
+
+    @property
+    def reach(self) -> float:
+        """The largest sum of squares of a row's coefficients over their spreads that is safe."""
+        return math.inf if self.spreads is None else _REACH * len(self.spreads)
 
 
-def integer_basis(group: LayerGroup, *, step: float, num_active: int) -> IntegerBasis:
-    """Synthesis of coefficients in 1/32 steps, and prediction, rounded to int16.
+def integer_basis(
+    group: LayerGroup, *, step: float, num_active: int, grid: Grid = EVEN_GRID
+) -> IntegerBasis:
+    """Synthesis of coefficients on the grid, and prediction, rounded to int16.
 
-    A column's scale is the least power of two for which no entry leaves int16 and no sum int32,
-    whatever coefficients (below 512 steps) and features are.
+    A column's scale is the least power of two for which no entry leaves int16 and no sum int32:
+    on the even grid whatever coefficients and features are; on the weighted grid for all rows
+    within `reach`, by the inequality of Cauchy and Schwarz.
     """
-    steps = group.synthesis[:num_active].astype(np.float64) * (step / FRACTION)
-    rows = np.concatenate([steps, group.prediction.astype(np.float64)])
-    largest = np.full(len(rows), float(_LARGEST_FEATURE))
-    largest[:num_active] = FRACTION * (LARGEST_COEFFICIENT + 1)
+    steps = group.synthesis[:num_active].astype(np.float64) * (step / grid.fraction)
+    prediction = group.prediction.astype(np.float64)
+    of_features = _LARGEST_FEATURE * np.abs(prediction).sum(axis=0)
+    rounding = float(_LARGEST_FEATURE * len(prediction))
+    spreads: np.ndarray | None = None
+    if grid.by_reach:
+        learned = group.variances[:num_active].astype(np.float64) / step**2
+        spreads = grid.fraction * np.sqrt(learned + 1)
+        longest = math.sqrt(_REACH * num_active)
+        of_steps = longest * np.sqrt(((spreads[:, None] * steps) ** 2).sum(axis=0))
+        rounding += longest * math.sqrt(float((spreads**2).sum()))
+    else:
+        largest = grid.most + grid.fraction
+        of_steps = largest * np.abs(steps).sum(axis=0)
+        rounding += largest * num_active
+    largest_entry = np.maximum(
+        np.abs(steps).max(axis=0, initial=0.0), np.abs(prediction).max(axis=0, initial=0.0)
+    )
     need = np.maximum(
-        (np.abs(rows) * largest[:, None]).sum(axis=0) / (2.0**31 - largest.sum()),
-        np.abs(rows).max(axis=0, initial=0.0) / _LARGEST_INT16,
+        (of_steps + of_features) / max(_SUMS - rounding, 1.0), largest_entry / _LARGEST_INT16
     )
     scales = np.exp2(np.ceil(np.log2(np.maximum(need, 2.0**-100))))
-    return IntegerBasis(np.rint(rows / scales).astype(np.int16), scales.astype(np.float32))
+    rows, features = (np.rint(one / scales).astype(np.int16) for one in (steps, prediction))
+    return IntegerBasis(rows, features, scales.astype(np.float32), spreads)
 
 
 def residual(

@@ -14,13 +14,17 @@ import numpy as np
 
 from cachegen.codec import paper, plain
 from cachegen.codec.checkpoint import Checkpoint, Saved
+from cachegen.codec.codec import decode_chunk, encode_chunk
 from cachegen.codec.levels import (
     LADDER,
+    LOSSLESS,
+    PACKED,
     PROMISED_ANSWERS,
     PROMISED_KL,
     PROMISED_REL_PPL,
     EncodingLevel,
     Quality,
+    worst,
 )
 from cachegen.codec.model import CodingModel
 from cachegen.codec.placement import PHASE as LEVELS
@@ -54,7 +58,7 @@ Evaluate = Callable[[RoundTrip], Mapping[str, Quality]]
 _ABLE = 0.9
 _OUT_OF_REACH = "out_of_reach"
 STATISTICS = "statistics"
-TARGET_KL = (0.1, 0.03, 0.01, 0.0023, 0.0005)
+TARGET_KL = (0.1, 0.03, 0.01, 0.0025, 0.0005)
 PHASES = {
     "transform": (FEATURES, MOMENTS, SOLVING, LEVELS, TABLES),
     "plain": (STATISTICS, LEVELS, TABLES),
@@ -73,6 +77,7 @@ def calibrate(
     max_profile_mb: float = 64.0,
     num_sinks: int = SINKS,
     target_kl: tuple[float, ...] = TARGET_KL,
+    noise_floor: float = 0.0,
     notes: dict[str, str] | None = None,
     num_samples: int | None = None,
     checkpoint: Checkpoint | None = None,
@@ -96,6 +101,8 @@ def calibrate(
             whose first tokens are like any others.
         target_kl: nats per token that each level may cost in its worst domain, worst first; one
             for each of lowest, low, medium, high, highest.
+        noise_floor: KL in nats per token by which the model differs from itself after changes
+            below the rounding of its dtype; no level is placed below it.
         notes: kept in the profile, for people; joined by targets that were out of reach.
         num_samples: how many samples there are, for progress to say; None where nobody knows.
         checkpoint: keeps what is done, and gives it back to a run that was cut off: its inputs
@@ -114,6 +121,7 @@ def calibrate(
         codec=preset,
         checkpoint=passes.checkpoint,
         progress=progress,
+        noise_floor=noise_floor,
     )
     if preset == "transform":
         blank = TransformTraining.learn(
@@ -124,28 +132,32 @@ def calibrate(
             max_profile_mb=max_profile_mb,
             num_sinks=num_sinks,
         )
-        placed = ladder(_measure(blank.roundtrip, evaluate), limits=step_limits(None))
-        profile = blank.finish(passes, placed.levels, default_level=default_level(placed.levels))
-        return replace(profile, notes=_notes(notes, placed))
+        placed = ladder(_measure(blank.roundtrip, evaluate), limits=blank.step_limits())
+        default, warning = _chosen_default(placed.levels, evaluate, progress)
+        profile = blank.finish(placed.levels, default_level=default)
+        notes = _notes(notes, placed, warning)
+        return replace(profile, noise_floor=noise_floor, notes=notes)
     found = _statistics(passes, rope)
     if preset == "paper":
         scales, roundtrip = paper.bins(found.geometry, 1.0), _paper_roundtrip(found.geometry)
     else:
         scales, roundtrip = found.rms, _plain_roundtrip(found, rope)
     placed = ladder(_measure(roundtrip, evaluate), limits=step_limits(scales))
+    default, warning = _chosen_default(placed.levels, evaluate, progress)
     frequencies, table_ids = tables_of(passes, found, rope, placed.levels)
     return Profile(
         codec=preset,
         fingerprint=fingerprint,
         geometry=found.geometry,
         levels=placed.levels,
-        default_level=default_level(placed.levels),
+        default_level=default,
         rope=RopeMap.none(len(rope.of_plane)) if preset == "paper" else rope,
         scales=scales,
         means=None if preset == "paper" else found.means,
         frequencies=frequencies,
         table_ids=table_ids,
-        notes=_notes(notes, placed),
+        noise_floor=noise_floor,
+        notes=_notes(notes, placed, warning),
     )
 
 
@@ -167,10 +179,10 @@ def _measure(roundtrip: Callable[[float], RoundTrip], evaluate: Evaluate) -> Mea
     return lambda step: evaluate(roundtrip(step))
 
 
-def _notes(notes: dict[str, str] | None, placed: Ladder) -> dict[str, str]:
+def _notes(notes: dict[str, str] | None, placed: Ladder, warning: str) -> dict[str, str]:
     """What the caller says, and which targets were out of reach."""
-    missed = {_OUT_OF_REACH: "\n".join(placed.out_of_reach)} if placed.out_of_reach else {}
-    return {**(notes or {}), **missed}
+    told = [*placed.out_of_reach, *([warning] if warning else [])]
+    return {**(notes or {}), **({_OUT_OF_REACH: "\n".join(told)} if told else {})}
 
 
 def _statistics(passes: Passes, rope: RopeMap) -> PlaneStatistics:
@@ -188,13 +200,31 @@ def _statistics(passes: Passes, rope: RopeMap) -> PlaneStatistics:
     return found
 
 
-def default_level(levels: tuple[EncodingLevel, ...]) -> str:
-    """The smallest level that keeps the promise in every domain; the best if none does."""
+def _chosen_default(
+    levels: tuple[EncodingLevel, ...], evaluate: Evaluate, progress: Progress
+) -> tuple[str, str]:
+    """The default level, and a warning where it is none of these."""
+    name = default_level(levels)
+    if name is not None:
+        return name, ""
+    packed = evaluate(lambda kv, _: decode_chunk(encode_chunk(kv, level=PACKED)))
+    name = PACKED if all(map(_keeps_promise, packed.values())) else LOSSLESS
+    best = min(worst(level.domains).kl for level in levels if level.domains)
+    warning = (
+        f"NO LEVEL KEEPS THE PROMISE of KL {PROMISED_KL:g} (the best has {best:.4g}): "
+        f"the default level is {name}; more samples, or texts more like what is coded, may help"
+    )
+    progress(Status(LEVELS, len(LADDER), len(LADDER), warning))
+    return name, warning
+
+
+def default_level(levels: tuple[EncodingLevel, ...]) -> str | None:
+    """The smallest level that keeps the promise in every domain; None if none does."""
     for level in levels:
         measured = [*level.domains.values(), *([level.quality] if level.quality else [])]
         if measured and all(map(_keeps_promise, measured)):
             return level.name
-    return levels[-1].name
+    return None
 
 
 def _keeps_promise(quality: Quality) -> bool:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 _FORMAT = "cachegen-checkpoint-1"
-PHASES = ("features", "moments", "statistics", "transform", "levels", "tables")
+PHASES = ("features", "moments", "rows", "statistics", "transform", "levels", "tables")
 # Writing takes at most a twentieth of the time, and what a cut costs is seconds where it is cheap.
 _LEAST_S = 10.0
 _SPARING = 20
@@ -82,6 +82,8 @@ class Checkpoint:
     def save(self, phase: str, saved: Saved) -> bool:
         """Keep this of a phase, in place of what was kept of it before; whether it is kept.
 
+        A phase of many parts has a file for each, named `PHASE-NUMBER`.
+
         Where that fails the run goes on, what was kept before stays, and it is said once that
         nothing more will be kept.
         """
@@ -103,13 +105,15 @@ class Checkpoint:
         if self.folder is None or not self.folder.is_dir():
             return
         for phase in phases:
-            self._path(phase).unlink(missing_ok=True)
-            _partial(self._path(phase)).unlink(missing_ok=True)
+            numbered = self.folder.glob(f"{phase}-*.safetensors")
+            for path in (self._path(phase), *numbered):
+                path.unlink(missing_ok=True)
+                _partial(path).unlink(missing_ok=True)
         if not any(self.folder.iterdir()):
             self.folder.rmdir()
 
     def _path(self, phase: str) -> Path:
-        assert self.folder is not None and phase in PHASES
+        assert self.folder is not None and phase.partition("-")[0] in PHASES
         return self.folder / f"{phase}.safetensors"
 
 

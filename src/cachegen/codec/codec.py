@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from cachegen.codec import adaptive, fixed, lossless, matrix, paper, plain, transform
-from cachegen.codec.analysis import Analysed, analyse, distance, strangeness
+from cachegen.codec.analysis import Analysed, analyse, distance, nominal_active, strangeness
 from cachegen.codec.encoded import EncodedChunk
 from cachegen.codec.layers import geometry_of_layers, named_layers, rung_of_layers
 from cachegen.codec.levels import (
@@ -229,6 +229,8 @@ def _encode_within_bound(
                 "rung": np.array([rung], dtype=np.uint8),
                 "distortion": measured,
             }
+            if quantised.multipliers is not None:
+                arrays["multipliers"] = quantised.multipliers
             blocks = transform.encode_blocks(quantised, numbers, threads=threads)
             chunk = replace(_blank(kv, level), profile_hash=profile.hash)
             return replace(chunk, blocks=blocks, arrays=arrays)
@@ -245,7 +247,9 @@ def _distrust(analysed: Analysed, profile: Profile) -> float:
     A metric learned on other text errs; how much, was found to grow with the strangeness.
     """
     assert profile.transform is not None
-    found = strangeness(analysed, profile.transform, num_active=profile.num_active[-1])
+    found = strangeness(
+        analysed, profile.transform, num_active=nominal_active(profile.num_active[-1])
+    )
     return max(1.0, found / profile.transform.strangeness)
 
 

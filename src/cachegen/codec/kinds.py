@@ -14,7 +14,7 @@ import numpy as np
 from cachegen.codec.codec import encode_chunk, resolve_level
 from cachegen.codec.encoded import EncodedChunk
 from cachegen.codec.fixed import pack_planes
-from cachegen.codec.layers import Layers, groups_of, planes_of
+from cachegen.codec.layers import Layers, blocks_of, planes_of
 from cachegen.codec.levels import LOSSLESS, UNCALIBRATED_LADDER
 from cachegen.codec.profile import Profile
 from cachegen.codec.rope import RopeMap
@@ -73,7 +73,7 @@ def _dealt(whole: EncodedChunk, kv: KVCache, layers: Layers, profile: Profile) -
         _named(whole, layers, sinks),
         geometry=own.geometry,
         tokens_held=(kv.num_tokens,) * len(layers),
-        blocks=tuple(whole.blocks[index] for index in groups_of(rung, layers)),
+        blocks=blocks_of(whole.blocks, rung, layers),
     )
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
-from cachegen.codec.encoded import EncodedChunk
+from cachegen.codec.encoded import Block, EncodedChunk
+from cachegen.codec.importance import Importance
 from cachegen.codec.profile import Profile
 from cachegen.codec.transform import TransformLevel
 from cachegen.errors import BitstreamError
 from cachegen.kvcache import Geometry
 
 Layers = tuple[int, ...]
+_One = TypeVar("_One")
 
 _PARTS: WeakKeyDictionary[Profile, dict[tuple[int, Layers], TransformLevel]] = WeakKeyDictionary()
 
@@ -59,6 +62,14 @@ def groups_of(level: TransformLevel, layers: Layers) -> list[int]:
     return [index for index, group in enumerate(groups) if set(group.planes) <= planes]
 
 
+def blocks_of(blocks: Sequence[Block], level: TransformLevel, layers: Layers) -> tuple[Block, ...]:
+    """Those of a chunk of all layers that hold these, class after class."""
+    chosen, every = groups_of(level, layers), len(level.transform.groups)
+    return tuple(
+        blocks[first + index] for first in range(0, len(blocks), every) for index in chosen
+    )
+
+
 def planes_of(layers: Sequence[int]) -> list[int]:
     """Keys and values of layers."""
     return [plane for layer in layers for plane in (2 * layer, 2 * layer + 1)]
@@ -66,18 +77,24 @@ def planes_of(layers: Sequence[int]) -> list[int]:
 
 def _part(level: TransformLevel, layers: Layers) -> TransformLevel:
     planes, chosen = planes_of(layers), groups_of(level, layers)
+
+    def of_groups(every: tuple[_One, ...]) -> tuple[_One, ...]:
+        return tuple(every[index] for index in chosen)
+
     groups = tuple(
         replace(group, planes=tuple(planes.index(plane) for plane in group.planes))
         for group in (level.transform.groups[index] for index in chosen)
     )
     if [plane for group in groups for plane in group.planes] != list(range(len(planes))):
         raise BitstreamError("a layer group holds these layers and others", field="layers")
+    known = level.transform.importance
+    importance = known and Importance(known.position, of_groups(known.groups))
     return TransformLevel(
-        transform=replace(level.transform, groups=groups),
+        transform=replace(level.transform, groups=groups, importance=importance),
         rope=level.rope.of_planes(planes),
         step=level.step,
-        num_active=tuple(level.num_active[index] for index in chosen),
-        bases=tuple(level.bases[index] for index in chosen),
-        table_ids=tuple(level.table_ids[index] for index in chosen),
+        num_active=tuple(map(of_groups, level.num_active)),
+        bases=of_groups(level.bases),
+        table_ids=tuple(map(of_groups, level.table_ids)),
         frequencies=level.frequencies,
     )

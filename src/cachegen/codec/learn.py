@@ -2,9 +2,10 @@
 
 The metric of a layer group is the Fisher information of its keys and values: the mean outer product
 of the gradients of the log-probability of what the model itself would say next. To second order the
-KL divergence between continuations with and without an error e is half its quadratic form. The
-transform is the principal component analysis, in that metric, of what a linear prediction from
-the text leaves.
+KL divergence between continuations with and without an error e is half its quadratic form, times
+what the token weighs: gradients come in by their direction (see `gather`), and how much the tokens
+weigh is fitted apart. The transform is the principal component analysis, in that metric, of what a
+linear prediction from the text leaves.
 """
 
 from __future__ import annotations
@@ -16,10 +17,22 @@ import numpy as np
 import torch
 
 from cachegen.codec.basis import LayerGroup, Transform
+from cachegen.codec.importance import (
+    NUM_POSITION_TERMS,
+    Importance,
+    fit,
+    group_terms,
+    position_terms,
+)
+from cachegen.codec.kept import KeptRows
 from cachegen.codec.moments import Moments
 from cachegen.codec.sizing import GUARD_COLUMNS
 
-METRIC_RIDGE = 1e-2
+# Of the metric, towards one that knows of planes only how much they matter: few samples see few of
+# the directions of a model.
+SHRINKAGE = 0.1
+_LEAST_METRIC = 1e-6
+_LEADING = 128
 FEATURE_RIDGE = 1e-3
 _CLIP = 6.0
 
@@ -32,7 +45,7 @@ def learn(
     lag_ranks: Sequence[int],
     most_coefficients: int,
     num_sinks: int,
-    ridge: float = METRIC_RIDGE,
+    shrinkage: float = SHRINKAGE,
 ) -> Transform:
     """The transform of the model whose moments these are.
 
@@ -43,9 +56,12 @@ def learn(
         lag_ranks: how many features to keep of the token's own, of those of the one before, ...
         most_coefficients: keep at most so many in a group.
         num_sinks: kept in the transform.
-        ridge: added to a metric's diagonal, in units of its mean.
+        shrinkage: share of a metric that becomes the mean of each plane's diagonal.
     """
-    metrics = [_metric(moments, gg, ridge) for gg in moments.gg]
+    metrics = [
+        _metric(moments, gg, [moments.geometry.planes[plane].width for plane in planes], shrinkage)
+        for gg, planes in zip(moments.gg, groups, strict=True)
+    ]
     text = _TextModel(moments, features, metrics, lag_ranks)
     unit = _unit(moments, metrics)
     found = tuple(
@@ -53,6 +69,24 @@ def learn(
         for index, planes in enumerate(groups)
     )
     return Transform(found, tuple(text.tables), num_sinks, unit, strangeness=np.inf)
+
+
+def learn_importance(transform: Transform, rows: Sequence[KeptRows]) -> Importance:
+    """What tokens weigh, fitted to the gradients of rows of every sample."""
+    terms, information = [], []
+    for kept in rows:
+        coefficients = kept.coefficients(transform)
+        last = len(kept.tokens) - 1
+        of_groups = [
+            group_terms(own, group.variances, min(_LEADING, len(group.variances)) + 1)
+            for own, group in zip(coefficients, transform.groups, strict=True)
+        ]
+        terms.append(torch.cat([position_terms(kept.places, last), *of_groups], dim=1))
+        information.append(kept.information(transform))
+    found = fit(torch.cat(terms), torch.cat(information)).numpy()
+    ends = np.cumsum([NUM_POSITION_TERMS, *(one.shape[1] for one in of_groups)])
+    position, *groups = np.split(found, ends[:-1])
+    return Importance(position, tuple(groups))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,12 +97,17 @@ class _Metric:
     inverse_root: torch.Tensor
 
 
-def _metric(moments: Moments, gg: torch.Tensor, ridge: float) -> _Metric:
+def _metric(moments: Moments, gg: torch.Tensor, widths: Sequence[int], shrinkage: float) -> _Metric:
     """An error e in every token costs |e root|^2 nats for each token that follows."""
     scale = moments.mean_tokens / (2 * max(moments.num_following, 1) * moments.num_tokens)
     fisher = gg * scale
-    level = fisher.diagonal().mean().clamp_min(1e-30)
-    values, vectors = torch.linalg.eigh(fisher + ridge * level * torch.eye(len(gg)))
+    diagonal = fisher.diagonal()
+    level = diagonal.mean().clamp_min(1e-30)
+    of_plane = torch.repeat_interleave(torch.tensor(widths))
+    sums = torch.zeros(len(widths), dtype=torch.float64).index_add_(0, of_plane, diagonal)
+    target = (sums / torch.tensor(widths).clamp_min(1))[of_plane]
+    shrunk = (1 - shrinkage) * fisher + torch.diag(shrinkage * target + _LEAST_METRIC * level)
+    values, vectors = torch.linalg.eigh(shrunk)
     root = values.clamp_min(float(level) * 1e-9).sqrt()
     return _Metric(vectors * root @ vectors.T, vectors / root @ vectors.T)
 
@@ -104,10 +143,9 @@ class _TextModel:
             fx / n - torch.outer(mean, x / n) for fx, x in zip(moments.fx, moments.x, strict=True)
         ]
         ridge = _ridge(centred)
-        solved = torch.linalg.inv(centred + ridge * torch.eye(len(centred)))
-        maps = torch.cat(
-            [solved @ fx @ m.root for fx, m in zip(cross, metrics, strict=True)], dim=1
-        )
+        weighted = torch.cat([fx @ m.root for fx, m in zip(cross, metrics, strict=True)], dim=1)
+        factor = torch.linalg.cholesky(centred + ridge * torch.eye(len(centred)))
+        maps = torch.cholesky_solve(weighted, factor)
         width = features.shape[1]
         self.tables, reduced = [], torch.zeros(len(centred), sum(lag_ranks), dtype=torch.float64)
         for lag, rank in enumerate(lag_ranks):
@@ -125,8 +163,9 @@ def _leading(covariance: torch.Tensor, maps: torch.Tensor, rank: int) -> torch.T
     """The `rank` combinations of features whose maps explain most: float64 (features, rank)."""
     values, vectors = torch.linalg.eigh(covariance)
     root = values.clamp_min(float(values.max()) * 1e-9).sqrt()
-    left, _, _ = torch.linalg.svd(root[:, None] * (vectors.T @ maps), full_matrices=False)
-    basis: torch.Tensor = vectors @ (left[:, :rank] / root[:, None])
+    explained = root[:, None] * (vectors.T @ maps)
+    _, left = torch.linalg.eigh(explained @ explained.T)
+    basis: torch.Tensor = vectors @ (left.flip(1)[:, :rank] / root[:, None])
     return basis
 
 

@@ -71,7 +71,7 @@ FIXED_LEVELS = (
 )
 UNCALIBRATED_LADDER = tuple(
     EncodingLevel(name, "adaptive", step)
-    for name, step in zip(LADDER, (1.2, 0.8, 0.5, 0.3, 0.15), strict=True)
+    for name, step in zip(LADDER, (1.2, 0.8, 0.6, 0.4, 0.2), strict=True)
 )
 UNCALIBRATED_DEFAULT = "high"
 
@@ -109,13 +109,17 @@ def _answers_kept(quality: Quality) -> float:
 
 
 def find_level(levels: tuple[EncodingLevel, ...], name: str) -> EncodingLevel:
-    """The level of this name.
+    """The level of this name; where a ladder lacks the rung, that of the next coarser one.
+
+    A rung that would nearly coincide with the one below it is left out of a profile.
 
     Raises:
         ValueError: there is none; the message lists those there are.
     """
-    for level in levels:
-        if level.name == name:
-            return level
+    by_name = {level.name: level for level in levels}
+    coarser = LADDER[LADDER.index(name) :: -1] if name in LADDER else (name,)
+    for other in coarser:
+        if other in by_name:
+            return by_name[other]
     names = ", ".join(level.name for level in levels)
     raise ValueError(f"expected one of the levels {names}; got {name!r}")

@@ -44,6 +44,8 @@ _TYPES = {
     "prediction": ("float16",),
     "synthesis": ("float16",),
     "analysis": ("float16",),
+    "importance": ("float32",),
+    "multipliers": ("uint8",),
     "fineness": ("uint8",),
     "group": ("uint32",),
     "weight_step": ("float32",),

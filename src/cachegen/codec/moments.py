@@ -6,16 +6,20 @@ columns once, all in float64.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from cachegen.codec.kept import KeptRows, keep, places_kept
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.rows import coded_planes
 from cachegen.codec.sample import Sample
 from cachegen.kvcache import Geometry
+
+# Of the mean energy of a token's gradients: what is smaller counts less than its direction.
+_LEAST_LENGTH = 0.02
 
 
 @dataclass(slots=True, eq=False)
@@ -92,8 +96,14 @@ def gather(
     features: np.ndarray,
     lags: int,
     num_sinks: int,
+    most_rows: int = 2**31,
+    keep_rows: Callable[[KeptRows], None] = lambda kept: None,
 ) -> None:
     """Add samples to the sums.
+
+    Gradients count by their direction: the few tokens whose gradients are hundreds of times as
+    large as the others', right before what follows and where attention comes back to, would
+    otherwise be all that the metric is learned from. What tokens weigh is learned apart.
 
     Args:
         samples: with gradients; each is added before the next is asked for.
@@ -103,6 +113,8 @@ def gather(
         features: float32 (vocabulary, features) of a single token.
         lags: the features of so many tokens, the token's own first, stand side by side.
         num_sinks: first tokens of every sample that are left out.
+        most_rows: so many of a sample are kept at most.
+        keep_rows: takes the rows of a sample that are kept, after it is added.
 
     Raises:
         ValueError: no sample at all, samples without gradients, of different geometries, or of
@@ -117,12 +129,13 @@ def gather(
         if sample.kv.geometry != into.geometry:
             raise ValueError(f"expected samples of {into.geometry}, got {sample.kv.geometry}")
         rows = lagged(table, sample.tokens, lags)[num_sinks:]
-        _add(into, sample, rope, groups, rows, num_sinks=num_sinks)
+        kept = _add(into, sample, rope, groups, rows, num_sinks=num_sinks, most_rows=most_rows)
         if not _is_finite(into):
             raise ValueError(
                 "expected keys, values and gradients whose squares float32 can sum, got larger "
                 f"ones in sample {into.num_samples}; is this model sound in its dtype?"
             )
+        keep_rows(kept)
     if not into.num_samples:
         raise ValueError("expected at least one sample, got none")
 
@@ -153,7 +166,8 @@ def _add(
     rows: torch.Tensor,
     *,
     num_sinks: int,
-) -> None:
+    most_rows: int,
+) -> KeptRows:
     assert sample.gradient is not None
     planes = dict(coded_planes(sample.kv, rope, most_sinks=num_sinks))
     slopes = dict(coded_planes(sample.gradient, rope, most_sinks=num_sinks))
@@ -161,10 +175,31 @@ def _add(
     into.num_tokens += len(rows)
     into.f += rows.sum(dim=0)
     into.ff += rows.T @ rows
+    places = places_kept(len(sample.tokens), num_sinks, most_rows=most_rows)
+    few = torch.from_numpy(places - num_sinks)
+    lengths = _lengths(list(slopes.values()))
+    kept_x, kept_g = [], []
     for index, group in enumerate(groups):
         x = torch.cat([planes[plane] for plane in group], dim=1)
         g = torch.cat([slopes[plane] for plane in group], dim=1)
+        kept_x.append(x[few])
+        kept_g.append(g[few])
+        directions = g.div_(lengths[:, None])
         into.x[index] += x.sum(dim=0)
         into.xx[index] += x.T @ x
         into.fx[index] += rows.T @ x
-        into.gg[index] += g.T @ g
+        into.gg[index] += directions.T @ directions
+    return keep(sample.tokens, places, kept_x, kept_g)
+
+
+def _lengths(slopes: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Float32 (rows,): how large the gradient of a token is, every plane heard equally loud."""
+    found: list[torch.Tensor] = []
+    for slope in slopes:
+        energy = slope.square().sum(dim=1)
+        mean = energy.mean()
+        if mean > 0:
+            found.append(energy / mean)
+    if not found:
+        return torch.ones(len(slopes[0]))
+    return (torch.stack(found).mean(dim=0) + _LEAST_LENGTH).sqrt()

@@ -15,7 +15,9 @@ from cachegen.codec.progress import Progress, Status
 from cachegen.codec.symbols import Unrepresentable
 
 PHASE = "levels"
-_CLOSE = 0.85
+_CLOSE = 0.9
+# A level is left out where its step is within so much of the one before it.
+_COINCIDING = 0.87
 _TRIALS, _REFINED = 10, 3
 _STRIDE = 8
 _FIRST_STEP = 0.3
@@ -55,11 +57,13 @@ def place(
     limits: StepLimits,
     checkpoint: Checkpoint,
     progress: Progress,
+    noise_floor: float = 0.0,
 ) -> Ladder:
     """Place every level of the ladder by the KL it may cost.
 
     A target out of reach is told at once, and its level placed at the best that was found; finer
-    levels stay there too, as what they want is out of reach all the more.
+    levels stay there too, as what they want is out of reach all the more. A level that would nearly
+    coincide with the one before it is left out.
 
     Args:
         measure: the quality by domain of coding at a step.
@@ -68,6 +72,7 @@ def place(
         limits: steps that a profile may hold.
         checkpoint: keeps what was measured.
         progress: told about every trial and every level.
+        noise_floor: KL that the model differs from itself by; no level is placed below it.
 
     Raises:
         ValueError: as `search`.
@@ -76,16 +81,21 @@ def place(
     levels: list[EncodingLevel] = []
     said: list[str] = []
     placed: Placed | None = None
-    for name, target in zip(LADDER, target_kl, strict=True):
-        missed = placed is not None and placed.quality.kl > target_kl[len(levels) - 1]
+    targets = [max(target, noise_floor) for target in target_kl]
+    for rung, (name, target) in enumerate(zip(LADDER, targets, strict=True)):
+        missed = placed is not None and placed.quality.kl > targets[rung - 1]
         if placed is None or not missed:
-            trial = partial(trials, level=name, done=len(levels))
+            trial = partial(trials, level=name, done=rung)
             placed = search(trial, target, coarser=placed, limits=limits)
-        levels.append(EncodingLevel(name, codec, placed.step, placed.quality, placed.domains))
         sentence = _out_of_reach(name, placed, target, trials.known)
+        if levels and placed.step > _COINCIDING * levels[-1].step:
+            missing = f"left out, it would nearly coincide with {levels[-1].name}"
+            sentence = f"{sentence}; {missing}" if sentence else f"level {name}: {missing}"
+        else:
+            levels.append(EncodingLevel(name, codec, placed.step, placed.quality, placed.domains))
         said += [sentence] if sentence else []
         found = f"level {name}: step {placed.step:.4g}, KL {placed.quality.kl:.5f}"
-        progress(Status(PHASE, len(levels), len(LADDER), sentence or found))
+        progress(Status(PHASE, rung + 1, len(LADDER), sentence or found))
     return Ladder(tuple(levels), tuple(said))
 
 

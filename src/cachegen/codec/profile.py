@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
@@ -42,7 +43,8 @@ from cachegen.errors import BitstreamError
 from cachegen.kvcache import DTYPES, Geometry, PlaneShape
 
 NO_PROFILE = bytes(32)
-_FORMAT = "cachegen-profile-1"
+# Version 2 has a transform whose tokens weigh differently.
+_FORMATS = ("cachegen-profile-1", "cachegen-profile-2")
 CODECS = ("transform", "plain", "paper")
 _LEVEL_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _RESERVED = {TEXT, *(level.name for level in FIXED_LEVELS)}
@@ -84,7 +86,10 @@ class Profile:
         scales: float32 (planes,): what a level's step is a multiple of; None in `transform`.
         means: float32 (coefficients,); None in `paper` and `transform`.
         transform: what preset `transform` has learned; None in the others.
-        num_active: in `transform`, per level the coefficients of each group that are coded.
+        num_active: in `transform`, per level, class of tokens and group the coefficients that are
+            coded.
+        noise_floor: KL in nats per token by which the model differs from itself after changes
+            below the rounding of its dtype; 0 where nobody measured.
         notes: what it was calibrated on, for people.
     """
 
@@ -99,7 +104,8 @@ class Profile:
     scales: np.ndarray | None = None
     means: np.ndarray | None = None
     transform: Transform | None = None
-    num_active: tuple[tuple[int, ...], ...] = ()
+    num_active: tuple[tuple[tuple[int, ...], ...], ...] = ()
+    noise_floor: float = 0.0
     notes: dict[str, str] = field(default_factory=dict)
     _rungs: dict[int, TransformLevel] = field(default_factory=dict, init=False, repr=False)
 
@@ -172,14 +178,16 @@ class Profile:
         if self.transform is not None:
             tensors |= transform_to_arrays(self.transform)
         for level, active in zip(self.levels, self.num_active, strict=False):
-            tensors[f"num_active.{level.name}"] = np.array(active, dtype=np.uint32)
+            tensors[f"num_active.{level.name}"] = np.array(active, dtype=np.uint32).ravel()
         for level, ids in zip(self.levels, self.table_ids, strict=True):
             tensors[f"table_ids.{level.name}"] = narrow_ids(ids)
         return tensors
 
     def _metadata(self) -> str:
-        described = {
-            "format": _FORMAT,
+        described: dict[str, Any] = {
+            "format": _FORMATS[
+                self.transform is not None and self.transform.importance is not None
+            ],
             "codec": self.codec,
             "fingerprint": self.fingerprint.hex(),
             "dtype": str(self.geometry.dtype).removeprefix("torch."),
@@ -188,6 +196,8 @@ class Profile:
             "default_level": self.default_level,
             "notes": self.notes,
         }
+        if self.noise_floor:
+            described["noise_floor"] = self.noise_floor
         return json.dumps(described, sort_keys=True, separators=(",", ":"))
 
 
@@ -243,9 +253,10 @@ def _raw_metadata(data: bytes) -> dict[str, str]:
 
 
 def _from_parts(tensors: dict[str, np.ndarray], described: dict[str, Any]) -> Profile:
-    if described["format"] != _FORMAT:
+    if described["format"] not in _FORMATS:
         raise BitstreamError(
-            f"expected {_FORMAT!r}, got {described['format']!r}; calibrate again", field="format"
+            f"expected one of {_FORMATS}, got {described['format']!r}; calibrate again",
+            field="format",
         )
     geometry = Geometry(
         tuple(_plane(*pair) for pair in described["planes"]), _dtype(described["dtype"])
@@ -257,17 +268,17 @@ def _from_parts(tensors: dict[str, np.ndarray], described: dict[str, Any]) -> Pr
     most = ids_per_level(geometry, codec)
     frequencies = escape_tables(tensors, most=max(most * len(levels), MOST_SHARED_TABLES))
     transform: Transform | None = None
-    num_active: tuple[tuple[int, ...], ...] = ()
+    num_active: tuple[tuple[tuple[int, ...], ...], ...] = ()
     if codec == "transform":
         transform = transform_from_arrays(tensors, geometry)
         num_active = tuple(_num_active(tensors, level, transform) for level in levels)
-    counts = [sum(active) for active in num_active] or [most] * len(levels)
+    counts = [sum(map(sum, active)) for active in num_active] or [most] * len(levels)
     profile = Profile(
         codec=codec,
         fingerprint=_digest(described["fingerprint"]),
         geometry=geometry,
         levels=levels,
-        default_level=find_level(levels, described["default_level"]).name,
+        default_level=find_level(levels + FIXED_LEVELS, described["default_level"]).name,
         rope=rope_from_arrays(tensors, geometry),
         frequencies=frequencies,
         table_ids=tuple(
@@ -278,6 +289,7 @@ def _from_parts(tensors: dict[str, np.ndarray], described: dict[str, Any]) -> Pr
         means=means_from_arrays(tensors, geometry) if codec == "plain" else None,
         transform=transform,
         num_active=num_active,
+        noise_floor=_noise_floor(described.get("noise_floor", 0.0)),
         notes={str(key): str(value) for key, value in dict(described["notes"]).items()},
     )
     _check_steps(profile)
@@ -286,13 +298,16 @@ def _from_parts(tensors: dict[str, np.ndarray], described: dict[str, Any]) -> Pr
 
 def _num_active(
     tensors: dict[str, np.ndarray], level: EncodingLevel, transform: Transform
-) -> tuple[int, ...]:
-    name = f"num_active.{level.name}"
-    counts = tuple(take(tensors, name, count=len(transform.groups)).tolist())
-    for count, group in zip(counts, transform.groups, strict=True):
-        if count > len(group.synthesis):
-            raise BitstreamError(f"{count} of {len(group.synthesis)} coefficients", field=name)
-    return counts
+) -> tuple[tuple[int, ...], ...]:
+    """Per class and group."""
+    name, groups = f"num_active.{level.name}", transform.groups
+    stored = take(tensors, name, count=transform.num_classes * len(groups))
+    counts = stored.reshape(transform.num_classes, len(groups)).tolist()
+    for own in counts:
+        for count, group in zip(own, groups, strict=True):
+            if count > len(group.synthesis):
+                raise BitstreamError(f"{count} of {len(group.synthesis)} coefficients", field=name)
+    return tuple(map(tuple, counts))
 
 
 def _plane(heads: int, dim: int) -> PlaneShape:
@@ -312,6 +327,12 @@ def _digest(text: str) -> bytes:
     if len(digest) != 32:
         raise BitstreamError(f"expected 32 bytes, got {len(digest)}", field="fingerprint")
     return digest
+
+
+def _noise_floor(value: Any) -> float:
+    if not 0 <= float(value) < math.inf:
+        raise BitstreamError(f"expected a KL, got {value!r}", field="noise_floor")
+    return float(value)
 
 
 def _levels(entries: list[dict[str, Any]], codec: str) -> tuple[EncodingLevel, ...]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from cachegen.codec import matrix
 from cachegen.codec.basis import LayerGroup, Transform
+from cachegen.codec.importance import NUM_POSITION_TERMS, Importance
 from cachegen.codec.model import take
 from cachegen.errors import BitstreamError
 from cachegen.kvcache import Geometry
@@ -34,6 +35,10 @@ def transform_to_arrays(transform: Transform) -> dict[str, np.ndarray]:
             f"analysis.{index}": group.analysis,
             f"variances.{index}": group.variances,
         }
+    if transform.importance is not None:
+        arrays["importance.position"] = transform.importance.position
+        for index, weights in enumerate(transform.importance.groups):
+            arrays[f"importance.{index}"] = weights
     return arrays
 
 
@@ -56,7 +61,24 @@ def transform_from_arrays(arrays: dict[str, np.ndarray], geometry: Geometry) -> 
     groups: list[LayerGroup] = []
     while sum(len(group.planes) for group in groups) < len(geometry.planes):
         groups.append(_group(arrays, len(groups), num_features, geometry, groups))
-    return Transform(tuple(groups), features, num_sinks, unit, strangeness)
+    importance = _importance(arrays, groups) if "importance.position" in arrays else None
+    return Transform(tuple(groups), features, num_sinks, unit, strangeness, importance)
+
+
+def _importance(arrays: dict[str, np.ndarray], groups: list[LayerGroup]) -> Importance:
+    found = Importance(
+        take(arrays, "importance.position", count=NUM_POSITION_TERMS),
+        tuple(take(arrays, f"importance.{index}") for index in range(len(groups))),
+    )
+    for index, (weights, group) in enumerate(zip(found.groups, groups, strict=True)):
+        if not 1 <= len(weights) <= len(group.variances) + 1:
+            raise BitstreamError(
+                f"expected 1 to {len(group.variances) + 1} numbers, got {len(weights)}",
+                field=f"importance.{index}",
+            )
+    if not all(np.isfinite(one).all() for one in (found.position, *found.groups)):
+        raise BitstreamError("expected finite numbers", field="importance")
+    return found
 
 
 def _features(arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:

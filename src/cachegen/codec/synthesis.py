@@ -22,15 +22,15 @@ _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Coefficients:
-    """The coefficients of a group, in any order.
+    """The coefficients of a group.
 
     Attributes:
-        steps: int16 (rows, active coefficients), in 1/32 steps.
-        basis: int16 (active coefficients, columns): what each stands for, in the same order.
+        steps: int16 (rows, coefficients), on the grid of the basis.
+        depths: int64 (rows,): the leading coefficients of a row that may be other than zero.
     """
 
     steps: np.ndarray
-    basis: np.ndarray
+    depths: np.ndarray
 
 
 def synthesise(
@@ -43,7 +43,7 @@ def synthesise(
     geometry: Geometry,
     *,
     start: int,
-    num_rows: int,
+    rows: np.ndarray,
     threads: int,
 ) -> KVCache:
     """The cache behind coefficients.
@@ -57,7 +57,8 @@ def synthesise(
         rope: rotations to put back.
         geometry: planes and dtype of the cache.
         start: absolute position of the first token.
-        num_rows: the last of the tokens, which the coefficients are of; sinks come before.
+        rows: int64 (rows,): the order of the coefficients' rows, each of which is one of the last
+            tokens, counted from the first that is not a sink.
         threads: worker threads.
 
     Raises:
@@ -67,17 +68,19 @@ def synthesise(
     sizes = [shape.width * num_tokens for shape in geometry.planes]
     offsets = list(accumulate(sizes, initial=0))
     elements = torch.empty(offsets[-1], dtype=geometry.dtype)
-    skipped = num_tokens - num_rows
-    turns = _turns(rope, start + skipped, start + num_tokens)
-    ids = ids_before(tokens, num_lags=len(transform.features), num_rows=num_rows)
+    skipped = num_tokens - len(rows)
+    turns = _turns(rope, start + skipped + rows)
+    ids = ids_before(tokens, num_lags=len(transform.features), num_rows=len(rows))
+    ids = [own[rows] for own in ids]
     for group, basis, own in zip(transform.groups, bases, coefficients, strict=True):
+        depth = own.steps.shape[1]
         kernels.synthesise(
             own.steps,
-            own.basis,
+            basis.rows[:depth],
             basis.scales,
             group.means,
             _as_numpy(elements),
-            lookups=_lookups(transform, basis.rows[len(own.basis) :], ids),
+            lookups=_lookups(transform, basis.prediction, ids),
             planes=[
                 PlaneLayout(
                     geometry.planes[plane].heads,
@@ -90,7 +93,8 @@ def synthesise(
             ],
             rotations=turns,
             num_tokens=num_tokens,
-            tokens=np.arange(skipped, num_tokens),
+            tokens=skipped + rows,
+            depths=own.depths,
             dtype=_NAMES[geometry.dtype],
             threads=threads,
         )
@@ -124,8 +128,8 @@ def _lookups(
     return lookups
 
 
-def _turns(rope: RopeMap, first: int, stop: int) -> list[Turn]:
-    positions = np.arange(first, stop).astype(np.float32)[:, None]
+def _turns(rope: RopeMap, positions: np.ndarray) -> list[Turn]:
+    positions = positions.astype(np.float32)[:, None]
     angles = [positions * np.array(one.inverse_frequencies, dtype=np.float32) for one in rope.ropes]
     return [
         Turn(np.cos(angle), np.sin(angle), one.interleaved)

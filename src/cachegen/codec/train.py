@@ -4,30 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain
 
 import numpy as np
+import torch
 
 from cachegen.codec import transform
-from cachegen.codec.analysis import analyse, quantise_coefficients, strangeness
+from cachegen.codec.analysis import (
+    Analysed,
+    nominal_active,
+    quantise_coefficients,
+    strangeness,
+)
 from cachegen.codec.basis import Transform
 from cachegen.codec.checkpoint import Checkpoint, Saved
-from cachegen.codec.learn import learn
+from cachegen.codec.importance import relative_steps
+from cachegen.codec.kept import KeptRows, load, most_rows, save
+from cachegen.codec.learn import learn, learn_importance
 from cachegen.codec.levels import PROMISED_KL, EncodingLevel
 from cachegen.codec.moments import Moments, blank_moments, gather
-from cachegen.codec.profile import Profile
+from cachegen.codec.profile import Profile, StepLimits, step_limits
 from cachegen.codec.progress import Status
 from cachegen.codec.rope import RopeMap
-from cachegen.codec.sample import START, Passes, Position
+from cachegen.codec.sample import START, Passes
 from cachegen.codec.sizing import Sizes, plan_groups
 from cachegen.codec.stored_moments import (
     geometry_from_json,
     geometry_to_json,
     moments_from_saved,
     moments_to_saved,
-    position_from_json,
-    position_to_json,
 )
 from cachegen.codec.stored_transform import transform_from_arrays, transform_to_arrays
 from cachegen.codec.symbols import clipped_symbols
@@ -44,6 +49,8 @@ _SOLVED = "transform"
 _NEGLIGIBLE = 0.33
 # Chunks may cost this much more than the costliest sample, and be this much stranger.
 _SLACK = 1.25
+# Of the largest coefficient that was learned from: what others may be.
+_REACH = 1.5
 # Held-out text like the samples reaches this strangeness, in nats per coefficient.
 _ORDINARY = 0.03
 # A bound of 0 would refuse everything; one beyond float32 no chunk could carry.
@@ -61,12 +68,14 @@ class TransformTraining:
         geometry: of the caches it is for.
         rope: rotations of their keys.
         fingerprint: of the model.
+        rows: of every sample, kept.
     """
 
     transform: Transform
     geometry: Geometry
     rope: RopeMap
     fingerprint: bytes
+    rows: tuple[KeptRows, ...]
 
     @classmethod
     def learn(
@@ -90,9 +99,11 @@ class TransformTraining:
             passes.progress(Status(SOLVING, message="taken up again, solved already"))
             geometry = geometry_from_json(saved.state["geometry"])
             found = transform_from_arrays(dict(saved.arrays), geometry)
-            return cls(replace(found, strangeness=np.inf), geometry, rope, fingerprint)
+            rows = _rows_so_far(passes.checkpoint, saved.state["num_samples"])
+            if rows is not None:
+                return cls(replace(found, strangeness=np.inf), geometry, rope, fingerprint, rows)
         features = _features(token_features, passes.checkpoint)
-        moments, sizes = _gathered(
+        moments, sizes, rows = _gathered(
             passes, features, rope=rope, max_profile_mb=max_profile_mb, num_sinks=num_sinks
         )
         passes.progress(Status(SOLVING))
@@ -104,13 +115,19 @@ class TransformTraining:
             most_coefficients=sizes.most_coefficients,
             num_sinks=num_sinks,
         )
-        _keep_solved(passes.checkpoint, found, moments.geometry)
-        return cls(found, moments.geometry, rope, fingerprint)
+        found = replace(found, importance=learn_importance(found, rows))
+        _keep_solved(passes.checkpoint, found, moments.geometry, len(rows))
+        return cls(found, moments.geometry, rope, fingerprint, rows)
 
-    def num_active(self, step: float) -> tuple[int, ...]:
-        """Leading coefficients of each group that are worth coding at a step."""
-        least = (_NEGLIGIBLE * step) ** 2
-        return tuple(int((group.variances > least).sum()) for group in self.transform.groups)
+    def num_active(self, step: float) -> tuple[tuple[int, ...], ...]:
+        """Per class of tokens and group, leading coefficients that are worth coding at a step."""
+        return tuple(
+            tuple(
+                int((group.variances > (_NEGLIGIBLE * step * relative) ** 2).sum())
+                for group in self.transform.groups
+            )
+            for relative in relative_steps(self.transform.num_classes)
+        )
 
     def roundtrip(self, step: float) -> Callable[[KVCache, Sequence[int]], KVCache]:
         """What coding at a step and decoding does to caches."""
@@ -120,22 +137,35 @@ class TransformTraining:
             self.rope,
             step=step,
             num_active=active,
-            table_ids=np.zeros(sum(active), dtype=np.int64),
+            table_ids=np.zeros(sum(map(sum, active)), dtype=np.int64),
             frequencies=np.zeros((0, 256), dtype=np.uint16),
         )
         return lambda kv, tokens: transform.roundtrip(kv, tokens, level)
 
-    def finish(
-        self, passes: Passes, levels: Sequence[EncodingLevel], *, default_level: str
-    ) -> Profile:
-        """The profile with these levels: their tables and bounds, from the samples."""
+    def step_limits(self) -> StepLimits:
+        """Steps at which no row that was learned from leaves the grid, with a margin."""
+        grid, limits = self.transform.grid, step_limits(None)
+        largest = max(
+            float(own[:, : len(group.variances)].abs().max())
+            for kept in self.rows
+            for own, group in zip(
+                kept.coefficients(self.transform), self.transform.groups, strict=True
+            )
+        )
+        finest = _REACH * largest * grid.fraction / grid.most
+        return replace(limits, finest=min(max(finest, limits.finest), limits.coarsest))
+
+    def finish(self, levels: Sequence[EncodingLevel], *, default_level: str) -> Profile:
+        """The profile with these levels: their tables and bounds, from the rows kept."""
         active = [self.num_active(level.step) for level in levels]
-        found = self._tally(passes, levels, active)
+        found = self._tally(levels, active)
         sums, ids = cluster(found.counts, max_tables=MAX_TABLES)
         nats = _measured_over_modelled(levels, np.mean(found.lost, axis=0), default_level)
         bounds = np.clip(_SLACK * nats * np.max(found.lost, axis=0), *_BOUNDS)
-        default = [level.name for level in levels].index(default_level)
-        bounds[default] = min(bounds[default], PROMISED_KL)
+        for index, level in enumerate(levels):
+            if level.name == default_level:
+                bounds[index] = min(bounds[index], PROMISED_KL)
+        counts = [sum(map(sum, one)) for one in active]
         return Profile(
             codec="transform",
             fingerprint=self.fingerprint,
@@ -147,7 +177,7 @@ class TransformTraining:
             default_level=default_level,
             rope=self.rope,
             frequencies=table_frequencies(sums, margin=MARGIN, escape=True),
-            table_ids=tuple(np.split(ids, np.cumsum([sum(one) for one in active])[:-1])),
+            table_ids=tuple(np.split(ids, np.cumsum(counts)[:-1])),
             transform=replace(
                 self.transform,
                 unit=min(max(self.transform.unit * nats**0.5, _RANGE[0]), _RANGE[1]),
@@ -157,25 +187,39 @@ class TransformTraining:
         )
 
     def _tally(
-        self, passes: Passes, levels: Sequence[EncodingLevel], active: list[tuple[int, ...]]
+        self, levels: Sequence[EncodingLevel], active: Sequence[tuple[tuple[int, ...], ...]]
     ) -> _Tally:
-        """Pass over the samples; behind those that were kept."""
-        ends = np.cumsum([0] + [sum(one) for one in active])
-        steps = [level.step for level in levels]
-        found, after = _tally_so_far(passes.checkpoint, steps, int(ends[-1]))
-        for sample in passes.over(TABLES, after, keep=partial(found.saved, steps)):
-            analysed = analyse(sample.kv, sample.tokens, self.transform, self.rope)
-            found.strange.append(strangeness(analysed, self.transform, num_active=active[-1]))
+        """What the levels make of the rows kept."""
+        ends = np.cumsum([0] + [count for one in active for own in one for count in own])
+        found = _Tally(np.zeros((int(ends[-1]), 256), dtype=np.int64), [], [])
+        num_groups = len(self.transform.groups)
+        for kept in self.rows:
+            analysed = self._analysed(kept)
+            nominal = nominal_active(active[-1])
+            found.strange.append(strangeness(analysed, self.transform, num_active=nominal))
             found.lost.append([])
-            for index, step in enumerate(steps):
+            for index, level in enumerate(levels):
                 quantised = quantise_coefficients(
-                    analysed, self.transform, step=step, num_active=active[index]
+                    analysed, self.transform, step=level.step, num_active=active[index], few_rows=0
                 )
                 found.lost[-1].append(quantised.distortion)
-                integers = np.concatenate(quantised.integers, axis=1)
-                own = found.counts[ends[index] : ends[index + 1]]
-                own += histograms(clipped_symbols(integers))
+                for one, integers in zip(quantised.classes, quantised.integers, strict=True):
+                    first = (index * self.transform.num_classes + one.index) * num_groups
+                    counts = found.counts[ends[first] : ends[first + num_groups]]
+                    counts += histograms(clipped_symbols(np.concatenate(integers, axis=1)))
         return found
+
+    def _analysed(self, kept: KeptRows) -> Analysed:
+        coefficients = kept.coefficients(self.transform)
+        log_weights = torch.zeros(len(kept.places))
+        if self.transform.importance is not None:
+            log_weights = self.transform.importance.log_weights(
+                coefficients,
+                [group.variances for group in self.transform.groups],
+                positions=kept.places,
+                last=len(kept.tokens) - 1,
+            )
+        return Analysed(coefficients, log_weights, {})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -192,35 +236,16 @@ class _Tally:
     lost: list[list[float]]
     strange: list[float]
 
-    def saved(self, steps: list[float], position: Position) -> Saved:
-        """What a checkpoint keeps."""
-        state = {"steps": steps, "position": position_to_json(position)}
-        arrays = {
-            "counts": self.counts,
-            "lost": np.array(self.lost),
-            "strange": np.array(self.strange),
-        }
-        return Saved(arrays, state)
-
-
-def _tally_so_far(
-    checkpoint: Checkpoint, steps: list[float], num_coefficients: int
-) -> tuple[_Tally, Position]:
-    """What was kept of a pass for levels of these steps, or nothing yet."""
-    saved = checkpoint.load(TABLES)
-    if saved is None or saved.state["steps"] != steps:
-        return _Tally(np.zeros((num_coefficients, 256), dtype=np.int64), [], []), START
-    arrays = saved.arrays
-    tally = _Tally(arrays["counts"].copy(), arrays["lost"].tolist(), arrays["strange"].tolist())
-    return tally, position_from_json(saved.state["position"])
-
 
 def _gathered(
     passes: Passes, features: np.ndarray, *, rope: RopeMap, max_profile_mb: float, num_sinks: int
-) -> tuple[Moments, Sizes]:
-    """The moments of all samples, and what is learned from them; those kept are taken up again."""
+) -> tuple[Moments, Sizes, tuple[KeptRows, ...]]:
+    """The moments of all samples, and rows of each; those kept on disk are taken up again."""
     saved = passes.checkpoint.load(MOMENTS)
     kept, after = moments_from_saved(saved) if saved else (None, START)
+    rows = list(_rows_so_far(passes.checkpoint, after.count) or ())
+    if len(rows) < after.count:
+        kept, after = None, START
     samples = passes.over(
         MOMENTS, after, keep=lambda at: moments_to_saved(moments, at), keep_last=True
     )
@@ -241,6 +266,11 @@ def _gathered(
         num_features=len(sizes.lag_ranks) * features.shape[1],
         continuation_tokens=continuation_tokens,
     )
+
+    def keep_rows(found: KeptRows) -> None:
+        rows.append(found)
+        save(passes.checkpoint, len(rows), found)
+
     gather(
         samples,
         moments,
@@ -249,8 +279,17 @@ def _gathered(
         features=features,
         lags=len(sizes.lag_ranks),
         num_sinks=num_sinks,
+        most_rows=most_rows(geometry.values_per_token, passes.num_samples),
+        keep_rows=keep_rows,
     )
-    return moments, sizes
+    return moments, sizes, tuple(rows)
+
+
+def _rows_so_far(checkpoint: Checkpoint, count: int) -> tuple[KeptRows, ...] | None:
+    """The rows of so many samples; None where some are not kept."""
+    found = [load(checkpoint, number) for number in range(1, count + 1)]
+    complete = tuple(one for one in found if one is not None)
+    return complete if len(complete) == count else None
 
 
 def _features(given: TokenFeatures, checkpoint: Checkpoint) -> np.ndarray:
@@ -265,7 +304,9 @@ def _features(given: TokenFeatures, checkpoint: Checkpoint) -> np.ndarray:
     return found
 
 
-def _keep_solved(checkpoint: Checkpoint, found: Transform, geometry: Geometry) -> None:
+def _keep_solved(
+    checkpoint: Checkpoint, found: Transform, geometry: Geometry, num_samples: int
+) -> None:
     """Keep a transform in place of the moments, which stay where it cannot be kept.
 
     One that no profile can hold ends here.
@@ -281,16 +322,22 @@ def _keep_solved(checkpoint: Checkpoint, found: Transform, geometry: Geometry) -
             f"the transform solved from these samples is none that a profile can hold ({exc}); "
             "their keys, values or gradients are extreme: try a wider dtype or other texts"
         ) from exc
-    if checkpoint.save(_SOLVED, Saved(arrays, {"geometry": geometry_to_json(geometry)})):
+    state = {"geometry": geometry_to_json(geometry), "num_samples": num_samples}
+    if checkpoint.save(_SOLVED, Saved(arrays, state)):
         checkpoint.drop(MOMENTS, FEATURES)
 
 
 def _measured_over_modelled(
     levels: Sequence[EncodingLevel], modelled: np.ndarray, default_level: str
 ) -> float:
-    """KL measured at the default level over what the metric says of it; 1 without a measurement."""
+    """KL measured at the default level over what the metric says of it; 1 without a measurement.
+
+    At the finest level where the default is none of them.
+    """
+    names = [level.name for level in levels]
+    default = default_level if default_level in names else names[-1]
     for level, cost in zip(levels, modelled.tolist(), strict=True):
-        if level.name == default_level and level.quality is not None and cost > 0:
+        if level.name == default and level.quality is not None and cost > 0:
             measured: float = level.quality.kl / cost
             return min(max(measured, 1e-9), 1e9)
     return 1.0

@@ -11,25 +11,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from cachegen.codec.analysis import (
     Analysed,
     Quantised,
+    RowClass,
     analyse,
     quantise_coefficients,
+    row_classes,
 )
-from cachegen.codec.basis import (
-    FRACTION,
-    LARGEST_COEFFICIENT,
-    IntegerBasis,
-    Transform,
-    integer_basis,
-)
-from cachegen.codec.blocks import Columns, coded_columns, decode_columns, encode_block
+from cachegen.codec.basis import IntegerBasis, Transform, integer_basis
+from cachegen.codec.blocks import decode_block, encode_block
 from cachegen.codec.encoded import Block, EncodedChunk
+from cachegen.codec.importance import LARGEST_MULTIPLIER
 from cachegen.codec.model import take
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.rows import sinks_among
@@ -47,44 +44,28 @@ class TransformLevel:
         transform: shared by all rungs.
         rope: rotations to take off keys.
         step: quantisation step, in the transform's units.
-        num_active: coefficients of each group that are coded.
-        bases: the integers each group is put together with.
-        table_ids: per group int64 (active coefficients,), rows of `frequencies`.
+        num_active: per class of tokens and group, coefficients that are coded.
+        bases: per group, the integers it is put together with.
+        table_ids: per class and group int64 (active coefficients,), rows of `frequencies`.
         frequencies: uint16 (tables, 256).
     """
 
     transform: Transform
     rope: RopeMap
     step: float
-    num_active: tuple[int, ...]
+    num_active: tuple[tuple[int, ...], ...]
     bases: tuple[IntegerBasis, ...]
-    table_ids: tuple[np.ndarray, ...]
+    table_ids: tuple[tuple[np.ndarray, ...], ...]
     frequencies: np.ndarray
-    _columns: dict[tuple[int, int], tuple[Columns, np.ndarray]] = field(
-        default_factory=dict, init=False, repr=False
-    )
-
-    def columns(self, group: int, block: Block) -> tuple[Columns, np.ndarray]:
-        """What the columns of a group's block are, and the rows of the basis in their order.
-
-        Nearly all blocks have all coefficients active; what those share is made once.
-        """
-        if not block.active.all():
-            return self._make_columns(group, block)
-        key = group, block.lanes
-        if key not in self._columns:
-            self._columns[key] = self._make_columns(group, block)
-        return self._columns[key]
-
-    def _make_columns(self, group: int, block: Block) -> tuple[Columns, np.ndarray]:
-        ids = self.table_ids[group]
-        columns = coded_columns(block.active, ids, self.frequencies, lanes=block.lanes)
-        return columns, self.bases[group].rows[columns.order]
 
     def quantise(self, analysed: Analysed) -> Quantised:
         """See `quantise_coefficients`."""
         return quantise_coefficients(
-            analysed, self.transform, step=self.step, num_active=self.num_active
+            analysed,
+            self.transform,
+            step=self.step,
+            num_active=self.num_active,
+            bases=self.bases,
         )
 
 
@@ -93,27 +74,31 @@ def transform_level(
     rope: RopeMap,
     *,
     step: float,
-    num_active: tuple[int, ...],
+    num_active: tuple[tuple[int, ...], ...],
     table_ids: np.ndarray,
     frequencies: np.ndarray,
 ) -> TransformLevel:
-    """A rung; `table_ids` are those of all groups, one after the other."""
+    """A rung; `table_ids` are those of all classes and groups, one after the other."""
+    most = [max(counts) for counts in zip(*num_active, strict=True)]
     bases = tuple(
-        integer_basis(group, step=step, num_active=count)
-        for group, count in zip(transform.groups, num_active, strict=True)
+        integer_basis(group, step=step, num_active=count, grid=transform.grid)
+        for group, count in zip(transform.groups, most, strict=True)
     )
-    ids = tuple(np.split(table_ids, np.cumsum(num_active)[:-1]))
-    return TransformLevel(transform, rope, step, num_active, bases, ids, frequencies)
+    counts = [count for active in num_active for count in active]
+    ids = iter(np.split(table_ids, np.cumsum(counts)[:-1]))
+    by_class = tuple(tuple(next(ids) for _ in active) for active in num_active)
+    return TransformLevel(transform, rope, step, num_active, bases, by_class, frequencies)
 
 
 def encode_blocks(
     quantised: Quantised, level: TransformLevel, *, threads: int
 ) -> tuple[Block, ...]:
-    """One block for each layer group."""
+    """One block for each layer group of each class that has tokens."""
     blocks = []
-    for integers, ids in zip(quantised.integers, level.table_ids, strict=True):
-        symbols, escapes = to_symbols(integers, ids, level.frequencies)
-        blocks.append(encode_block(symbols, escapes, ids, level.frequencies, threads=threads))
+    for one, integers in zip(quantised.classes, quantised.integers, strict=True):
+        for own, ids in zip(integers, level.table_ids[one.index], strict=True):
+            symbols, escapes = to_symbols(own, ids, level.frequencies)
+            blocks.append(encode_block(symbols, escapes, ids, level.frequencies, threads=threads))
     return tuple(blocks)
 
 
@@ -132,18 +117,23 @@ def decode(
             f"expected all {chunk.num_tokens} tokens in every layer", field="tokens_held"
         )
     transform = level.transform
-    if len(chunk.blocks) != len(transform.groups):
-        raise BitstreamError(
-            f"expected {len(transform.groups)} blocks, got {len(chunk.blocks)}", field="blocks"
-        )
     skipped = sinks_among(chunk.start, chunk.num_tokens, most=transform.num_sinks)
-    num_rows = chunk.num_tokens - skipped
+    classes = _stored_classes(chunk, transform, num_rows=chunk.num_tokens - skipped)
+    expected = len(classes) * len(transform.groups)
+    if len(chunk.blocks) != expected:
+        raise BitstreamError(f"expected {expected} blocks, got {len(chunk.blocks)}", field="blocks")
 
     def coefficients() -> Iterator[Coefficients]:
-        for group, block in enumerate(chunk.blocks):
-            block.expect(num_rows, level.num_active[group])
-            columns, basis = level.columns(group, block)
-            yield Coefficients(decode_steps(block, columns, threads=threads), basis)
+        for group in range(len(transform.groups)):
+            blocks = chunk.blocks[group :: len(transform.groups)]
+            yield stacked(
+                classes,
+                (
+                    _decoded(one, block, level, group, threads=threads)
+                    for one, block in zip(classes, blocks, strict=True)
+                ),
+                [level.num_active[one.index][group] for one in classes],
+            )
 
     return synthesise(
         coefficients(),
@@ -154,7 +144,7 @@ def decode(
         level.rope,
         chunk.geometry,
         start=chunk.start,
-        num_rows=num_rows,
+        rows=_order(classes),
         threads=threads,
     )
 
@@ -162,10 +152,16 @@ def decode(
 def roundtrip(kv: KVCache, tokens: Sequence[int] | np.ndarray, level: TransformLevel) -> KVCache:
     """What `decode` would make of a coded chunk, without coding anything."""
     analysed = analyse(kv, tokens, level.transform, level.rope)
+    quantised = level.quantise(analysed)
+    classes = quantised.classes
     return synthesise(
         [
-            Coefficients((FRACTION * whole).astype(np.int16), basis.rows[: whole.shape[1]])
-            for whole, basis in zip(level.quantise(analysed).integers, level.bases, strict=True)
+            stacked(
+                classes,
+                (integers[group] for integers in quantised.integers),
+                [level.num_active[one.index][group] for one in classes],
+            )
+            for group in range(len(level.transform.groups))
         ],
         tokens,
         analysed.sinks,
@@ -174,9 +170,62 @@ def roundtrip(kv: KVCache, tokens: Sequence[int] | np.ndarray, level: TransformL
         level.rope,
         kv.geometry,
         start=kv.start,
-        num_rows=len(analysed.features),
+        rows=_order(classes),
         threads=2,
     )
+
+
+def stacked(
+    classes: Sequence[RowClass], steps: Iterator[np.ndarray], counts: Sequence[int]
+) -> Coefficients:
+    """The coefficients of a group on the grid, class after class, with zeros for what is not coded.
+
+    Args:
+        classes: of the tokens.
+        steps: per class integers (its rows, active coefficients).
+        counts: of them, per class.
+    """
+    num_rows = sum(len(one.rows) for one in classes)
+    found = np.zeros((num_rows, max(counts, default=0)), dtype=np.int16)
+    depths, first = np.zeros(num_rows, dtype=np.int64), 0
+    for one, own, count in zip(classes, steps, counts, strict=True):
+        stop = first + len(one.rows)
+        np.multiply(own, one.multipliers[:, None], out=found[first:stop, :count], casting="unsafe")
+        depths[first:stop] = count
+        first = stop
+    return Coefficients(found, depths)
+
+
+def _order(classes: Sequence[RowClass]) -> np.ndarray:
+    """Int64 (rows,): the rows of the chunk, class after class."""
+    return np.concatenate([one.rows for one in classes] or [np.zeros(0, dtype=np.int64)])
+
+
+def _stored_classes(chunk: EncodedChunk, transform: Transform, *, num_rows: int) -> list[RowClass]:
+    """Raises BitstreamError: multipliers that are missing, too few, or none of the format."""
+    if transform.importance is None:
+        return row_classes(None, num_rows, fraction=transform.grid.fraction)
+    stored = take(chunk.arrays, "multipliers", count=num_rows)
+    if num_rows and not 1 <= int(stored.min()) <= int(stored.max()) <= LARGEST_MULTIPLIER:
+        raise BitstreamError(
+            f"expected 1 to {LARGEST_MULTIPLIER}, got {stored.min()} to {stored.max()}",
+            field="multipliers",
+        )
+    return row_classes(stored, num_rows, fraction=transform.grid.fraction)
+
+
+def _decoded(
+    one: RowClass, block: Block, level: TransformLevel, group: int, *, threads: int
+) -> np.ndarray:
+    """The integers of a block, int32 (its rows, active coefficients).
+
+    Raises:
+        BitstreamError: words that do not decode; escapes that are too many, too few or too large.
+    """
+    ids = level.table_ids[one.index][group]
+    block.expect(len(one.rows), len(ids))
+    symbols = decode_block(block, ids, level.frequencies, threads=threads)
+    return steps_of(symbols, block.escapes, level.transform.grid.most // one.multipliers)
 
 
 def tokens_digest(tokens: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -200,23 +249,27 @@ def check_tokens(chunk: EncodedChunk, tokens: Sequence[int] | np.ndarray) -> Non
         )
 
 
-def decode_steps(block: Block, columns: Columns, *, threads: int) -> np.ndarray:
-    """Coefficients in 1/32 steps, int16 (rows, coefficients), in the columns' order.
+def steps_of(symbols: np.ndarray, escapes: np.ndarray, largest: np.ndarray) -> np.ndarray:
+    """The integers behind symbols (rows, coefficients) and the escapes among them, row-major.
+
+    Args:
+        symbols: uint8.
+        escapes: integers.
+        largest: int64 (rows,), what magnitudes may be.
 
     Raises:
-        BitstreamError: words that do not decode; escapes that are too many, too few or too large.
+        BitstreamError: escapes that are too many, too few or too large.
     """
-    steps = decode_columns(block, columns, threads=threads).astype(np.int16)
-    escaped = steps == ESCAPE
-    count = int(np.count_nonzero(escaped))
-    if count != len(block.escapes):
-        raise BitstreamError(f"expected {count} escapes, got {len(block.escapes)}", field="escapes")
-    if (np.abs(block.escapes.astype(np.int64)) > LARGEST_COEFFICIENT).any():
-        raise BitstreamError(f"expected at most {LARGEST_COEFFICIENT} steps", field="escapes")
+    steps = symbols.astype(np.int32)
+    escaped = np.flatnonzero(symbols.ravel() == ESCAPE)
+    if len(escaped) != len(escapes):
+        raise BitstreamError(
+            f"expected {len(escaped)} escapes, got {len(escapes)}", field="escapes"
+        )
     steps -= CENTER
-    if count:
-        at_row, at_column = np.nonzero(escaped)
-        as_stored = np.lexsort((columns.order[at_column], at_row))
-        steps[at_row[as_stored], at_column[as_stored]] = block.escapes
-    steps *= FRACTION
+    if len(escaped):
+        allowed = largest[escaped // symbols.shape[1]]
+        if (np.abs(escapes.astype(np.int64)) > allowed).any():
+            raise BitstreamError(f"expected at most {int(allowed.min())} steps", field="escapes")
+        steps.ravel()[escaped] = escapes
     return steps

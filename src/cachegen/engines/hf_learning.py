@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import islice
 
 import numpy as np
 import torch
@@ -25,6 +24,8 @@ from cachegen.kvcache import KVCache
 
 _PHASE = "features"
 _PROJECTION_SEED = 0
+# Tokens that tell how loud the columns are.
+_HEARD = 1024
 _TINY = 1e-20
 
 
@@ -149,7 +150,8 @@ def token_features(
 
     That is its input embedding, scaled to RMS 1, and the keys (un-rotated) and values that the
     model gives it right after the prefix; every column scaled to RMS 1 over the vocabulary. More
-    than `max_features` columns are projected at random, by a fixed seed.
+    than `max_features` columns are projected at random, by a fixed seed, so that every column is
+    heard about equally loud.
 
     Args:
         model: a causal language model, in eval mode.
@@ -163,15 +165,18 @@ def token_features(
     """
     batch = max(1, batch_tokens // (len(prefix) + 1))
     vocabulary = torch.arange(model.get_input_embeddings().weight.shape[0])
-    pieces = torch.split(vocabulary, batch)
     turns = rotations(rope_map(model), len(prefix), len(prefix) + 1)
     alone = partial(_alone, model, prefix=tuple(prefix), turns=turns)
-    if alone(pieces[0]).shape[1] > max_features:
-        told = _told(pieces + pieces, progress)
-        mixing = _mixing(map(alone, islice(told, len(pieces))), max_features)
-        features = torch.cat([alone(ids) @ mixing for ids in told])
+    generator = torch.Generator().manual_seed(_PROJECTION_SEED)
+    few = vocabulary[torch.randperm(len(vocabulary), generator=generator)[:_HEARD]]
+    heard = torch.cat([alone(ids) for ids in torch.split(few, batch)])
+    pieces = _told(torch.split(vocabulary, batch), progress)
+    if heard.shape[1] > max_features:
+        mixing = torch.randn(heard.shape[1], max_features, generator=generator)
+        mixing /= _rms(heard, dim=0)[0, :, None]
+        features = torch.cat([alone(ids) @ mixing for ids in pieces])
     else:
-        features = torch.cat([alone(ids) for ids in _told(pieces, progress)])
+        features = torch.cat([alone(ids) for ids in pieces])
     found: np.ndarray = (features / _rms(features, dim=0)).numpy()
     return found
 
@@ -205,16 +210,6 @@ def _alone(
             turn(rows, turned, inverse=True)
         columns.append(rows.flatten(1))
     return torch.cat(columns, dim=1)
-
-
-def _mixing(batches: Iterable[torch.Tensor], max_features: int) -> torch.Tensor:
-    """A random matrix (width, max_features) that hears every column of the rows equally loud."""
-    squares, num_rows = torch.zeros(()), 0
-    for rows in batches:
-        squares, num_rows = squares + rows.square().sum(dim=0), num_rows + len(rows)
-    scale = (squares / num_rows).sqrt().clamp_min(_TINY)
-    generator = torch.Generator().manual_seed(_PROJECTION_SEED)
-    return torch.randn(len(scale), max_features, generator=generator) / scale[:, None]
 
 
 def _rms(rows: torch.Tensor, *, dim: int) -> torch.Tensor:

@@ -32,7 +32,14 @@ from cachegen.engines.hf_media import (
     whole_media,
 )
 from cachegen.engines.hf_probe import Support, is_probed, support_of
-from cachegen.engines.hf_quality import Window, answer_window, cut_windows, evaluator
+from cachegen.engines.hf_quality import (
+    Window,
+    answer_window,
+    coded_as,
+    cut_windows,
+    evaluator,
+    noise_floor,
+)
 from cachegen.engines.hf_regime import Regime, regime_of
 from cachegen.engines.hf_rope import rope_map
 from cachegen.engines.hf_tasks import (
@@ -57,6 +64,7 @@ __all__ = [
     "answer_window",
     "answers_right",
     "capture",
+    "coded_as",
     "cut_windows",
     "evaluator",
     "fingerprint",
@@ -64,6 +72,7 @@ __all__ = [
     "from_cache",
     "load_context",
     "measure_prefill",
+    "noise_floor",
     "rope_map",
     "samples",
     "save_context",

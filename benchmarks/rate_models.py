@@ -1,0 +1,209 @@
+"""The rate-quality study on a model of one's own: `rate_quality.py --model DIR --data DIR`.
+
+Quality is measured in float32 arithmetic: the model runs in float32, its caches are rounded to the
+model's own dtype, coded, and widened again. So the figures hold what coding costs and not the noise
+of 16-bit arithmetic, which is reported beside them. What is measured on was not learned from:
+novels of other authors, the last quarter of the WikiText and of the conversations.
+
+The profile is `--profile`, else `profile.safetensors` in the model's folder; where there is none,
+it is calibrated first and put there.
+"""
+
+from __future__ import annotations
+
+import lzma
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rate_baselines import paper_coders, plain_coders, profile_coder, uniform_coders
+from rate_coder import Coder
+from rate_curves import summarise
+from rate_hostile import Hostile, hostile
+from rate_kvtc import kvtc_coders
+from rate_measure import Row, check, evaluators, measure
+from rate_speed import speed
+from rate_texts import CONTEXT_TOKENS, CONTINUATION_TOKENS
+
+from cachegen.cli.models import load_network, load_tokenizer
+from cachegen.codec.profile import Profile, read_profile
+from cachegen.engines.hf_cache import capture
+from cachegen.engines.hf_quality import Window, as_dtype, coded_as, cut_windows, evaluator
+from cachegen.engines.hf_rope import rope_map
+from cachegen.engines.hf_tasks import first_tokens
+from cachegen.kvcache import KVCache
+from training.open_models.calibrating import calibrate
+from training.open_models.texts import check_data, write_texts
+
+NOVELS = "corpus/eltec-eng.valid.txt.xz"
+PROFILE = "profile.safetensors"
+_NOVEL_CHARACTERS = 400_000
+_KVTC_STEPS, _PAPER_STEPS = (1.45, 0.68, 0.31), (0.34, 0.155, 0.07, 0.03)
+_OWN_DTYPE_WINDOWS = 2
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much is measured."""
+
+    windows: int
+    learned_contexts: int
+    hostile_contexts: int
+    timed_runs: int
+
+
+QUICK = Effort(windows=6, learned_contexts=10, hostile_contexts=1, timed_runs=5)
+FULL = Effort(windows=24, learned_contexts=24, hostile_contexts=3, timed_runs=15)
+
+
+def study(
+    folder: Path, data: Path | None, profile_path: Path | None, *, quick: bool, say: Say
+) -> tuple[list[Row], list[Hostile], dict[str, object]]:
+    """Rows of every method and domain, hostile inputs, and the summary.
+
+    Raises:
+        ValueError: no data, or a folder that holds no model.
+    """
+    effort = QUICK if quick else FULL
+    check_data(data)
+    assert data is not None
+    profile = _profile(folder, data, profile_path, say)
+    say("model in float32 and text")
+    tokenizer, model = load_tokenizer(folder), load_network(folder, dtype="float32")
+    windows = held_out(tokenizer, data, count=effort.windows)
+    dtype = profile.geometry.dtype
+    kv = as_dtype(capture(model, windows["novels"][0].context), dtype)
+    say("learning the baselines")
+    coders = list(_coders(model, tokenizer, data, profile, effort))
+    say("checking that every coder gives back what it got")
+    for coder in coders:
+        check(coder, kv, windows["novels"][0].context)
+    say("reference runs")
+    judges = evaluators(model, windows)
+    rows: list[Row] = []
+    for coder in coders:
+        rows += measure(_widened(coder, dtype), judges)
+        figures = (
+            f"{row.domain} {row.bits_per_value:.3f} bits, KL {row.kl:.5f}"
+            for row in rows[-len(judges) :]
+        )
+        say(f"{coder.method} {coder.level}: {'; '.join(figures)}")
+    say("hostile inputs")
+    wild = hostile(model, tokenizer, profile, contexts=effort.hostile_contexts)
+    say("the model's own dtype, and time")
+    summary = summarise(rows, profile.default_level) | _own_dtype(folder, profile, windows, effort)
+    return rows, wild, {"model": folder.name, "kl_arithmetic": "float32", **summary}
+
+
+def held_out(tokenizer: Any, data: Path, *, count: int) -> dict[str, list[Window]]:
+    """Windows of text that calibration has not learned from, by domain."""
+
+    def ids(text: str) -> list[int]:
+        found: list[int] = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+        return found
+
+    with tempfile.TemporaryDirectory() as made:
+        texts = write_texts(data, Path(made), lambda text: len(ids(text)))
+        quarters = {
+            name: _last_quarter(ids(path.read_text(encoding="utf-8")))
+            for name, path in texts.items()
+        }
+    with lzma.open(data / NOVELS, "rt", encoding="utf-8") as file:
+        novels = file.read()
+    stride = len(novels) // 5
+    quarters["novels"] = ids(
+        "\n".join(novels[at : at + _NOVEL_CHARACTERS // 5] for at in range(0, 5 * stride, stride))
+    )
+    return {
+        name: cut_windows(
+            [own],
+            num_tokens=CONTEXT_TOKENS,
+            continuation_tokens=CONTINUATION_TOKENS,
+            count=count,
+            prefix=first_tokens(tokenizer),
+            overlap=True,
+        )
+        for name, own in quarters.items()
+    }
+
+
+def _last_quarter(ids: list[int]) -> list[int]:
+    return ids[len(ids) * 3 // 4 :]
+
+
+def _profile(folder: Path, data: Path, given: Path | None, say: Say) -> Profile:
+    path = given or folder / PROFILE
+    if given is None and not path.exists():
+        say(f"no {path}: calibrating, which takes a while")
+        calibrate(folder, data, folder)
+    return read_profile(path)
+
+
+def _coders(
+    model: Any, tokenizer: Any, data: Path, profile: Profile, effort: Effort
+) -> Iterator[Coder]:
+    for level in profile.levels:
+        yield profile_coder("transform", profile, level.name)
+    if profile.default_level not in [level.name for level in profile.levels]:
+        yield profile_coder("transform", profile, profile.default_level)
+    caches = list(_learned(model, tokenizer, data, profile.geometry.dtype, effort))
+    rope = rope_map(model)
+    yield from (one for one in uniform_coders(profile.geometry) if one.level == "8")
+    yield from kvtc_coders(caches, rope, steps=_KVTC_STEPS)
+    yield from plain_coders(caches, rope, steps=(0.35,))
+    yield from paper_coders(caches, steps=_PAPER_STEPS)
+
+
+def _learned(
+    model: Any, tokenizer: Any, data: Path, dtype: torch.dtype, effort: Effort
+) -> Iterator[KVCache]:
+    """Caches of text that profiles are learned from too."""
+
+    def count(text: str) -> int:
+        return len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+
+    with tempfile.TemporaryDirectory() as made:
+        texts = write_texts(data, Path(made), count)
+        parts = [path.read_text(encoding="utf-8") for path in texts.values()]
+    learned = [tokenizer(part, add_special_tokens=False, verbose=False).input_ids for part in parts]
+    found = cut_windows(
+        [ids[: len(ids) * 3 // 4] for ids in learned],
+        num_tokens=CONTEXT_TOKENS,
+        continuation_tokens=1,
+        count=effort.learned_contexts,
+        prefix=first_tokens(tokenizer),
+    )
+    for window in found:
+        yield as_dtype(capture(model, window.context), dtype)
+
+
+def _widened(coder: Coder, dtype: torch.dtype) -> Coder:
+    """The same for caches of float32, which are rounded before and widened after."""
+    return replace(
+        coder,
+        encode=lambda kv, tokens: coder.encode(as_dtype(kv, dtype), tokens),
+        decode=lambda data, tokens: as_dtype(coder.decode(data, tokens), torch.float32),
+    )
+
+
+def _own_dtype(
+    folder: Path, profile: Profile, windows: Mapping[str, Sequence[Window]], effort: Effort
+) -> dict[str, object]:
+    """Speed, and the default level's KL where the model runs in its own dtype."""
+    model = load_network(folder)
+    tokens = windows["novels"][0].context
+    timed = speed(model, profile, capture(model, tokens), tokens, runs=effort.timed_runs)
+    few = {name: found[:_OWN_DTYPE_WINDOWS] for name, found in windows.items()}
+    coder = profile_coder("transform", profile, profile.default_level)
+    found = evaluator(model, few)(coded_as(coder.roundtrip, profile.geometry.dtype))
+    return {
+        "default_kl_own_dtype": max(quality.kl for quality in found.values()),
+        "noise_floor_kl": profile.noise_floor,
+        "profile_mb": len(profile.file_bytes) / 1e6,
+        **timed,
+    }

@@ -1,0 +1,144 @@
+"""How much each token will matter to what follows, told by the token itself.
+
+The Fisher information of a token's keys and values spans orders of magnitude: tokens that attention
+comes back to, and those right before the text that goes on, matter most. Calibration fits the
+logarithm of it to what an encoder knows of a token, and tokens are quantised with steps inversely
+proportional to its square root: the allocation that costs least bits at a given sum of losses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+# A token's step is its multiplier, 1 to 63, eighths of the level's step.
+ONE = 8
+LARGEST_MULTIPLIER = 63
+# Tokens whose multipliers have their highest bit in common are coded together, finest first.
+NUM_CLASSES = 6
+FINEST_OF_CLASS = tuple(1 << index for index in range(NUM_CLASSES))
+
+# Where the slope of the logarithm changes, in logarithms to base 2 of the distance plus 1.
+_KNOTS_BEFORE_END = (0.0, 2.0, 4.0, 6.0, 8.0, 9.5)
+_KNOTS_AFTER_START = (0.0, 2.0, 4.0, 6.0, 8.0)
+NUM_POSITION_TERMS = 1 + len(_KNOTS_BEFORE_END) + len(_KNOTS_AFTER_START)
+_FARTHEST_LOG = 10.5
+_FARTHEST = 4.0
+_LEAST_ENERGY = 1e-3
+_WIDEST = 12.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Importance:
+    """A linear model of the logarithm of a token's Fisher information.
+
+    Attributes:
+        position: float32 (NUM_POSITION_TERMS,), of `position_terms`.
+        groups: per layer group float32 (terms,), of `group_terms`.
+    """
+
+    position: np.ndarray
+    groups: tuple[np.ndarray, ...]
+
+    def log_weights(
+        self,
+        coefficients: Sequence[torch.Tensor],
+        variances: Sequence[np.ndarray],
+        *,
+        positions: np.ndarray,
+        last: int,
+    ) -> torch.Tensor:
+        """Natural logarithms float32 (rows,) of what tokens weigh.
+
+        Args:
+            coefficients: per group float32 (rows, coefficients or more).
+            variances: per group float32 (coefficients,), mean squares of the coefficients.
+            positions: int64 (rows,), absolute.
+            last: absolute position of the chunk's last token.
+        """
+        found = position_terms(positions, last) @ torch.from_numpy(self.position)
+        for own, spread, weights in zip(coefficients, variances, self.groups, strict=True):
+            found += group_terms(own, spread, len(weights)) @ torch.from_numpy(weights)
+        return torch.nan_to_num(found).clamp_(-_WIDEST, _WIDEST)
+
+
+def position_terms(positions: np.ndarray, last: int) -> torch.Tensor:
+    """Float32 (rows, NUM_POSITION_TERMS): 1, and hinges of how near the end and the start are.
+
+    Args:
+        positions: int64 (rows,), absolute.
+        last: absolute position of the chunk's last token.
+    """
+    rows = torch.from_numpy(np.asarray(positions, dtype=np.float32))
+    ends = (
+        ((last - rows + 1).log2().clamp_max(_FARTHEST_LOG), _KNOTS_BEFORE_END),
+        ((rows + 1).log2().clamp_max(_FARTHEST_LOG), _KNOTS_AFTER_START),
+    )
+    hinges = [(distance - knot).clamp_min(0) for distance, knots in ends for knot in knots]
+    return torch.stack([torch.ones_like(rows), *hinges], dim=1)
+
+
+def group_terms(coefficients: torch.Tensor, variances: np.ndarray, count: int) -> torch.Tensor:
+    """Float32 (rows, count): the leading coefficients in units of their spread, and the energy.
+
+    Args:
+        coefficients: float32 (rows, coefficients or more) of a group.
+        variances: float32 (coefficients,).
+        count: so many terms; the last is the logarithm of the energy over its mean.
+    """
+    learned = torch.from_numpy(variances).clamp_min(1e-30)
+    leading = coefficients[:, : count - 1] / learned[: count - 1].sqrt()
+    energy = coefficients[:, : len(variances)].square().sum(dim=1) / learned.sum()
+    logarithm = energy.clamp_min(_LEAST_ENERGY).log()
+    return torch.cat([leading.clamp_(-_FARTHEST, _FARTHEST), logarithm[:, None]], dim=1)
+
+
+def relative_steps(num_classes: int) -> list[float]:
+    """Typical steps of the tokens of each class, in steps of the level; 1 if there is but one."""
+    if num_classes == 1:
+        return [1.0]
+    return [math.sqrt(finest * (2 * finest - 1)) / ONE for finest in FINEST_OF_CLASS]
+
+
+def multipliers(log_weights: torch.Tensor) -> torch.Tensor:
+    """Int64 (rows,): steps inversely proportional to the root of the weights, in eighths."""
+    ideal = ONE * (-0.5 * log_weights).exp()
+    return ideal.round().clamp_(1, LARGEST_MULTIPLIER).long()
+
+
+def classes_of(multipliers: np.ndarray) -> np.ndarray:
+    """Int64 (rows,): the place of each multiplier's highest bit."""
+    return np.searchsorted(FINEST_OF_CLASS, multipliers, side="right").astype(np.int64) - 1
+
+
+def fit(terms: torch.Tensor, information: torch.Tensor, *, penalty: float = 1e-3) -> torch.Tensor:
+    """Coefficients float32 (terms,) under which the logarithm of the information is linear.
+
+    Maximises the likelihood of exponential distributions with these means (a generalised linear
+    model), so that a sum of information over weights is as small as it can be for its size.
+
+    Args:
+        terms: float32 (rows, terms).
+        information: float64 (rows,), not negative.
+        penalty: of the squares of the coefficients.
+    """
+    mean = information.mean().clamp_min(1e-30)
+    scaled = (information / mean).float()
+    found = torch.zeros(terms.shape[1], requires_grad=True)
+    solver = torch.optim.LBFGS([found], max_iter=80, history_size=20, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        solver.zero_grad()
+        with torch.enable_grad():
+            logarithm = (terms @ found).clamp(-_WIDEST, _WIDEST)
+            value = (scaled * (-logarithm).exp() + logarithm).mean()
+            value = value + penalty * found.square().sum()
+            value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    solver.step(loss)  # type: ignore[no-untyped-call]
+    return found.detach()
