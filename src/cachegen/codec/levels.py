@@ -71,7 +71,7 @@ FIXED_LEVELS = (
 )
 UNCALIBRATED_LADDER = tuple(
     EncodingLevel(name, "adaptive", step)
-    for name, step in zip(LADDER, (1.2, 0.8, 0.6, 0.4, 0.2), strict=True)
+    for name, step in zip(LADDER, (1.2, 0.8, 0.5, 0.3, 0.15), strict=True)
 )
 UNCALIBRATED_DEFAULT = "high"
 
