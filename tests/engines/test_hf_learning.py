@@ -187,7 +187,7 @@ def test_wide_features_are_projected(tiny):
     whole = token_features(model, max_features=10_000)
     told = []
     narrow = token_features(model, max_features=250, batch_tokens=16, progress=told.append)
-    assert [str(status) for status in told] == [f"features {n} of 16" for n in range(1, 17)]
+    assert [str(status) for status in told] == [f"features {n} of 8" for n in range(1, 9)]
     assert narrow.shape == (128, 250) and whole.shape[1] > 250
     np.testing.assert_allclose(np.square(narrow).mean(axis=0), 1.0, rtol=1e-4)
     before, after = (np.corrcoef(rows[1:])[np.triu_indices(127, 1)] for rows in (whole, narrow))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _MOST_FEATURES = 1024
 _ARITHMETIC = "torch.float32"
+_LEAST_PROFILE_MB, _SHARE_OF_WEIGHTS = 128.0, 0.05
 
 
 def calibrate(
@@ -38,7 +39,10 @@ def calibrate(
         typer.Option(help='Questions: lines of {"context": ..., "prompt": ..., "answer": ...}.'),
     ] = None,
     preset: Annotated[str, typer.Option(help="transform, plain or paper.")] = "transform",
-    max_profile_mb: Annotated[float, typer.Option(help="Largest profile of transform.")] = 64.0,
+    max_profile_mb: Annotated[
+        float | None,
+        typer.Option(help="Largest profile of transform; 5% of the weights, at least 128."),
+    ] = None,
     context_tokens: Annotated[int, typer.Option(help="Tokens of a sample context.")] = 1536,
     num_samples: Annotated[int, typer.Option(help="Contexts to learn from.")] = 48,
     num_windows: Annotated[int, typer.Option(help="Contexts a domain to measure on.")] = 10,
@@ -63,6 +67,9 @@ def calibrate(
     material = read_material(text, tasks, tokenizer, sizes)
     network = load_network(model)
     twin = network if str(network.dtype) == _ARITHMETIC else load_network(model, dtype="float32")
+    if max_profile_mb is None:
+        weights = sum(one.numel() * one.element_size() for one in network.parameters())
+        max_profile_mb = max(_LEAST_PROFILE_MB, _SHARE_OF_WEIGHTS * weights / 1e6)
     if preset == "transform":
         _announce(network, sizes, max_profile_mb=max_profile_mb)
     kept = place.with_name(place.name + ".partial")
@@ -96,7 +103,7 @@ def _announce(network: Any, sizes: Sizes, *, max_profile_mb: float) -> None:
 
     vocabulary = network.get_input_embeddings().num_embeddings
     geometry = engine.capture(network, [0]).geometry
-    passes = sizes.num_samples * (sizes.context_tokens + 3 * CONTINUATION_TOKENS) + 2 * vocabulary
+    passes = sizes.num_samples * (sizes.context_tokens + 3 * CONTINUATION_TOKENS) + vocabulary
     flop = 2 * network.num_parameters() * passes
     shape = (vocabulary, _MOST_FEATURES)
     try:

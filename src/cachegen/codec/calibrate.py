@@ -5,7 +5,7 @@ Knows no engine: samples are caches, and `evaluate` tells how good a lossy round
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -33,7 +33,7 @@ from cachegen.codec.profile import CODECS, Profile, step_limits
 from cachegen.codec.progress import Progress, Status, silent
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.rows import SINKS
-from cachegen.codec.sample import START, Passes, Position, Samples
+from cachegen.codec.sample import START, Passes, Position, RoundTrip, Samples
 from cachegen.codec.statistics import PlaneStatistics
 from cachegen.codec.stored_moments import (
     geometry_from_json,
@@ -51,9 +51,8 @@ from cachegen.codec.train import (
     TokenFeatures,
     TransformTraining,
 )
-from cachegen.kvcache import Geometry, KVCache
+from cachegen.kvcache import Geometry
 
-RoundTrip = Callable[[KVCache, Sequence[int]], KVCache]
 Evaluate = Callable[[RoundTrip], Mapping[str, Quality]]
 _ABLE = 0.9
 _OUT_OF_REACH = "out_of_reach"
@@ -134,7 +133,8 @@ def calibrate(
         )
         placed = ladder(_measure(blank.roundtrip, evaluate), limits=blank.step_limits())
         default, warning = _chosen_default(placed.levels, evaluate, progress)
-        profile = blank.finish(placed.levels, default_level=default)
+        strangest = blank.strangeness_among(placed.levels, evaluate)
+        profile = blank.finish(placed.levels, default_level=default, strangest=strangest)
         notes = _notes(notes, placed, warning)
         return replace(profile, noise_floor=noise_floor, notes=notes)
     found = _statistics(passes, rope)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,6 +12,9 @@ import torch
 from cachegen.codec.checkpoint import Checkpoint, Saved
 from cachegen.codec.progress import Progress, Status, silent
 from cachegen.kvcache import KVCache
+
+# What coding and decoding does to a cache of these tokens.
+RoundTrip = Callable[[KVCache, Sequence[int]], KVCache]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,6 +12,7 @@ import torch
 from cachegen.codec import transform
 from cachegen.codec.analysis import (
     Analysed,
+    analyse,
     nominal_active,
     quantise_coefficients,
     strangeness,
@@ -26,7 +27,7 @@ from cachegen.codec.moments import Moments, blank_moments, gather
 from cachegen.codec.profile import Profile, StepLimits, step_limits
 from cachegen.codec.progress import Status
 from cachegen.codec.rope import RopeMap
-from cachegen.codec.sample import START, Passes
+from cachegen.codec.sample import START, Passes, RoundTrip
 from cachegen.codec.sizing import Sizes, plan_groups
 from cachegen.codec.stored_moments import (
     geometry_from_json,
@@ -129,7 +130,7 @@ class TransformTraining:
             for relative in relative_steps(self.transform.num_classes)
         )
 
-    def roundtrip(self, step: float) -> Callable[[KVCache, Sequence[int]], KVCache]:
+    def roundtrip(self, step: float) -> RoundTrip:
         """What coding at a step and decoding does to caches."""
         active = self.num_active(step)
         level = transform.transform_level(
@@ -155,8 +156,30 @@ class TransformTraining:
         finest = _REACH * largest * grid.fraction / grid.most
         return replace(limits, finest=min(max(finest, limits.finest), limits.coarsest))
 
-    def finish(self, levels: Sequence[EncodingLevel], *, default_level: str) -> Profile:
-        """The profile with these levels: their tables and bounds, from the rows kept."""
+    def strangeness_among(
+        self, levels: Sequence[EncodingLevel], evaluate: Callable[[RoundTrip], object]
+    ) -> float:
+        """The strangeness of the strangest context that the levels were measured on."""
+        active, found = nominal_active(self.num_active(levels[-1].step)), [0.0]
+
+        def look(kv: KVCache, tokens: Sequence[int]) -> KVCache:
+            analysed = analyse(kv, tokens, self.transform, self.rope)
+            found.append(strangeness(analysed, self.transform, num_active=active))
+            return kv
+
+        evaluate(look)
+        return max(found)
+
+    def finish(
+        self, levels: Sequence[EncodingLevel], *, default_level: str, strangest: float = 0.0
+    ) -> Profile:
+        """The profile with these levels: their tables and bounds, from the rows kept.
+
+        Args:
+            levels: placed.
+            default_level: one of them, or another that takes their place.
+            strangest: strangeness that quality was measured at, beyond that of the samples.
+        """
         active = [self.num_active(level.step) for level in levels]
         found = self._tally(levels, active)
         sums, ids = cluster(found.counts, max_tables=MAX_TABLES)
@@ -181,7 +204,7 @@ class TransformTraining:
             transform=replace(
                 self.transform,
                 unit=min(max(self.transform.unit * nats**0.5, _RANGE[0]), _RANGE[1]),
-                strangeness=min(max(_SLACK * max(found.strange), _ORDINARY), _RANGE[1]),
+                strangeness=min(max(_SLACK * max(strangest, *found.strange), _ORDINARY), _RANGE[1]),
             ),
             num_active=tuple(active),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from cachegen.codec.progress import Progress, Status, silent
 from cachegen.codec.rope import Rotation, rotations, turn
 from cachegen.codec.sample import START, Position, Sample
 from cachegen.engines.hf_cache import capture, to_cache
-from cachegen.engines.hf_inputs import Tokens
+from cachegen.engines.hf_inputs import Tokens, token_ids
 from cachegen.engines.hf_layers import new_cache, token_layers
 from cachegen.engines.hf_model import accepts, input_device
 from cachegen.engines.hf_quality import spread
@@ -41,7 +42,9 @@ def samples(
     twin: PreTrainedModel | None = None,
     after: Position = START,
 ) -> Iterator[Sample]:
-    """Contexts spread evenly over the texts, computed one at a time; the same for the same seed.
+    """Contexts computed one at a time, as many of each text where it is long enough.
+
+    They are the same for the same seed.
 
     Args:
         model: a causal language model, in eval mode.
@@ -94,7 +97,29 @@ def sample_pieces(
     body = num_tokens - len(prefix)
     if body < 1:
         raise ValueError(f"expected contexts longer than {len(prefix)} tokens, got {num_tokens}")
-    return spread(texts, num_tokens=body + continuation_tokens, count=count)
+    size = body + continuation_tokens
+    room = [len(token_ids(text)) // size for text in texts]
+    if count < 1 or sum(room) < count:
+        return spread(texts, num_tokens=size, count=count)
+    shares = _shares(room, count)
+    found = [
+        spread([text], num_tokens=size, count=share)
+        for text, share in zip(texts, shares, strict=True)
+        if share
+    ]
+    rounds = zip_longest(*found)
+    return [piece for pieces in rounds for piece in pieces if piece is not None]
+
+
+def _shares(room: Sequence[int], count: int) -> list[int]:
+    """Equal parts of a count, but no more than there is room for anywhere."""
+    shares = [0] * len(room)
+    while sum(shares) < count:
+        least = min(share for share, most in zip(shares, room, strict=True) if share < most)
+        for index, most in enumerate(room):
+            if shares[index] == least < most and sum(shares) < count:
+                shares[index] += 1
+    return shares
 
 
 @torch.enable_grad()

@@ -11,9 +11,9 @@ import torch
 from torch.nn.functional import kl_div, log_softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from cachegen.codec.calibrate import RoundTrip
 from cachegen.codec.levels import Quality
 from cachegen.codec.progress import Progress, Status, silent
+from cachegen.codec.sample import RoundTrip
 from cachegen.engines.hf_cache import capture
 from cachegen.engines.hf_inputs import Tokens, token_ids
 from cachegen.engines.hf_layers import new_cache, token_layers

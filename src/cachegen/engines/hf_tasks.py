@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from cachegen.codec.calibrate import RoundTrip
+from cachegen.codec.sample import RoundTrip
 from cachegen.engines.hf_cache import capture, to_cache
 from cachegen.engines.hf_model import input_device
 from cachegen.kvcache import KVCache
