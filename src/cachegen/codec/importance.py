@@ -126,7 +126,7 @@ def fit(terms: torch.Tensor, information: torch.Tensor, *, penalty: float = 1e-3
         information: float64 (rows,), not negative.
         penalty: of the squares of the coefficients.
     """
-    mean = information.mean().clamp_min(1e-30)
+    mean = information.mean().clamp_min(1e-300)
     scaled = (information / mean).float()
     found = torch.zeros(terms.shape[1], requires_grad=True)
     solver = torch.optim.LBFGS([found], max_iter=80, history_size=20, line_search_fn="strong_wolfe")

@@ -1,0 +1,159 @@
+"""Chunks of transforms whose tokens weigh differently."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cachegen.bitstream.chunk import pack, unpack
+from cachegen.codec.analysis import analyse, quantise_coefficients, row_classes
+from cachegen.codec.calibrate import calibrate
+from cachegen.codec.codec import decode_chunk, encode_chunk
+from cachegen.codec.importance import NUM_CLASSES, NUM_POSITION_TERMS, Importance
+from cachegen.codec.profile import read_profile
+from cachegen.errors import BitstreamError
+
+LEVELS = ("lowest", "high")
+
+
+@pytest.fixture(scope="module")
+def profile(make_cache, distortion, rope_of, sample_of):
+    samples = [sample_of(make_cache("gqa", 600, torch.bfloat16, seed=seed)) for seed in (1, 2)]
+    made = calibrate(
+        lambda after=None: samples,
+        evaluate=distortion(make_cache("gqa", 60, torch.bfloat16, seed=3)),
+        fingerprint=bytes(32),
+        rope=rope_of(samples[0].kv),
+    )
+    return read_profile(made.file_bytes)
+
+
+def weighing(profile, slope):
+    """The same with tokens that weigh more the nearer the end they are."""
+    position = np.zeros(NUM_POSITION_TERMS, dtype=np.float32)
+    position[:2] = 4 * slope, -slope
+    groups = tuple(np.zeros(1, dtype=np.float32) for _ in profile.transform.groups)
+    made = replace(profile.transform, importance=Importance(position, groups))
+    return read_profile(replace(profile, transform=made).file_bytes)
+
+
+def error_by_token(kv, other):
+    pairs = zip(kv.planes(), other.planes(), strict=True)
+    return sum((a.float() - b.float()).square().sum(dim=(0, 2)) for a, b in pairs)
+
+
+def test_profiles_of_version_2_come_back(profile):
+    assert b"cachegen-profile-2" in profile.file_bytes
+    assert read_profile(profile.file_bytes).hash == profile.hash
+    assert all(len(active) == NUM_CLASSES for active in profile.num_active)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("start", (0, 2, 300))
+@pytest.mark.parametrize("num_tokens", (1, 3, 5, 90))
+def test_what_is_coded_is_decoded(profile, make_cache, tokens_of, level, start, num_tokens):
+    kv = replace(make_cache("gqa", num_tokens, torch.bfloat16, seed=7), start=start)
+    options = {"profile": profile, "tokens": tokens_of(kv)}
+    chunk = encode_chunk(kv, level=level, **options)
+    found = decode_chunk(unpack(pack(chunk)), **options)
+    assert (found.start, found.num_tokens) == (start, num_tokens)
+    if chunk.codec == "transform":
+        assert len(chunk.arrays["multipliers"]) == num_tokens - min(max(4 - start, 0), num_tokens)
+
+
+@pytest.mark.parametrize("slope", (1.0, 3.0))
+def test_heavy_tokens_are_nearer(profile, make_cache, tokens_of, slope):
+    kv = make_cache("gqa", 300, torch.bfloat16, seed=5)
+    weighted = weighing(profile, slope)
+    options = {"profile": weighted, "tokens": tokens_of(kv)}
+    chunk = encode_chunk(kv, level="lowest", **options)
+    assert chunk.codec == "transform"
+    multipliers = chunk.arrays["multipliers"]
+    assert multipliers[-1] < multipliers[10]
+    error = error_by_token(kv, decode_chunk(chunk, **options))
+    assert error[-8:].mean() < 0.5 * error[10:100].mean()
+
+
+def test_the_round_trip_is_what_decoding_gives(profile, make_cache, tokens_of):
+    from cachegen.codec import transform
+
+    kv = make_cache("gqa", 120, torch.bfloat16, seed=6)
+    tokens = tokens_of(kv)
+    chunk = encode_chunk(kv, tokens=tokens, profile=profile, level="high")
+    rung = profile.rung(int(chunk.arrays["rung"][0]))
+    decoded = decode_chunk(chunk, tokens=tokens, profile=profile)
+    again = transform.roundtrip(kv, tokens, rung)
+    assert all(map(torch.equal, decoded.planes(), again.planes()))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_multipliers_that_were_changed_are_refused_or_decode(profile, make_cache, tokens_of, data):
+    kv = make_cache("gqa", 60, torch.bfloat16, seed=8)
+    options = {"profile": profile, "tokens": tokens_of(kv)}
+    chunk = encode_chunk(kv, level="high", **options)
+    assert chunk.codec == "transform"
+    changed = chunk.arrays["multipliers"].copy()
+    place = data.draw(st.integers(0, len(changed) - 1))
+    changed[place] = data.draw(st.integers(0, 255))
+    bad = replace(chunk, arrays=chunk.arrays | {"multipliers": changed})
+    try:
+        decode_chunk(bad, **options)
+    except BitstreamError:
+        return
+    assert 1 <= changed[place] <= 63
+
+
+@pytest.mark.parametrize("count", (0, 1, 55, 57))
+def test_another_number_of_multipliers_is_refused(profile, make_cache, tokens_of, count):
+    kv = make_cache("gqa", 60, torch.bfloat16, seed=8)
+    options = {"profile": profile, "tokens": tokens_of(kv)}
+    chunk = encode_chunk(kv, level="high", **options)
+    bad = replace(chunk, arrays=chunk.arrays | {"multipliers": np.ones(count, np.uint8)})
+    with pytest.raises(BitstreamError, match="multipliers"):
+        decode_chunk(bad, **options)
+    del chunk.arrays["multipliers"]
+    with pytest.raises(BitstreamError, match="multipliers: the array is missing"):
+        decode_chunk(chunk, **options)
+
+
+@pytest.mark.parametrize("scale", (1e3, 1e4))
+def test_rows_that_could_overflow_the_sums_use_no_rung(profile, make_cache, tokens_of, scale):
+    """Far beyond what was learned: an honest bound leaves it to another codec."""
+    kv = make_cache("gqa", 60, torch.bfloat16, seed=9, scale=scale)
+    analysed = analyse(kv, tokens_of(kv), profile.transform, profile.rope)
+    rung = profile.rung(len(profile.levels) - 1)
+    assert rung.quantise(analysed).distortion == np.inf
+    chunk = encode_chunk(kv, tokens=tokens_of(kv), profile=profile)
+    assert chunk.codec != "transform"
+
+
+def test_finer_steps_lose_less(profile, make_cache, tokens_of):
+    kv = make_cache("gqa", 200, torch.bfloat16, seed=10)
+    analysed = analyse(kv, tokens_of(kv), profile.transform, profile.rope)
+    every = tuple(tuple(len(g.variances) for g in profile.transform.groups) for _ in range(6))
+    steps = [profile.levels[0].step * 2.0**-power for power in range(8)]
+    lost = [
+        quantise_coefficients(analysed, profile.transform, step=step, num_active=every).distortion
+        for step in steps
+    ]
+    assert lost == sorted(lost, reverse=True)
+
+
+def test_small_classes_join_the_finer_one(profile, make_cache, tokens_of):
+    kv = make_cache("gqa", 100, torch.bfloat16, seed=11)
+    analysed = analyse(kv, tokens_of(kv), profile.transform, profile.rope)
+    rung = profile.rung(0)
+    found = rung.quantise(analysed)
+    finest = found.classes[0].index
+    assert all(len(one.rows) >= 16 for one in found.classes if one.index > finest)
+    rows = np.sort(np.concatenate([one.rows for one in found.classes]))
+    assert rows.tolist() == list(range(analysed.num_rows))
+
+
+def test_all_tokens_are_one_class_without_weights():
+    (one,) = row_classes(None, 5, fraction=32)
+    assert one.rows.tolist() == list(range(5)) and set(one.multipliers.tolist()) == {32}
