@@ -27,11 +27,13 @@ from record import append
 from cachegen import refmodel
 from cachegen.cli.models import load_model
 from cachegen.codec import analysis
-from cachegen.codec.learn import learn
+from cachegen.codec.kept import KeptRows, keep
+from cachegen.codec.learn import learn, learn_importance
 from cachegen.codec.levels import EncodingLevel
-from cachegen.codec.moments import Moments, gather
+from cachegen.codec.moments import Moments, blank_moments, gather
 from cachegen.codec.profile import Profile
 from cachegen.codec.rope import RopeMap
+from cachegen.codec.rows import coded_planes
 from cachegen.codec.sample import Sample
 from cachegen.codec.train import TransformTraining
 from cachegen.engines.hf_learning import token_features
@@ -57,6 +59,7 @@ class Configuration:
         num_sinks: first tokens kept at eight bits.
         dead_zone: whether more than half a step becomes zero.
         recent_tokens: last tokens kept at the finest step, in a chunk of their own.
+        weighted: whether tokens get steps by what they weigh.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Configuration:
     num_sinks: int = 4
     dead_zone: bool = False
     recent_tokens: int = 0
+    weighted: bool = False
 
     def rounding(self) -> AbstractContextManager[object]:
         """Within it, coding rounds as this configuration wants."""
@@ -74,8 +78,8 @@ class Configuration:
 
 
 def path(num_layers: int) -> tuple[Configuration, ...]:
-    """From components of single planes to the whole codec; then without sinks, and with recent
-    tokens kept fine."""
+    """From components of single planes to the whole codec; then without sinks, with recent tokens
+    kept fine, and with steps by what tokens weigh."""
     start = Configuration("planes as cached", unrotate=False, metric="none")
     unrotated = replace(start, name="un-rotated keys", unrotate=True)
     joint = replace(unrotated, name="K and V of a layer", layers=1)
@@ -88,8 +92,9 @@ def path(num_layers: int) -> tuple[Configuration, ...]:
     dead_zone = replace(lags, name="dead zone", dead_zone=True)
     no_sinks = replace(dead_zone, name="no sinks", num_sinks=0)
     recent = replace(no_sinks, name="last 64 tokens fine", recent_tokens=64)
+    weighted = replace(dead_zone, name="tokens weigh", weighted=True)
     layout = (start, unrotated, joint, pairs, everything)
-    return (*layout, weights, metric, token, lags, dead_zone, no_sinks, recent)
+    return (*layout, weights, metric, token, lags, dead_zone, no_sinks, recent, weighted)
 
 
 def configured_coders(
@@ -101,7 +106,7 @@ def configured_coders(
     """A coder for each step; they have to run within `configuration.rounding()`."""
     training = _learn(configuration, samples, rope, features)
     levels = [EncodingLevel(f"step-{i}", "transform", step) for i, step in enumerate(STEPS)]
-    profile = training.finish(lambda: samples, levels, default_level=levels[0].name)
+    profile = training.finish(levels, default_level=levels[0].name)
     unbounded = tuple(replace(level, bound=_NO_BOUND) for level in profile.levels)
     profile = replace(profile, levels=unbounded)
     coders = [profile_coder("transform", profile, level.name) for level in levels]
@@ -140,14 +145,22 @@ def _learn(
     together = 2 * configuration.layers or 1
     groups = [tuple(range(p, min(p + together, planes))) for p in range(0, planes, together)]
     known = features if configuration.lag_ranks else np.zeros((0, 0), np.float32)
-    moments = gather(
+    moments = blank_moments(
+        geometry,
+        groups,
+        num_features=len(configuration.lag_ranks) * known.shape[1],
+        continuation_tokens=samples[0].continuation_tokens,
+    )
+    rows: list[KeptRows] = []
+    gather(
         samples,
+        moments,
         rope=rope,
         groups=groups,
         features=known,
         lags=len(configuration.lag_ranks),
         num_sinks=configuration.num_sinks,
-        progress=lambda message: None,
+        keep_rows=rows.append,
     )
     learned = learn(
         _with_metric(moments, groups, configuration.metric),
@@ -157,7 +170,9 @@ def _learn(
         most_coefficients=max(sum(geometry.planes[p].width for p in group) for group in groups),
         num_sinks=configuration.num_sinks,
     )
-    return TransformTraining(learned, geometry, rope, bytes(32))
+    if configuration.weighted:
+        learned = replace(learned, importance=learn_importance(learned, rows))
+    return TransformTraining(learned, geometry, rope, bytes(32), tuple(rows))
 
 
 def _with_metric(moments: Moments, groups: Sequence[tuple[int, ...]], kind: str) -> Moments:
@@ -175,8 +190,9 @@ def _with_metric(moments: Moments, groups: Sequence[tuple[int, ...]], kind: str)
 def between_levels(profile: Profile, samples: Sequence[Sample]) -> Iterator[Coder]:
     """The profile's own transform at steps half-way between those of its levels."""
     assert profile.transform is not None
+    rows = tuple(_rows(sample, profile) for sample in samples)
     training = TransformTraining(
-        profile.transform, profile.geometry, profile.rope, profile.fingerprint
+        profile.transform, profile.geometry, profile.rope, profile.fingerprint, rows
     )
     levels = [
         EncodingLevel(
@@ -184,9 +200,21 @@ def between_levels(profile: Profile, samples: Sequence[Sample]) -> Iterator[Code
         )
         for worse, better in pairwise(profile.levels)
     ]
-    finished = training.finish(lambda: samples, levels, default_level=levels[-1].name)
+    finished = training.finish(levels, default_level=levels[-1].name)
     for level in levels:
         yield profile_coder("transform", finished, level.name)
+
+
+def _rows(sample: Sample, profile: Profile) -> KeptRows:
+    """All rows of a sample, in the groups of a profile, without gradients."""
+    assert profile.transform is not None
+    sinks = profile.transform.num_sinks
+    planes = dict(coded_planes(sample.kv, profile.rope, most_sinks=sinks))
+    x = [
+        torch.cat([planes[plane] for plane in group.planes], dim=1)
+        for group in profile.transform.groups
+    ]
+    return keep(sample.tokens, np.arange(sinks, len(sample.tokens)), x, [])
 
 
 def main() -> None:

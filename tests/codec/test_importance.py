@@ -25,15 +25,15 @@ def test_position_terms_are_hinges_of_both_distances():
     terms = position_terms(np.array([0, 3, 99]), 99)
     assert terms.shape == (3, NUM_POSITION_TERMS)
     assert terms[:, 0].tolist() == [1, 1, 1]
-    assert terms[2, 1:7].tolist() == [0] * 6
-    assert terms[0, 7:].tolist() == [0] * 5
-    assert terms[1, 7:].tolist() == [2, 0, 0, 0, 0]
+    assert terms[2, 1:5].tolist() == [0] * 4
+    assert terms[0, 5:].tolist() == [0] * 4
+    assert terms[1, 5:].tolist() == [2, 0, 0, 0]
     assert terms[0, 1] == pytest.approx(math.log2(100))
     assert terms[0, 2] == pytest.approx(math.log2(100) - 2)
 
 
 def test_positions_far_away_weigh_what_distant_ones_do():
-    terms = position_terms(np.array([5_000, 40_000]), 50_000)
+    terms = position_terms(np.array([256, 40_000]), 50_000)
     assert torch.equal(terms[0], terms[1])
 
 

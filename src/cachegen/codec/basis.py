@@ -215,4 +215,4 @@ def residual(
 
 
 def _float32(array: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(array.astype(np.float32))
+    return torch.from_numpy(array).float()

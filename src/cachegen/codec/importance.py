@@ -23,10 +23,11 @@ NUM_CLASSES = 6
 FINEST_OF_CLASS = tuple(1 << index for index in range(NUM_CLASSES))
 
 # Where the slope of the logarithm changes, in logarithms to base 2 of the distance plus 1.
-_KNOTS_BEFORE_END = (0.0, 2.0, 4.0, 6.0, 8.0, 9.5)
-_KNOTS_AFTER_START = (0.0, 2.0, 4.0, 6.0, 8.0)
-NUM_POSITION_TERMS = 1 + len(_KNOTS_BEFORE_END) + len(_KNOTS_AFTER_START)
-_FARTHEST_LOG = 10.5
+_KNOTS = (0.0, 2.0, 4.0, 6.0)
+NUM_POSITION_TERMS = 1 + 2 * len(_KNOTS)
+# Beyond, all distances are the same: what lies far back may be asked for as well, and where a chunk
+# ends need not be where the text does.
+_FARTHEST_LOG = 8.0
 _FARTHEST = 4.0
 _LEAST_ENERGY = 1e-3
 _WIDEST = 12.0
@@ -74,11 +75,9 @@ def position_terms(positions: np.ndarray, last: int) -> torch.Tensor:
         last: absolute position of the chunk's last token.
     """
     rows = torch.from_numpy(np.asarray(positions, dtype=np.float32))
-    ends = (
-        ((last - rows + 1).log2().clamp_max(_FARTHEST_LOG), _KNOTS_BEFORE_END),
-        ((rows + 1).log2().clamp_max(_FARTHEST_LOG), _KNOTS_AFTER_START),
-    )
-    hinges = [(distance - knot).clamp_min(0) for distance, knots in ends for knot in knots]
+    ends = (last - rows, rows)
+    distances = [(end + 1).log2().clamp_max(_FARTHEST_LOG) for end in ends]
+    hinges = [(distance - knot).clamp_min(0) for distance in distances for knot in _KNOTS]
     return torch.stack([torch.ones_like(rows), *hinges], dim=1)
 
 
