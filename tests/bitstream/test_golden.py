@@ -60,6 +60,12 @@ def test_manifest():
     assert read_manifest(data) == MAKE.manifest()
 
 
+def test_manifest_of_kinds():
+    data = (FOLDER / "manifest-kinds.json").read_bytes()
+    assert MAKE.manifest_of_kinds().to_bytes() == data
+    assert read_manifest(data) == MAKE.manifest_of_kinds()
+
+
 def test_every_file_has_a_maker():
     stems = {path.stem for path in FOLDER.iterdir() if path.suffix in (".cgkv", ".profile")}
     assert stems == set(MAKE.MAKERS)

@@ -40,6 +40,22 @@ def test_layers_wider_than_any_group_stand_alone():
     assert sizes.lag_ranks == ()
 
 
+def test_no_group_mixes_windows():
+    """Gemma 3: five layers with windows, then one without."""
+    windows = [512, 512, 512, 512, 512, 0] * 3
+    sizes = plan_groups(geometry(18, 1, 256), (2048, 64), max_profile_mb=64, windows=windows)
+    assert [plane for group in sizes.groups for plane in group] == list(range(36))
+    assert [len(group) for group in sizes.groups] == [10, 2] * 3
+    wide = plan_groups(geometry(18, 1, 1024), (2048, 64), max_profile_mb=640, windows=windows)
+    assert [len(group) for group in wide.groups] == [4, 4, 2, 2] * 3
+    assert (
+        "taken"
+        in describe_plans(geometry(18, 1, 256), (2048, 64), max_profile_mb=64, windows=windows)[0]
+    )
+    with pytest.raises(ValueError, match="windows of 18 layers, got 2"):
+        plan_groups(geometry(18, 1, 256), (2048, 64), max_profile_mb=64, windows=[512, 0])
+
+
 def test_too_little_room():
     """What the error asks for is enough."""
     for one in (geometry(32, 8, 128), geometry(6, 2, 32), geometry(3, 64, 128)):

@@ -373,6 +373,12 @@ def blocks_of(
     return Golden(chunk, tuple(symbols), tuple(block_ids), frequencies)
 
 
+def of_layers(golden: Golden, *layers: int) -> Golden:
+    """The same chunk as one of these layers of a model."""
+    arrays = golden.chunk.arrays | {"layers": np.array(layers, dtype=np.uint16)}
+    return replace(golden, chunk=replace(golden.chunk, arrays=arrays))
+
+
 def manifest() -> Manifest:
     """A context of 300 tokens, stored down to its last multiple of 64."""
     chunks = []
@@ -388,10 +394,28 @@ def manifest() -> Manifest:
     return Manifest(bytes([7] * 32), bytes(range(32)), 256, True, tuple(chunks))
 
 
+def manifest_of_kinds() -> Manifest:
+    """The same, stored by kinds of layers but for one level, which is whole."""
+    whole, chunks = manifest(), []
+    for chunk in whole.chunks:
+        _, exact = chunk.objects
+        kinds = ["full", "window-100", "window-512"]
+        keys = [
+            object_key(
+                chunk.chunk_id, start=chunk.start, stop=chunk.stop, level="lossless", layers=k
+            )
+            for k in kinds
+        ]
+        apart = (replace(exact, key=key, layers=k) for key, k in zip(keys, kinds, strict=True))
+        chunks.append(replace(chunk, objects=(chunk.objects[0], *apart)))
+    return replace(whole, chunks=tuple(chunks), windows=(512, 512, 0, 100))
+
+
 MAKERS: dict[str, Callable[[], Golden]] = {
     "raw-float16": lambda: raw(torch.float16),
     "packed-bfloat16": lambda: packed(torch.bfloat16),
     "lossless-bfloat16": lambda: lossless(torch.bfloat16),
+    "lossless-layers-bfloat16": lambda: of_layers(lossless(torch.bfloat16), 1, 4),
     "lossless-float32": lambda: lossless(torch.float32),
     "lossless-float8": lambda: lossless(torch.float8_e4m3fn),
     "plain-float32": lambda: plain(torch.float32),
@@ -410,6 +434,7 @@ def planes_of(kv: KVCache) -> dict[str, torch.Tensor]:
 def main() -> None:
     """Write every golden file."""
     (HERE / "manifest.json").write_bytes(manifest().to_bytes())
+    (HERE / "manifest-kinds.json").write_bytes(manifest_of_kinds().to_bytes())
     for name, make in MAKERS.items():
         golden = make()
         data = pack(golden.chunk)

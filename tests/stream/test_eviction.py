@@ -63,6 +63,20 @@ def test_what_is_found_is_whole(toy, make_store, capacity_bytes: int) -> None:
     assert None in store.lookup([tokens_key(i) for i in all_ids(toy)]), "nothing was evicted"
 
 
+def test_what_is_found_is_whole_by_kinds_of_layers(toy, make_store) -> None:
+    """The windows near every end that is found are there, and the manifest goes before them."""
+    store, windows = make_store(130_000), (0, 100)
+    for number, tokens in enumerate(contexts(), 1):
+        toy.save(tokens, store, windows=windows, levels=["medium", "lossless"])
+        assert toy.load(tokens, store, level="medium").num_tokens == len(tokens)
+        for earlier in contexts()[:number]:
+            result = toy.load(earlier, store, level="medium", complete=True)
+            assert {c.reason for c in result.chunks} <= {""}
+            assert {c.level for c in result.chunks} <= {"medium"}
+            toy.check(result, earlier, exact=False)
+    assert None in store.lookup([tokens_key(i) for i in all_ids(toy)]), "nothing was evicted"
+
+
 def all_ids(toy) -> list[bytes]:
     memory = open_store("memory:")
     return [toy.save(tokens, memory, levels=["raw"]).context_id for tokens in contexts()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cachegen.codec.encoded import EncodedChunk
+from cachegen.codec.layers import named_layers
 from cachegen.codec.levels import Quality
 from cachegen.codec.profile import NO_PROFILE, Profile, read_profile
 from cachegen.kvcache import Geometry
@@ -70,6 +71,7 @@ def explain_chunk(data: bytes) -> dict[str, Any]:
         "codec": chunk.codec,
         "tokens": f"{chunk.start}..{chunk.start + chunk.num_tokens}",
         **_geometry(chunk.geometry),
+        **_layers(chunk),
         "bits_per_value": round(8 * len(data) / max(values, 1), 4),
         **_promise(chunk),
         "profile": "none needed" if needed == NO_PROFILE else needed.hex(),
@@ -77,6 +79,12 @@ def explain_chunk(data: bytes) -> dict[str, Any]:
         "chunk_id": _known(chunk.chunk_id),
         "arrays": arrays,
     }
+
+
+def _layers(chunk: EncodedChunk) -> dict[str, Any]:
+    """Which of the model's layers a chunk holds, where it is not all of them."""
+    named = named_layers(chunk)
+    return {} if named is None else {"of_layers": ", ".join(map(str, named))}
 
 
 def _transform(profile: Profile) -> dict[str, Any]:

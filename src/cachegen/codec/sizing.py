@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from cachegen.kvcache import Geometry
 
@@ -50,17 +52,22 @@ class Sizes:
 
 
 def describe_plans(
-    geometry: Geometry, features_shape: tuple[int, int], *, max_profile_mb: float
+    geometry: Geometry,
+    features_shape: tuple[int, int],
+    *,
+    max_profile_mb: float,
+    windows: Sequence[int] = (),
 ) -> list[str]:
     """Lines for people: what each choice of layer groups would cost, the one that is taken first.
 
     Raises:
         ValueError: as `plan_groups`.
     """
-    taken = plan_groups(geometry, features_shape, max_profile_mb=max_profile_mb)
+    size = max_profile_mb
+    taken = plan_groups(geometry, features_shape, max_profile_mb=size, windows=windows)
     layers = {geometry.num_layers >> bits for bits in range(geometry.num_layers.bit_length())}
     others = [
-        _plan(geometry, features_shape, count, max_profile_mb=max_profile_mb)
+        _plan(geometry, features_shape, count, max_profile_mb=size, windows=windows)
         for count in sorted(layers, reverse=True)
     ]
     return [
@@ -70,7 +77,11 @@ def describe_plans(
 
 
 def plan_groups(
-    geometry: Geometry, features_shape: tuple[int, int], *, max_profile_mb: float
+    geometry: Geometry,
+    features_shape: tuple[int, int],
+    *,
+    max_profile_mb: float,
+    windows: Sequence[int] = (),
 ) -> Sizes:
     """The widest groups, and as many coefficients of them, as the profile may hold.
 
@@ -78,14 +89,20 @@ def plan_groups(
         geometry: of the caches.
         features_shape: (vocabulary, features) of what is known of single tokens.
         max_profile_mb: in millions of bytes.
+        windows: of every layer, 0 where it has none; no group mixes layers of different ones, so
+            that they can be stored apart. None are told apart without.
 
     Raises:
         ValueError: too little for one coefficient a group.
     """
     if not 0 < max_profile_mb < math.inf:
         raise ValueError(f"expected a profile of some megabytes, got {max_profile_mb}")
+    if windows and len(windows) != geometry.num_layers:
+        raise ValueError(
+            f"expected the windows of {geometry.num_layers} layers, got {len(windows)}"
+        )
     options = [
-        _plan(geometry, features_shape, layers, max_profile_mb=max_profile_mb)
+        _plan(geometry, features_shape, layers, max_profile_mb=max_profile_mb, windows=windows)
         for layers in range(geometry.num_layers, 0, -1)
     ]
     for option in options:
@@ -111,12 +128,17 @@ def _widest(geometry: Geometry, sizes: Sizes) -> int:
 
 
 def _plan(
-    geometry: Geometry, features_shape: tuple[int, int], layers: int, *, max_profile_mb: float
+    geometry: Geometry,
+    features_shape: tuple[int, int],
+    layers: int,
+    *,
+    max_profile_mb: float,
+    windows: Sequence[int],
 ) -> Sizes:
-    planes = len(geometry.planes)
     groups = tuple(
-        tuple(range(first, min(first + 2 * layers, planes)))
-        for first in range(0, planes, 2 * layers)
+        tuple(range(2 * first, 2 * min(first + layers, stop)))
+        for start, stop in _runs(geometry.num_layers, windows)
+        for first in range(start, stop, layers)
     )
     widths = [sum(geometry.planes[p].width for p in group) for group in groups]
     vocabulary, known = features_shape
@@ -137,3 +159,9 @@ def _plan(
         flops_per_token=2 * (rows**2 + rows * sum(widths) + 2 * sum(w**2 for w in widths)),
         solving_flops=_SOLVING * (rows**3 + sum(w**3 for w in widths)),
     )
+
+
+def _runs(num_layers: int, windows: Sequence[int]) -> list[tuple[int, int]]:
+    """Neighbouring layers of equal windows; all layers where none are told."""
+    changes = [i for i in range(1, len(windows)) if windows[i] != windows[i - 1]]
+    return list(pairwise([0, *changes, num_layers]))
