@@ -38,6 +38,8 @@ def test_rows_come_back_from_the_disk(tmp_path, scale):
     for kept, row in zip(found.x, x, strict=True):
         assert np.allclose(kept, row, rtol=1e-3, atol=1e-6)
     for kept, row in zip(found.g, g, strict=True):
-        assert np.allclose(kept.astype(float) / found.gradient_scale, row, rtol=1e-2, atol=2e-5 * scale)
+        assert np.allclose(
+            kept.astype(float) / found.gradient_scale, row, rtol=1e-2, atol=2e-5 * scale
+        )
     checkpoint.drop("rows")
     assert load(checkpoint, 3) is None and not (tmp_path / "kept").exists()

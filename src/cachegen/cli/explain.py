@@ -29,6 +29,7 @@ def explain_profile(data: bytes) -> dict[str, Any]:
         **_transform(profile),
         "tables": len(profile.frequencies),
         "default_level": profile.default_level,
+        **({"noise_floor_kl": profile.noise_floor} if profile.noise_floor else {}),
         "levels": _levels(profile),
         **{f"note_{name}": text for name, text in profile.notes.items()},
     }
@@ -96,6 +97,7 @@ def _transform(profile: Profile) -> dict[str, Any]:
         "vocabulary": max((len(table) for table in profile.transform.features), default=0),
         "features_of_lags": ", ".join(str(table.shape[1]) for table in profile.transform.features),
         "sinks": profile.transform.num_sinks,
+        "tokens_weigh": "differently" if profile.transform.importance else "the same",
     }
 
 
@@ -127,7 +129,8 @@ def _levels(profile: Profile) -> list[dict[str, Any]]:
     for index, level in enumerate(profile.levels):
         row: dict[str, Any] = {"name": level.name, "step": round(level.step, 5)}
         if profile.num_active:
-            active = ", ".join(map(str, profile.num_active[index]))
+            by_class = (", ".join(map(str, own)) for own in profile.num_active[index])
+            active = "; ".join(by_class)
             row |= {"coefficients": active, "bound": round(level.bound, 6)}
         if level.quality is not None:
             row |= _quality(level.quality)
