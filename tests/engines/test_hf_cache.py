@@ -1,5 +1,7 @@
 """Caches out of models and back into them, on tiny models of every kind of attention."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import DynamicCache, StaticCache
@@ -143,9 +145,14 @@ def test_caches_that_do_not_fit_the_model_are_refused(tiny, tokens):
 
 
 def test_a_past_must_be_complete(tiny, tokens):
+    """As far back as a layer's window reaches."""
     model = tiny("gemma3")
-    with pytest.raises(ValueError, match="layer 0: expected the last 100 of 100 tokens, got 15"):
-        capture(model, [5], past=from_cache(own_cache(model, tokens)))
+    past = from_cache(own_cache(model, tokens))
+    assert capture(model, [5], past=past).num_tokens == 1
+    short = replace(past, keys=(past.keys[0][:, 1:], *past.keys[1:]))
+    short = replace(short, values=(past.values[0][:, 1:], *past.values[1:]))
+    with pytest.raises(ValueError, match="layer 0: expected the last 15 of 100 tokens, got 14"):
+        capture(model, [5], past=short)
 
 
 def test_there_must_be_tokens(tiny):
