@@ -149,8 +149,8 @@ def test_a_past_must_be_complete(tiny, tokens):
     model = tiny("gemma3")
     past = from_cache(own_cache(model, tokens))
     assert capture(model, [5], past=past).num_tokens == 1
-    short = replace(past, keys=(past.keys[0][:, 1:], *past.keys[1:]))
-    short = replace(short, values=(past.values[0][:, 1:], *past.values[1:]))
+    keys, values = (past.keys[0][:, 1:], *past.keys[1:]), (past.values[0][:, 1:], *past.values[1:])
+    short = replace(past, keys=keys, values=values)
     with pytest.raises(ValueError, match="layer 0: expected the last 15 of 100 tokens, got 14"):
         capture(model, [5], past=short)
 
