@@ -107,7 +107,9 @@ def _announce(network: Any, sizes: Sizes, *, max_profile_mb: float) -> None:
     flop = 2 * network.num_parameters() * passes
     shape = (vocabulary, _MOST_FEATURES)
     try:
-        lines = describe_plans(geometry, shape, max_profile_mb=max_profile_mb)
+        lines = describe_plans(
+            geometry, shape, max_profile_mb=max_profile_mb, windows=engine.windows_of(network)
+        )
     except ValueError as exc:
         raise ValueError(f"--max-profile-mb {max_profile_mb}: {exc}") from exc
     print(f"the model's own passes: about {flop / 1e12:.2f} TFLOP", file=sys.stderr)
@@ -238,6 +240,7 @@ def _profile(
         preset=preset,
         token_features=features if learns else None,
         max_profile_mb=max_profile_mb,
+        windows=engine.windows_of(network),
         notes={"texts": ", ".join(material.windows), "samples": str(sizes.num_samples)},
         num_samples=sizes.num_samples,
         checkpoint=checkpoint,

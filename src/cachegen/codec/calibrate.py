@@ -5,7 +5,7 @@ Knows no engine: samples are caches, and `evaluate` tells how good a lossy round
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -75,6 +75,7 @@ def calibrate(
     token_features: TokenFeatures = None,
     max_profile_mb: float = 64.0,
     num_sinks: int = SINKS,
+    windows: Sequence[int] = (),
     target_kl: tuple[float, ...] = TARGET_KL,
     noise_floor: float = 0.0,
     notes: dict[str, str] | None = None,
@@ -98,6 +99,8 @@ def calibrate(
         max_profile_mb: `transform` keeps only so much of what it learns.
         num_sinks: first tokens of a context that `transform` keeps at eight bits; 0 for a model
             whose first tokens are like any others.
+        windows: of every layer, the tokens that a token attends to, 0 for all before it;
+            `transform` codes layers of different windows apart, so that loads fetch what they need.
         target_kl: nats per token that each level may cost in its worst domain, worst first; one
             for each of lowest, low, medium, high, highest.
         noise_floor: KL in nats per token by which the model differs from itself after changes
@@ -130,6 +133,7 @@ def calibrate(
             token_features=token_features,
             max_profile_mb=max_profile_mb,
             num_sinks=num_sinks,
+            windows=windows,
         )
         placed = ladder(_measure(blank.roundtrip, evaluate), limits=blank.step_limits())
         default, warning = _chosen_default(placed.levels, evaluate, progress)

@@ -88,6 +88,7 @@ class TransformTraining:
         token_features: TokenFeatures,
         max_profile_mb: float,
         num_sinks: int,
+        windows: Sequence[int] = (),
     ) -> TransformTraining:
         """Pass over the samples once and solve for the transform; what was kept is not redone.
 
@@ -105,7 +106,12 @@ class TransformTraining:
                 return cls(replace(found, strangeness=np.inf), geometry, rope, fingerprint, rows)
         features = _features(token_features, passes.checkpoint)
         moments, sizes, rows = _gathered(
-            passes, features, rope=rope, max_profile_mb=max_profile_mb, num_sinks=num_sinks
+            passes,
+            features,
+            rope=rope,
+            max_profile_mb=max_profile_mb,
+            num_sinks=num_sinks,
+            windows=windows,
         )
         passes.progress(Status(SOLVING))
         found = learn(
@@ -261,7 +267,13 @@ class _Tally:
 
 
 def _gathered(
-    passes: Passes, features: np.ndarray, *, rope: RopeMap, max_profile_mb: float, num_sinks: int
+    passes: Passes,
+    features: np.ndarray,
+    *,
+    rope: RopeMap,
+    max_profile_mb: float,
+    num_sinks: int,
+    windows: Sequence[int],
 ) -> tuple[Moments, Sizes, tuple[KeptRows, ...]]:
     """The moments of all samples, and rows of each; those kept on disk are taken up again."""
     saved = passes.checkpoint.load(MOMENTS)
@@ -281,7 +293,7 @@ def _gathered(
         samples = chain([first], samples)
         geometry, continuation_tokens = first.kv.geometry, first.continuation_tokens
     shape = (len(features), features.shape[1])
-    sizes = plan_groups(geometry, shape, max_profile_mb=max_profile_mb)
+    sizes = plan_groups(geometry, shape, max_profile_mb=max_profile_mb, windows=windows)
     passes.progress(Status(MOMENTS, after.count, passes.num_samples, sizes.describe()))
     moments = kept or blank_moments(
         geometry,

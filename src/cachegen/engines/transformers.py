@@ -80,6 +80,7 @@ __all__ = [
     "task_text",
     "to_cache",
     "token_features",
+    "windows_of",
 ]
 
 
