@@ -106,6 +106,7 @@ def test_a_document_too_long_for_the_positions_says_what_fits(tmp_path: Path) ->
         make_job(folder, tmp_path / "store")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_template", [True, False])
 def test_the_command_shows_levels_and_answers(
     tmp_path: Path, has_template: bool, monkeypatch: pytest.MonkeyPatch

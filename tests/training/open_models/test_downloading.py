@@ -7,6 +7,8 @@ import pytest
 from training.open_models import downloading
 from training.open_models.downloading import fetch
 
+pytestmark = pytest.mark.slow
+
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())

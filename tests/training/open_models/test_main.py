@@ -54,7 +54,7 @@ def test_unknown_names_are_refused(capsys):
 def test_the_makefile_passes_what_it_is_given(tmp_path):
     root = Path(__file__).parents[3]
     given = ["MODELS=some dir", "ONLY=qwen", "CALIBRATE=1", "DATA=texts"]
-    made = ["make", "--dry-run", "--assume-old=install", "models", *given]
+    made = ["make", "--no-print-directory", "--dry-run", "--assume-old=install", "models", *given]
     done = subprocess.run(made, cwd=root, capture_output=True, text=True, check=True)
     told = " ".join(done.stdout.replace("\\\n", " ").split())
     expected = "training.open_models qwen --to 'some dir' --calibrate --data 'texts'"
