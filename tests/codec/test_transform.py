@@ -207,7 +207,7 @@ def test_damaged_arrays(profile, coded, make_cache, tokens_of, name, values, fie
 
 
 def test_blocks_that_are_missing(profile, coded, make_cache, tokens_of):
-    with pytest.raises(BitstreamError, match="[12] blocks, got 0"):
+    with pytest.raises(BitstreamError, match=r"[12] blocks, got 0"):
         decode_chunk(
             replace(coded, blocks=()), tokens=tokens_of(make_cache("gqa", 80)), profile=profile
         )
