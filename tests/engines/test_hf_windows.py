@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Llama4TextConfig
+from transformers.models.gemma3 import modeling_gemma3
 
 from cachegen.codec.levels import LOSSLESS
 from cachegen.engines.hf_cache import capture, to_cache
@@ -167,3 +168,10 @@ def test_generation_goes_on_from_a_load_and_from_what_it_made(gemma, text):
     expected = read_on(gemma, None, text[:380])[:, 379:]
     got = read_on(gemma, loaded.cache, text[379:380])
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
+
+
+def test_windows_that_no_mask_knows_are_not_believed(gemma, monkeypatch):
+    """Moshi has a window in its settings and attends to everything."""
+    assert set(windows_of(gemma)) == {0, 100}
+    monkeypatch.delattr(modeling_gemma3, "create_sliding_window_causal_mask")
+    assert set(windows_of(gemma)) == {0}

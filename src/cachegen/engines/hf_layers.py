@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -11,6 +12,8 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicS
 from cachegen.engines.hf_model import plain_model
 from cachegen.errors import UnsupportedCache
 from cachegen.kvcache import KVCache
+
+_WINDOW_MASKS = ("create_sliding_window_causal_mask", "create_chunked_causal_mask")
 
 
 def new_cache(model: PreTrainedModel) -> Cache:
@@ -46,11 +49,23 @@ def keeping_cache(model: PreTrainedModel) -> Cache:
 
 
 def windows_of(model: PreTrainedModel) -> tuple[int, ...]:
-    """Of every layer, how many tokens a token attends to, itself included; 0 for all before it."""
+    """Of every layer, how many tokens a token attends to, itself included; 0 for all before it.
+
+    A window in the settings is believed only of code that makes masks of windows: some models
+    attend to everything all the same.
+    """
+    makes_windows = _makes_windows(model)
     return tuple(
-        int(layer.sliding_window) if isinstance(layer, DynamicSlidingWindowLayer) else 0
+        int(layer.sliding_window)
+        if makes_windows and isinstance(layer, DynamicSlidingWindowLayer)
+        else 0
         for layer in token_layers(new_cache(model))
     )
+
+
+def _makes_windows(model: PreTrainedModel) -> bool:
+    names = {type(module).__module__ for module in plain_model(model).modules()}
+    return any(hasattr(sys.modules.get(name), maker) for name in names for maker in _WINDOW_MASKS)
 
 
 def can_fill(cache: Cache, kv: KVCache) -> bool:
