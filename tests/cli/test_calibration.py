@@ -249,7 +249,7 @@ def test_a_killed_run_is_taken_up_again_with_the_same_result(folder: Path) -> No
     assert lines.count("sample") == 2 and lines.count("trial") == 2, said
     assert any(line.startswith("moments (then solving, levels, tables); 2 of 4") for line in lines)
     last = CliRunner().invoke(app, [*common, str(output)], catch_exceptions=False)
-    assert "moments (" not in last.stderr and last.stderr.count("(known)") == 2
+    assert "moments (" not in last.stderr and last.stderr.count("(known)") >= 2
     assert last.stderr.count("trial for") == whole.stderr.count("trial for")
     assert output.read_bytes() == expected.read_bytes()
     assert not (folder / "profile.partial").exists()
