@@ -26,7 +26,7 @@ from rate_hostile import Hostile, hostile
 from rate_kvtc import kvtc_coders
 from rate_measure import Row, check, evaluators, measure
 from rate_speed import speed
-from rate_texts import CONTEXT_TOKENS, CONTINUATION_TOKENS
+from rate_texts import CONTEXT_TOKENS, CONTINUATION_TOKENS, token_ids
 
 from cachegen.cli.models import load_network, load_tokenizer
 from cachegen.codec.profile import Profile, read_profile
@@ -75,11 +75,14 @@ def study(
     profile = _profile(folder, data, profile_path, say)
     say("model in float32 and text")
     tokenizer, model = load_tokenizer(folder), load_network(folder, dtype="float32")
-    windows = held_out(tokenizer, data, count=effort.windows)
+    texts = divided(tokenizer, data)
+    windows = held_out(tokenizer, data, texts, count=effort.windows)
     dtype = profile.geometry.dtype
     kv = as_dtype(capture(model, windows["novels"][0].context), dtype)
     say("learning the baselines")
-    coders = list(_coders(model, tokenizer, data, profile, effort))
+    prefix = first_tokens(tokenizer)
+    learned = _learned(model, texts, prefix, count=effort.learned_contexts)
+    coders = list(_coders(model, profile, learned))
     say("checking that every coder gives back what it got")
     for coder in coders:
         check(coder, kv, windows["novels"][0].context)
@@ -100,25 +103,30 @@ def study(
     return rows, wild, {"model": folder.name, "kl_arithmetic": "float32", **summary}
 
 
-def held_out(tokenizer: Any, data: Path, *, count: int) -> dict[str, list[Window]]:
-    """Windows of text that calibration has not learned from, by domain."""
+def divided(tokenizer: Any, data: Path) -> dict[str, Sequence[int]]:
+    """Tokens of the texts that calibration reads, by domain; it learns from the first 3/4."""
 
-    def ids(text: str) -> list[int]:
-        found: list[int] = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
-        return found
+    def count(text: str) -> int:
+        return len(token_ids(tokenizer, text))
 
     with tempfile.TemporaryDirectory() as made:
-        texts = write_texts(data, Path(made), lambda text: len(ids(text)))
-        quarters = {
-            name: _last_quarter(ids(path.read_text(encoding="utf-8")))
+        texts = write_texts(data, Path(made), count)
+        return {
+            name: token_ids(tokenizer, path.read_text(encoding="utf-8"))
             for name, path in texts.items()
         }
+
+
+def held_out(
+    tokenizer: Any, data: Path, texts: Mapping[str, Sequence[int]], *, count: int
+) -> dict[str, list[Window]]:
+    """Windows of text that calibration has not learned from, by domain."""
+    quarters = {name: ids[len(ids) * 3 // 4 :] for name, ids in texts.items()}
     with lzma.open(data / NOVELS, "rt", encoding="utf-8") as file:
         novels = file.read()
     stride = len(novels) // 5
-    quarters["novels"] = ids(
-        "\n".join(novels[at : at + _NOVEL_CHARACTERS // 5] for at in range(0, 5 * stride, stride))
-    )
+    pieces = (novels[at : at + _NOVEL_CHARACTERS // 5] for at in range(0, 5 * stride, stride))
+    quarters["novels"] = token_ids(tokenizer, "\n".join(pieces))
     return {
         name: cut_windows(
             [own],
@@ -132,10 +140,6 @@ def held_out(tokenizer: Any, data: Path, *, count: int) -> dict[str, list[Window
     }
 
 
-def _last_quarter(ids: list[int]) -> list[int]:
-    return ids[len(ids) * 3 // 4 :]
-
-
 def _profile(folder: Path, data: Path, given: Path | None, say: Say) -> Profile:
     path = given or folder / PROFILE
     if given is None and not path.exists():
@@ -144,14 +148,12 @@ def _profile(folder: Path, data: Path, given: Path | None, say: Say) -> Profile:
     return read_profile(path)
 
 
-def _coders(
-    model: Any, tokenizer: Any, data: Path, profile: Profile, effort: Effort
-) -> Iterator[Coder]:
+def _coders(model: Any, profile: Profile, learned: Iterator[KVCache]) -> Iterator[Coder]:
     for level in profile.levels:
         yield profile_coder("transform", profile, level.name)
     if profile.default_level not in [level.name for level in profile.levels]:
         yield profile_coder("transform", profile, profile.default_level)
-    caches = list(_learned(model, tokenizer, data, profile.geometry.dtype, effort))
+    caches = [as_dtype(kv, profile.geometry.dtype) for kv in learned]
     rope = rope_map(model)
     yield from (one for one in uniform_coders(profile.geometry) if one.level == "8")
     yield from kvtc_coders(caches, rope, steps=_KVTC_STEPS)
@@ -160,26 +162,17 @@ def _coders(
 
 
 def _learned(
-    model: Any, tokenizer: Any, data: Path, dtype: torch.dtype, effort: Effort
+    model: Any, texts: Mapping[str, Sequence[int]], prefix: Sequence[int], *, count: int
 ) -> Iterator[KVCache]:
     """Caches of text that profiles are learned from too."""
-
-    def count(text: str) -> int:
-        return len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
-
-    with tempfile.TemporaryDirectory() as made:
-        texts = write_texts(data, Path(made), count)
-        parts = [path.read_text(encoding="utf-8") for path in texts.values()]
-    learned = [tokenizer(part, add_special_tokens=False, verbose=False).input_ids for part in parts]
     found = cut_windows(
-        [ids[: len(ids) * 3 // 4] for ids in learned],
+        [ids[: len(ids) * 3 // 4] for ids in texts.values()],
         num_tokens=CONTEXT_TOKENS,
         continuation_tokens=1,
-        count=effort.learned_contexts,
-        prefix=first_tokens(tokenizer),
+        count=count,
+        prefix=prefix,
     )
-    for window in found:
-        yield as_dtype(capture(model, window.context), dtype)
+    return (capture(model, window.context) for window in found)
 
 
 def _widened(coder: Coder, dtype: torch.dtype) -> Coder:

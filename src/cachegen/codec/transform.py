@@ -190,7 +190,8 @@ def stacked(
     depths, first = np.zeros(num_rows, dtype=np.int64), 0
     for one, own, count in zip(classes, steps, counts, strict=True):
         stop = first + len(one.rows)
-        np.multiply(own, one.multipliers[:, None], out=found[first:stop, :count], casting="unsafe")
+        factors = one.multipliers[:, None].astype(np.int16)
+        np.multiply(own, factors, out=found[first:stop, :count], casting="unsafe")
         depths[first:stop] = count
         first = stop
     return Coefficients(found, depths)
@@ -217,7 +218,7 @@ def _stored_classes(chunk: EncodedChunk, transform: Transform, *, num_rows: int)
 def _decoded(
     one: RowClass, block: Block, level: TransformLevel, group: int, *, threads: int
 ) -> np.ndarray:
-    """The integers of a block, int32 (its rows, active coefficients).
+    """The integers of a block, int16 (its rows, active coefficients).
 
     Raises:
         BitstreamError: words that do not decode; escapes that are too many, too few or too large.
@@ -260,7 +261,7 @@ def steps_of(symbols: np.ndarray, escapes: np.ndarray, largest: np.ndarray) -> n
     Raises:
         BitstreamError: escapes that are too many, too few or too large.
     """
-    steps = symbols.astype(np.int32)
+    steps = symbols.astype(np.int16)
     escaped = np.flatnonzero(symbols.ravel() == ESCAPE)
     if len(escaped) != len(escapes):
         raise BitstreamError(
