@@ -17,12 +17,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cachegen import refmodel
+from cachegen.bitstream.rates import with_rates
 from cachegen.cli.new_file import check_place, reads_as, write_checked
-from cachegen.codec.calibrate import Evaluate, calibrate
+from cachegen.codec.calibrate import calibrate
 from cachegen.codec.profile import Profile
 from cachegen.codec.progress import Progress
 from cachegen.codec.sample import Sample
 from cachegen.engines import transformers as engine
+from cachegen.engines.hf_quality import Evaluator
 from cachegen.refmodel.measure import retrieval_tasks, task_windows
 
 PRESETS = ("transform", "plain", "paper")
@@ -37,6 +39,7 @@ FILLER_LEARNT, FILLER_PLACED = "train-mason", "heldout-craik"
 NUM_SINKS = 0
 TASKS_LEARNT, TASKS_PLACED = 16, 10
 QUESTIONS, QUESTIONS_READ = 20, 32
+MOST_CODED = 4
 SEED_LEARNT, SEED_PLACED, SEED_WINDOWS = 1000, 2000, 2500
 
 
@@ -63,7 +66,7 @@ class Materials:
             twin=self.twin,
         )
 
-    def evaluator(self, progress: Progress) -> Evaluate:
+    def evaluator(self, progress: Progress) -> Evaluator:
         windows = {domain: self._windows(names) for domain, names in PLACED.items()}
         read = self._tasks(NUM_WINDOWS, SEED_WINDOWS, FILLER_PLACED, questions=QUESTIONS_READ)
         windows["tasks"] = task_windows(
@@ -107,9 +110,10 @@ def make(preset: str, progress: Progress) -> Profile:
     features = None
     if preset == "transform":
         features = engine.token_features(materials.model, prefix=materials.prefix)
-    return calibrate(
+    judge = materials.evaluator(progress)
+    profile = calibrate(
         lambda: samples,
-        evaluate=materials.evaluator(progress),
+        evaluate=judge,
         fingerprint=engine.fingerprint(materials.model),
         rope=engine.rope_map(materials.model),
         preset=preset,
@@ -123,6 +127,8 @@ def make(preset: str, progress: Progress) -> Profile:
         num_samples=NUM_SAMPLES,
         progress=progress,
     )
+    contexts = judge.contexts(dtype=materials.model.dtype, most=MOST_CODED)
+    return with_rates(profile, contexts, progress=progress)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from cachegen.codec import placement
 from cachegen.codec.calibrate import Evaluate
 from cachegen.codec.levels import Quality
 from cachegen.codec.profile import StepLimits, read_profile
+from cachegen.codec.sample import RoundTrip
 from cachegen.engines import transformers as engine
 
 MODEL = str(refmodel.weights_path())
@@ -58,6 +60,8 @@ def test_every_text_is_a_domain(folder: Path) -> None:
         assert level.quality.kl == max(found.kl for found in level.domains.values())
         assert level.domains["tasks"].num_answers == 2
         assert level.domains["craik"].num_tokens == 128
+        bits = [found.bits_per_value or 0.0 for found in level.domains.values()]
+        assert level.quality.bits_per_value == max(bits) and min(bits) > 0
     described = json.loads(result.stdout)
     assert set(described["levels"][0]["domains"]) == {"craik", "manual", "tasks"}
 
@@ -131,9 +135,22 @@ def test_a_profile_too_small_for_anything_is_refused_before_anything_is_read(fol
     assert not (folder / "p.partial").exists()
 
 
+class Judge:
+    """In place of what measures quality: it has no contexts."""
+
+    def __init__(self, evaluate: Evaluate) -> None:
+        self._evaluate = evaluate
+
+    def __call__(self, roundtrip: RoundTrip) -> Mapping[str, Quality]:
+        return self._evaluate(roundtrip)
+
+    def contexts(self, **_: object) -> dict[str, list[object]]:
+        return {}
+
+
 def measuring(monkeypatch: pytest.MonkeyPatch, evaluate: Evaluate) -> None:
     """Put this in place of what measures quality."""
-    monkeypatch.setattr(engine, "evaluator", lambda *_, **__: evaluate)
+    monkeypatch.setattr(engine, "evaluator", lambda *_, **__: Judge(evaluate))
 
 
 @pytest.mark.parametrize(("preset", "kl"), [("plain", 9.0), ("transform", 0.0)])
@@ -247,7 +264,9 @@ def test_a_killed_run_is_taken_up_again_with_the_same_result(folder: Path) -> No
     assert rest == "" and first.splitlines().count("sample") == 2, said
     lines = second.splitlines()
     assert lines.count("sample") == 2 and lines.count("trial") == 2, said
-    assert any(line.startswith("moments (then solving, levels, tables); 2 of 4") for line in lines)
+    assert any(
+        line.startswith("moments (then solving, levels, tables, sizes); 2 of 4") for line in lines
+    )
     last = CliRunner().invoke(app, [*common, str(output)], catch_exceptions=False)
     assert "moments (" not in last.stderr and last.stderr.count("(known)") >= 2
     assert last.stderr.count("trial for") == whole.stderr.count("trial for")

@@ -204,3 +204,12 @@ def test_a_window_of_questions_and_answers(ascii_tokenizer):
     assert ascii_tokenizer.decode(marked) == " cd e"
     short = answer_window(task, ascii_tokenizer, continuation_tokens=4)
     assert short == Window(window.context, window.continuation[:5], window.answers[:4])
+
+
+def test_contexts_are_given_back_as_they_will_be_coded(tiny, texts):
+    windows = cut_windows(texts, num_tokens=64, continuation_tokens=24, count=5)
+    evaluate = evaluator(tiny("llama"), {"a": windows, "b": windows[:1]}, batch_windows=3)
+    found = evaluate.contexts(dtype=torch.bfloat16, most=2)
+    assert [tokens for tokens, _ in found["a"]] == [windows[0].context, windows[2].context]
+    assert [len(pairs) for pairs in found.values()] == [2, 1]
+    assert all(kv.dtype == torch.bfloat16 and kv.num_tokens == 64 for _, kv in found["a"])

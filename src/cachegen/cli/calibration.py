@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _MOST_FEATURES = 1024
 _ARITHMETIC = "torch.float32"
+# Of every domain so many contexts are coded to see how small the levels are.
+_MOST_CODED = 4
 _LEAST_PROFILE_MB, _SHARE_OF_WEIGHTS = 128.0, 0.05
 
 
@@ -131,6 +133,7 @@ def _run(
     display: Display,
 ) -> None:
     """Calibrate, and put the profile in its place."""
+    from cachegen.bitstream.rates import PHASE as SIZES
     from cachegen.codec.calibrate import PHASES as OF_PRESET
     from cachegen.codec.checkpoint import PHASES, Checkpoint
     from cachegen.engines import transformers as engine
@@ -151,7 +154,7 @@ def _run(
         preset=preset,
         max_profile_mb=max_profile_mb,
         checkpoint=checkpoint,
-        progress=_shown(display, (REFERENCE, *OF_PRESET[preset])),
+        progress=_shown(display, (REFERENCE, *OF_PRESET[preset], SIZES)),
     )
     write_checked(place, profile.file_bytes, check=reads_as(profile, place))
     checkpoint.drop(*PHASES)
@@ -206,6 +209,7 @@ def _profile(
     checkpoint: Checkpoint,
     progress: Progress,
 ) -> Profile:
+    from cachegen.bitstream.rates import with_rates
     from cachegen.codec.calibrate import calibrate as run
     from cachegen.codec.sample import START
     from cachegen.engines import transformers as engine
@@ -222,7 +226,7 @@ def _profile(
         max_features=_MOST_FEATURES,
         progress=progress,
     )
-    return run(
+    profile = run(
         lambda after=START, /: engine.samples(
             network,
             material.learned,
@@ -246,6 +250,8 @@ def _profile(
         checkpoint=checkpoint,
         progress=progress,
     )
+    contexts = judge.contexts(dtype=network.dtype, most=_MOST_CODED)
+    return with_rates(profile, contexts, progress=progress)
 
 
 def _show(profile_path: Path, *, as_json: bool) -> None:
@@ -262,7 +268,7 @@ def _show(profile_path: Path, *, as_json: bool) -> None:
     ]
     print_table(
         f"{profile_path}: default level {fields['default_level']}, {fields['bytes']:,} bytes",
-        ["level", "domain", "KL", "KL of answers", "perplexity", "top-1", "exact match"],
+        ["level", "domain", "bits/value", "KL", "of answers", "perplexity", "top-1", "exact match"],
         rows,
     )
     for sentence in fields.get("note_out_of_reach", "").splitlines():
@@ -270,7 +276,8 @@ def _show(profile_path: Path, *, as_json: bool) -> None:
 
 
 def _row(level: str, domain: str, quality: dict[str, Any]) -> list[str]:
-    figures = [str(quality.get(key, "")) for key in ("kl", "answer_kl", "rel_ppl", "top1")]
+    shown = ("bits_per_value", "kl", "answer_kl", "rel_ppl", "top1")
+    figures = [str(quality.get(key, "")) for key in shown]
     exact = ""
     if "exact_match" in quality:
         exact = f"{quality['exact_match']:.3f} of {quality['exact_match_uncompressed']:.3f}"

@@ -83,13 +83,31 @@ def decode(
 
 def inspect(
     file: Annotated[Path, typer.Argument(help="A chunk or a profile.")],
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Of a profile: also draw its curves to FILE.svg or FILE.png."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Explain a chunk or a profile."""
+    """Explain a chunk or a profile.
+
+    Of a profile the KL of every level is drawn, by domain, against its bits per value.
+    """
+    from cachegen.cli.curves import curves_of
+    from cachegen.cli.curves_file import check_plot, draw
+    from cachegen.cli.curves_text import draw_text
     from cachegen.cli.explain import explain_chunk, explain_profile
 
     data = file.read_bytes()
-    fields = explain_chunk(data) if data[:4] == b"CGKV" else explain_profile(data)
+    is_chunk = data[:4] == b"CGKV"
+    if plot is not None:
+        if is_chunk:
+            raise ValueError(f"expected a profile to plot, got the chunk {file}")
+        plot = check_plot(plot)
+    fields = explain_chunk(data) if is_chunk else explain_profile(data)
+    curves = curves_of(fields.get("levels", []))
+    if plot is not None:
+        draw(curves, plot)
     if as_json:
         print_json(fields)
         return
@@ -102,6 +120,8 @@ def inspect(
             print(f"  {_line(row)}")
             for domain, found in domains.items():
                 print(f"    {domain}: {_line(found)}")
+    if curves:
+        print(f"\n{draw_text(curves)}")
 
 
 def _line(fields: dict[str, Any]) -> str:

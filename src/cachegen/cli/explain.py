@@ -30,6 +30,7 @@ def explain_profile(data: bytes) -> dict[str, Any]:
         "tables": len(profile.frequencies),
         "default_level": profile.default_level,
         **({"noise_floor_kl": profile.noise_floor} if profile.noise_floor else {}),
+        **_sizes(profile),
         "levels": _levels(profile),
         **{f"note_{name}": text for name, text in profile.notes.items()},
     }
@@ -140,6 +141,17 @@ def _levels(profile: Profile) -> list[dict[str, Any]]:
     return rows
 
 
+def _sizes(profile: Profile) -> dict[str, Any]:
+    """What is said where sizes are not known, and nothing where they are."""
+    measured = [level.quality for level in profile.levels if level.quality is not None]
+    if all(quality.bits_per_value is not None for quality in measured):
+        return {}
+    return {
+        "sizes": "not known: this profile was made before calibration measured bits per value; "
+        "calibrate again to have them"
+    }
+
+
 def _quality(quality: Quality) -> dict[str, Any]:
     row: dict[str, Any] = {
         "kl": round(quality.kl, 6),
@@ -149,6 +161,8 @@ def _quality(quality: Quality) -> dict[str, Any]:
     }
     if quality.answer_kl is not None:
         row["answer_kl"] = round(quality.answer_kl, 6)
+    if quality.bits_per_value is not None:
+        row["bits_per_value"] = round(quality.bits_per_value, 4)
     if quality.exact_match is not None:
         row |= {
             "exact_match": quality.exact_match,

@@ -29,6 +29,8 @@ class Quality:
         exact_match: share of greedy answers from coded contexts that are right.
         exact_match_uncompressed: the same from the original contexts.
         num_answers: greedy answers compared.
+        bits_per_value: of the files of coded contexts, over their values; None where nobody
+            measured.
     """
 
     kl: float
@@ -39,6 +41,7 @@ class Quality:
     exact_match: float | None = None
     exact_match_uncompressed: float | None = None
     num_answers: int = 0
+    bits_per_value: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,8 @@ UNCALIBRATED_DEFAULT = "high"
 def worst(domains: Mapping[str, Quality]) -> Quality:
     """The worst of every measure over all domains; counts are of all of them together.
 
-    Exact match is that of the domain that lost most answers, in both of its shares.
+    Exact match is that of the domain that lost most answers, in both of its shares. Bits per value
+    are known where they are known of every domain.
 
     Raises:
         ValueError: there are no domains.
@@ -88,6 +92,7 @@ def worst(domains: Mapping[str, Quality]) -> Quality:
     if not found:
         raise ValueError("expected the quality of at least one domain, got none")
     answer_kls = [quality.answer_kl for quality in found if quality.answer_kl is not None]
+    bits = [quality.bits_per_value for quality in found if quality.bits_per_value is not None]
     answered = min(found, key=_answers_kept)
     return Quality(
         kl=max(quality.kl for quality in found),
@@ -98,6 +103,7 @@ def worst(domains: Mapping[str, Quality]) -> Quality:
         exact_match=answered.exact_match,
         exact_match_uncompressed=answered.exact_match_uncompressed,
         num_answers=sum(quality.num_answers for quality in found),
+        bits_per_value=max(bits) if len(bits) == len(found) else None,
     )
 
 

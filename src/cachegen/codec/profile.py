@@ -192,13 +192,22 @@ class Profile:
             "fingerprint": self.fingerprint.hex(),
             "dtype": str(self.geometry.dtype).removeprefix("torch."),
             "planes": [[plane.heads, plane.dim] for plane in self.geometry.planes],
-            "levels": [asdict(level) for level in self.levels],
+            "levels": [_described(level) for level in self.levels],
             "default_level": self.default_level,
             "notes": self.notes,
         }
         if self.noise_floor:
             described["noise_floor"] = self.noise_floor
         return json.dumps(described, sort_keys=True, separators=(",", ":"))
+
+
+def _described(level: EncodingLevel) -> dict[str, Any]:
+    """For the metadata; sizes that nobody measured are left out, as before there were any."""
+    described = asdict(level)
+    for quality in (described["quality"], *described["domains"].values()):
+        if quality is not None and quality["bits_per_value"] is None:
+            del quality["bits_per_value"]
+    return described
 
 
 def step_limits(scales: np.ndarray | None) -> StepLimits:
@@ -370,7 +379,16 @@ def _quality(entry: dict[str, Any]) -> Quality:
         exact_match=optional("exact_match"),
         exact_match_uncompressed=optional("exact_match_uncompressed"),
         num_answers=int(entry["num_answers"]),
+        bits_per_value=_bits_per_value(entry.get("bits_per_value")),
     )
+
+
+def _bits_per_value(value: Any) -> float | None:
+    if value is None:
+        return None
+    if not 0 < float(value) < math.inf:
+        raise BitstreamError(f"expected bits per value, got {value!r}", field="levels")
+    return float(value)
 
 
 def _check_steps(profile: Profile) -> None:

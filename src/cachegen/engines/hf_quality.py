@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -134,11 +134,8 @@ def evaluator(
     tokenizer: PreTrainedTokenizerBase | None = None,
     batch_windows: int = 8,
     progress: Progress = silent,
-) -> Callable[[RoundTrip], dict[str, Quality]]:
-    """Prefill the contexts once; the function returned measures one lossy round trip after another.
-
-    It codes every context, continues from the result along the given tokens and compares the
-    predictions with those of the uncompressed run; then it answers the tasks.
+) -> Evaluator:
+    """Prefill the contexts once; what is returned measures one lossy round trip after another.
 
     Args:
         model: the model that made, and will continue, the contexts.
@@ -163,14 +160,45 @@ def evaluator(
         for name, found in windows.items()
     }
     exams = {name: _exam(model, tasks, name, tokenizer, tell) for name in windows if name in asked}
+    return Evaluator(model, batches, exams)
 
-    def evaluate(roundtrip: RoundTrip) -> dict[str, Quality]:
-        found = {name: _quality(model, batches[name], roundtrip) for name in windows}
-        for name, exam in exams.items():
-            found[name] = _with_answers(found[name], model, exam, roundtrip)
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluator:
+    """Contexts that are prefilled, what the model says behind them, and questions about them.
+
+    Called with a round trip it codes every context, continues from the result along the given
+    tokens and compares the predictions with those of the uncompressed run; then it answers the
+    tasks: the quality by domain.
+    """
+
+    model: PreTrainedModel
+    batches: Mapping[str, Sequence[_Batch]]
+    exams: Mapping[str, _Exam]
+
+    def __call__(self, roundtrip: RoundTrip) -> dict[str, Quality]:
+        """Measure coding by this."""
+        found = {name: _quality(self.model, own, roundtrip) for name, own in self.batches.items()}
+        for name, exam in self.exams.items():
+            found[name] = _with_answers(found[name], self.model, exam, roundtrip)
         return found
 
-    return evaluate
+    def contexts(
+        self, *, dtype: torch.dtype, most: int
+    ) -> dict[str, list[tuple[Sequence[int], KVCache]]]:
+        """By domain some of the contexts, evenly spread: their tokens and caches.
+
+        Args:
+            dtype: of the caches.
+            most: contexts of a domain.
+        """
+        found: dict[str, list[tuple[Sequence[int], KVCache]]] = {}
+        for name, batches in self.batches.items():
+            own = [pair for one in batches for pair in zip(one.windows, one.caches, strict=True)]
+            count = min(most, len(own))
+            chosen = [own[index * len(own) // count] for index in range(count)]
+            found[name] = [(window.context, as_dtype(kv, dtype)) for window, kv in chosen]
+        return found
 
 
 def coded_as(roundtrip: RoundTrip, dtype: torch.dtype) -> RoundTrip:
