@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from cachegen.codec.analysis import analyse, quantise_coefficients, strangeness
+from cachegen.codec.analysis import analyse, strangeness
 from cachegen.codec.learn import learn
 from cachegen.codec.moments import blank_moments, gather, lagged
+from cachegen.codec.quantisation import Quantiser
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.sample import Sample
 from cachegen.kvcache import KVCache
@@ -144,9 +145,7 @@ def test_text_and_causes_leave_only_noise():
 def test_variances_are_those_of_the_coefficients():
     source = Source()
     transform = source.learned()
-    found = [
-        analyse(s.kv, s.tokens, transform, RopeMap.none(4)).coefficients for s in source.samples()
-    ]
+    found = [analyse(s.kv, s.tokens, transform, RopeMap.none(4)).leading for s in source.samples()]
     for index, group in enumerate(transform.groups):
         variances = group.variances
         rows = torch.cat([one[index] for one in found]).numpy()
@@ -160,10 +159,10 @@ def test_distortion_is_the_quadratic_form_of_the_gradients():
     source = Source()
     transform, sample = source.learned(((0, 1, 2, 3),), shrinkage=0.0), source.sample(99)
     analysed = analyse(sample.kv, sample.tokens, transform, RopeMap.none(4))
-    found = quantise_coefficients(analysed, transform, step=2.0, num_active=((WIDTH,),))
+    found = Quantiser.of(transform, step=2.0, num_active=((WIDTH,),)).quantise(analysed)
     assert found.distortion > 0
     (group,) = transform.groups
-    lost = analysed.coefficients[0].numpy() - 2.0 * found.integers[0][0]
+    lost = analysed.leading[0].numpy() - 2.0 * found.integers[0][0]
     error = lost @ group.synthesis.astype(float)
     gradients = np.random.default_rng(5).normal(size=(100_000, WIDTH)) @ source.slopes
     fisher = gradients.T @ gradients / len(gradients)
@@ -182,7 +181,7 @@ def test_few_coefficients_are_watched_by_guards():
 
     def lost(one):
         analysed = analyse(sample.kv, sample.tokens, one, RopeMap.none(4))
-        return quantise_coefficients(analysed, one, step=0.1, num_active=((4,),)).distortion
+        return Quantiser.of(one, step=0.1, num_active=((4,),)).quantise(analysed).distortion
 
     assert lost(learned) == pytest.approx(lost(full), rel=0.5)
 
@@ -194,7 +193,7 @@ def test_other_sources_are_stranger():
     def strange(one, num_tokens=400):
         sample = one.sample(50, num_tokens=num_tokens)
         analysed = analyse(sample.kv, sample.tokens, transform, RopeMap.none(4))
-        return strangeness(analysed, transform, num_active=(WIDTH,))
+        return strangeness(analysed, num_active=(WIDTH,))
 
     assert strange(source) < 0.02
     assert strange(source, 100) < 0.1

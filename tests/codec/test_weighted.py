@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cachegen.bitstream.chunk import pack, unpack
-from cachegen.codec.analysis import analyse, quantise_coefficients, row_classes
+from cachegen.codec.analysis import analyse
 from cachegen.codec.calibrate import calibrate
 from cachegen.codec.codec import decode_chunk, encode_chunk
 from cachegen.codec.importance import NUM_CLASSES, NUM_POSITION_TERMS, Importance
 from cachegen.codec.profile import read_profile
+from cachegen.codec.quantisation import Quantiser, row_classes
 from cachegen.errors import BitstreamError
 
 LEVELS = ("lowest", "high")
@@ -126,7 +127,7 @@ def test_rows_that_could_overflow_the_sums_use_no_rung(profile, make_cache, toke
     kv = make_cache("gqa", 60, torch.bfloat16, seed=9, scale=scale)
     analysed = analyse(kv, tokens_of(kv), profile.transform, profile.rope)
     rung = profile.rung(len(profile.levels) - 1)
-    assert rung.quantise(analysed).distortion == np.inf
+    assert rung.quantiser.quantise(analysed).distortion == np.inf
     chunk = encode_chunk(kv, tokens=tokens_of(kv), profile=profile)
     assert chunk.codec != "transform"
 
@@ -137,7 +138,7 @@ def test_finer_steps_lose_less(profile, make_cache, tokens_of):
     every = tuple(tuple(len(g.variances) for g in profile.transform.groups) for _ in range(6))
     steps = [profile.levels[0].step * 2.0**-power for power in range(8)]
     lost = [
-        quantise_coefficients(analysed, profile.transform, step=step, num_active=every).distortion
+        Quantiser.of(profile.transform, step=step, num_active=every).quantise(analysed).distortion
         for step in steps
     ]
     assert lost == sorted(lost, reverse=True)
@@ -147,7 +148,7 @@ def test_small_classes_join_the_finer_one(profile, make_cache, tokens_of):
     kv = make_cache("gqa", 100, torch.bfloat16, seed=11)
     analysed = analyse(kv, tokens_of(kv), profile.transform, profile.rope)
     rung = profile.rung(0)
-    found = rung.quantise(analysed)
+    found = rung.quantiser.quantise(analysed)
     finest = found.classes[0].index
     assert all(len(one.rows) >= 16 for one in found.classes if one.index > finest)
     rows = np.sort(np.concatenate([one.rows for one in found.classes]))

@@ -1,4 +1,9 @@
-"""From planes to integers: the first half of preset `transform`, which measures what it loses."""
+"""From planes to coefficients: the first half of preset `transform`.
+
+The leading coefficients of every token are computed at once. How many more a token needs, its class
+tells, which follows from them; so no product is larger than what will be coded. What lies beyond is
+measured by a few random mixtures of it, see `tails`.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +14,23 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from cachegen.codec.basis import IntegerBasis, Transform, fill_features, residual
+from cachegen.codec.basis import (
+    GUARD_COLUMNS,
+    LayerGroup,
+    Transform,
+    fill_features,
+    float32,
+    residual,
+)
 from cachegen.codec.fixed import pack_planes
-from cachegen.codec.importance import NUM_CLASSES, classes_of, multipliers
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.rows import coded_planes, sinks_among
-from cachegen.codec.symbols import Unrepresentable, quantise
 from cachegen.kvcache import KVCache
 
-ROUNDING = 0.46
+# Coefficients of every token that are computed at once: weights and strangeness look at no others.
+LEADING = 512
 # Nats per coefficient and row that mean squares of few rows show by chance, heavy tails included.
 _CHANCE = 4.0
-# A token that would lose more than so many times what is expected, beside the coefficients that its
-# class codes, is coded with a finer class.
-_UNEXPECTED = 2.0
-# A class of fewer tokens joins the next finer one.
-_FEW_ROWS = 16
-
-ActiveCounts = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,12 +38,16 @@ class Analysed:
     """A cache before quantisation.
 
     Attributes:
-        coefficients: per group float32 (rows, coefficients or more), in units.
+        transform: that it is analysed with.
+        residuals: per group float32 (rows, columns): without means and prediction.
+        leading: per group float32 (rows, coefficients): the first of them, in units.
         log_weights: float32 (rows,), what each token weighs; zeros where all weigh the same.
         sinks: the arrays `scales` and `codes` of the sinks.
     """
 
-    coefficients: tuple[torch.Tensor, ...]
+    transform: Transform
+    residuals: tuple[torch.Tensor, ...]
+    leading: tuple[torch.Tensor, ...]
     log_weights: torch.Tensor
     sinks: dict[str, np.ndarray]
 
@@ -48,38 +56,33 @@ class Analysed:
         """Tokens without sinks."""
         return len(self.log_weights)
 
+    def coefficients(
+        self, group: int, *, rows: np.ndarray | None = None, counts: np.ndarray
+    ) -> torch.Tensor:
+        """The first coefficients of some rows, with zeros behind them: float32 (rows, most), units.
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RowClass:
-    """Tokens of a chunk that are coded together.
-
-    Attributes:
-        index: of the class.
-        rows: int64 (n,), which of the chunk's rows they are, ascending.
-        multipliers: int64 (n,): a token's step is so many parts of the grid.
-    """
-
-    index: int
-    rows: np.ndarray
-    multipliers: np.ndarray
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Quantised:
-    """Coefficients as integers.
-
-    Attributes:
-        multipliers: uint8 (rows,); None where all tokens weigh the same.
-        classes: those that have tokens, finest first.
-        integers: per class and group int32 (its rows, active coefficients).
-        distortion: what rounding costs, nats for each token that follows, to second order;
-            infinite where the sums of decoding could overflow.
-    """
-
-    multipliers: np.ndarray | None
-    classes: tuple[RowClass, ...]
-    integers: tuple[tuple[np.ndarray, ...], ...]
-    distortion: float
+        Args:
+            group: which.
+            rows: int64 (n,), which rows; all of them, in order, where that is None.
+            counts: int64 (n,): of each row so many coefficients are wanted; falling.
+        """
+        leading, residuals = self.leading[group], self.residuals[group]
+        if rows is not None:
+            leading, residuals = leading[rows], residuals[rows]
+        most = int(counts.max(initial=0))
+        known = leading.shape[1]
+        if most <= known:
+            return leading[:, :most]
+        analysis = self.transform.groups[group].analysis
+        found = torch.zeros(len(counts), most)
+        found[:, :known] = leading
+        ends = [known, *np.unique(counts[counts > known]).tolist()]
+        for first, stop in pairwise(ends):
+            deep = int(np.count_nonzero(counts >= stop))
+            torch.mm(
+                residuals[:deep], float32(analysis[:, first:stop]), out=found[:deep, first:stop]
+            )
+        return found
 
 
 def analyse(
@@ -95,175 +98,109 @@ def analyse(
     fill_features(features.numpy(), transform, tokens)
     planes = dict(coded_planes(kv, rope, most_sinks=transform.num_sinks))
     sinks = pack_planes([p[:, :skipped] for p in kv.planes()])
-    coefficients = tuple(residual(group, planes, features) for group in transform.groups)
-    if transform.importance is None:
-        return Analysed(coefficients, torch.zeros(len(features)), sinks)
-    log_weights = transform.importance.log_weights(
-        coefficients,
-        [group.variances for group in transform.groups],
+    return analyse_rows(
+        transform,
+        [
+            residual(group, torch.cat([planes[plane] for plane in group.planes], dim=1), features)
+            for group in transform.groups
+        ],
         positions=np.arange(kv.start + skipped, kv.stop),
         last=kv.stop - 1,
+        sinks=sinks,
     )
-    return Analysed(coefficients, log_weights, sinks)
 
 
-def row_classes(multipliers: np.ndarray | None, num_rows: int, *, fraction: int) -> list[RowClass]:
-    """The classes that have tokens, finest first; one of all tokens where all weigh the same."""
-    if multipliers is None:
-        return [RowClass(0, np.arange(num_rows), np.full(num_rows, fraction))]
-    classes = classes_of(multipliers)
-    found = [(index, np.flatnonzero(classes == index)) for index in np.unique(classes).tolist()]
-    return [RowClass(index, rows, multipliers[rows].astype(np.int64)) for index, rows in found]
-
-
-def quantise_coefficients(
-    analysed: Analysed,
+def analyse_rows(
     transform: Transform,
+    residuals: Sequence[torch.Tensor],
     *,
-    step: float,
-    num_active: ActiveCounts,
-    bases: Sequence[IntegerBasis] = (),
-    few_rows: int = _FEW_ROWS,
-) -> Quantised:
-    """Round to whole steps, the leading coefficients of each group, and measure what is lost.
+    positions: np.ndarray,
+    last: int,
+    sinks: dict[str, np.ndarray] | None = None,
+) -> Analysed:
+    """The coefficients of rows of a cache.
 
     Args:
-        analysed: the cache.
         transform: learned.
-        step: of the level, in units.
-        num_active: per class and group, coefficients that are coded.
-        bases: per group, to tell what could overflow; where there are none nothing is told.
-        few_rows: a class of fewer tokens joins the next finer one.
-
-    Raises:
-        Unrepresentable: NaN or infinities.
+        residuals: per group float32 (rows, columns), see `residual`.
+        positions: int64 (rows,), absolute.
+        last: absolute position of the chunk's last token.
+        sinks: the arrays of the tokens that are no rows.
     """
-    grid = transform.grid
-    chosen = _multipliers(analysed, transform, step=step, num_active=num_active)
-    if chosen is not None:
-        chosen = _without_small_classes(chosen, few_rows)
-    classes = row_classes(chosen, analysed.num_rows, fraction=grid.fraction)
-    integers, lost = [], 0.0
-    for one in classes:
-        rows = torch.from_numpy(one.rows)
-        steps = torch.from_numpy(one.multipliers).float() * (step / grid.fraction)
-        largest = grid.most // one.multipliers[:, None]
-        weights = analysed.log_weights[rows].exp()
-        own = []
-        for group, coefficients in enumerate(analysed.coefficients):
-            count = num_active[one.index][group]
-            chosen_rows = coefficients if len(rows) == len(coefficients) else coefficients[rows]
-            scaled = chosen_rows[:, :count] / steps[:, None]
-            whole = quantise(scaled, rounding=ROUNDING)
-            np.clip(whole, -largest, largest, out=whole)
-            energy = scaled.sub_(torch.from_numpy(whole)).square_().sum(dim=1) * steps**2
-            energy += chosen_rows[:, count:].square().sum(dim=1)
-            lost += float((energy * weights).sum(dtype=torch.float64))
-            if bases and not _is_safe(whole, one.multipliers, bases[group]):
-                lost = np.inf
-            own.append(whole)
-        integers.append(tuple(own))
-    if np.isnan(lost):
-        raise Unrepresentable
-    distortion = transform.unit**2 * lost / max(analysed.num_rows, 1)
-    stored = None if chosen is None else chosen.astype(np.uint8)
-    return Quantised(stored, tuple(classes), tuple(integers), distortion)
-
-
-def _multipliers(
-    analysed: Analysed, transform: Transform, *, step: float, num_active: ActiveCounts
-) -> np.ndarray | None:
-    """Int64 (rows,): by what tokens weigh, finer where coefficients would be missed."""
-    if transform.importance is None:
-        return None
-    chosen = multipliers(analysed.log_weights).numpy()
-    missed, expected = _tails(analysed, transform, num_active)
-    counts = np.array([sum(active) for active in num_active])
-    rows = np.arange(len(chosen))
-    for _ in num_active:
-        own = classes_of(chosen)
-        rounding = counts[own] * (step * chosen / transform.grid.fraction) ** 2 / 12
-        unlike = missed[own, rows] > _UNEXPECTED * (expected[own] + rounding)
-        if not (unlike & (chosen > 1)).any():
-            break
-        chosen = np.where(unlike, np.maximum(chosen // 2, 1), chosen)
-    return chosen
-
-
-def _tails(
-    analysed: Analysed, transform: Transform, num_active: ActiveCounts
-) -> tuple[np.ndarray, np.ndarray]:
-    """What each class would miss of each row, float64 (classes, rows), and of all on average."""
-    missed = np.zeros((len(num_active), analysed.num_rows))
-    expected = np.zeros(len(num_active))
-    for group, coefficients in enumerate(analysed.coefficients):
-        variances = transform.groups[group].variances.astype(np.float64)
-        guards = coefficients[:, len(variances) :].square().sum(dim=1).double().numpy()
-        ends = sorted({active[group] for active in num_active} | {len(variances)}, reverse=True)
-        energy, learned = {ends[0]: guards}, {ends[0]: float(guards.mean()) if len(guards) else 0.0}
-        for after, before in pairwise(ends):
-            own = coefficients[:, before:after].square().sum(dim=1).double().numpy()
-            energy[before] = energy[after] + own
-            learned[before] = learned[after] + variances[before:after].sum()
-        for index, active in enumerate(num_active):
-            missed[index] += energy[active[group]]
-            expected[index] += learned[active[group]]
-    return missed, expected
-
-
-def _without_small_classes(chosen: np.ndarray, few_rows: int) -> np.ndarray:
-    """Tokens of a class with few of them get the coarsest step of the next finer class."""
-    for index in range(NUM_CLASSES - 1, 0, -1):
-        own = classes_of(chosen) == index
-        if 0 < np.count_nonzero(own) < few_rows:
-            chosen = np.where(own, (1 << index) - 1, chosen)
-    return chosen
-
-
-def _is_safe(whole: np.ndarray, multipliers: np.ndarray, basis: IntegerBasis) -> bool:
-    """Whether no sum of decoding can leave int32, see `integer_basis`."""
-    if basis.spreads is None or not whole.size:
-        return True
-    spreads = basis.spreads[: whole.shape[1]].astype(np.float32)
-    relative = whole * (multipliers[:, None].astype(np.float32) / spreads)
-    return bool((np.square(relative).sum(axis=1) <= basis.reach).all())
-
-
-def distance(one: Analysed, other: Analysed, transform: Transform) -> float:
-    """What it costs to have one cache in place of another, nats per token, to second order."""
-    weights = one.log_weights.exp()
-    pairs = zip(one.coefficients, other.coefficients, strict=True)
-    lost = sum(
-        float(((left - right).square().sum(dim=1) * weights).sum(dtype=torch.float64))
-        for left, right in pairs
+    leading = tuple(
+        rows @ float32(group.analysis[:, : min(LEADING, len(group.variances))])
+        for rows, group in zip(residuals, transform.groups, strict=True)
     )
+    log_weights = torch.zeros(len(positions))
+    if transform.importance is not None:
+        spreads = [group.variances for group in transform.groups]
+        log_weights = transform.importance.log_weights(
+            leading, spreads, positions=positions, last=last
+        )
+    return Analysed(transform, tuple(residuals), leading, log_weights, sinks or {})
+
+
+def tails(group: LayerGroup, counts: Sequence[int]) -> torch.Tensor:
+    """Random mixtures of what `analysis` tells beyond so many coefficients, for each of the counts.
+
+    Squares of a row's mixtures add up, on average, to the energy of all that is beyond: the sum
+    over n rows of a tail of d directions alike errs by about sqrt(2 / d / GUARD_COLUMNS), however
+    large n is.
+
+    Returns:
+        float32 (columns, counts * GUARD_COLUMNS).
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def mixture(columns: np.ndarray) -> torch.Tensor:
+        mix = torch.randn(columns.shape[1], GUARD_COLUMNS, generator=generator)
+        return float32(columns).mm(mix / GUARD_COLUMNS**0.5)
+
+    known = len(group.variances)
+    guards = group.analysis[:, known:]
+    beyond = {known: float32(guards) if guards.shape[1] == GUARD_COLUMNS else mixture(guards)}
+    for after, before in pairwise(sorted({known, *counts}, reverse=True)):
+        beyond[before] = beyond[after] + mixture(group.analysis[:, before:after])
+    return torch.cat([beyond[count] for count in counts], dim=1)
+
+
+def tail_energies(rows: torch.Tensor, mixtures: torch.Tensor) -> torch.Tensor:
+    """Of residuals (rows, columns), beyond each count of `tails`: float64 (counts, rows)."""
+    shape = (len(rows), mixtures.shape[1] // GUARD_COLUMNS, GUARD_COLUMNS)
+    mixed = rows.mm(mixtures).view(shape)
+    return mixed.square_().sum(dim=2).double().t()
+
+
+def distance(one: Analysed, other: Analysed) -> float:
+    """What it costs to have one cache in place of another, nats per token, to second order."""
+    transform, lost = one.transform, 0.0
+    weights = one.log_weights.exp()
+    pairs = zip(one.residuals, other.residuals, transform.groups, strict=True)
+    for left, right, group in pairs:
+        apart = ((left - right) @ float32(group.analysis)).square_().sum(dim=1)
+        lost += float((apart * weights).sum(dtype=torch.float64))
     return transform.unit**2 * lost / max(one.num_rows, 1)
 
 
-def nominal_active(num_active: ActiveCounts) -> Sequence[int]:
-    """Per group what tokens of ordinary weight have active; of all there is without weights."""
-    return num_active[len(num_active) // 2]
-
-
-def strangeness(analysed: Analysed, transform: Transform, *, num_active: Sequence[int]) -> float:
-    """How far a chunk's coefficients are from those the transform has learned of.
+def strangeness(analysed: Analysed, *, num_active: Sequence[int]) -> float:
+    """How far a chunk's leading coefficients are from those the transform has learned of.
 
     The Kullback-Leibler divergence, nats per coefficient, between normal distributions with the
     mean squares of this chunk and with those learned; what so few rows show by chance is taken off.
 
     Args:
         analysed: the chunk.
-        transform: learned.
-        num_active: of each group, the coefficients that are looked at.
+        num_active: of each group, at most so many coefficients are looked at.
     """
-    found, count = 0.0, max(sum(num_active), 1)
+    found, count = 0.0, 0
     if not analysed.num_rows:
         return 0.0
-    for coefficients, group, active in zip(
-        analysed.coefficients, transform.groups, num_active, strict=True
+    for leading, group, active in zip(
+        analysed.leading, analysed.transform.groups, num_active, strict=True
     ):
-        own = coefficients[:, :active].square().mean(dim=0, dtype=torch.float64)
-        learned = torch.from_numpy(group.variances[:active]).double()
+        own = leading[:, :active].square().mean(dim=0, dtype=torch.float64)
+        learned = torch.from_numpy(group.variances[: len(own)]).double()
         ratio = own.clamp_min(1e-12) / learned.clamp_min(1e-12)
         found += float((ratio - 1 - ratio.log()).sum()) / 2
-    return max(found / count - _CHANCE / analysed.num_rows, 0.0)
+        count += len(own)
+    return max(found / max(count, 1) - _CHANCE / analysed.num_rows, 0.0)

@@ -21,6 +21,8 @@ from cachegen.codec.importance import NUM_CLASSES, ONE, Importance
 _LARGEST_INT16 = 32767
 _LARGEST_FEATURE = 128
 _SUMS = 2.0**31
+# Of an analysis, those that only measure what lies outside all coefficients.
+GUARD_COLUMNS = 16
 # How far a row may be from what was learned, in mean squares of its coefficients.
 _REACH = 64.0
 
@@ -198,21 +200,18 @@ def integer_basis(
     return IntegerBasis(rows, features, scales.astype(np.float32), spreads)
 
 
-def residual(
-    group: LayerGroup, planes: dict[int, torch.Tensor], features: torch.Tensor
-) -> torch.Tensor:
-    """Coefficients float32 (rows, coefficients or more) of a group.
+def residual(group: LayerGroup, columns: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """What means and prediction leave of a group's columns, in their place.
 
     Args:
         group: learned.
-        planes: un-rotated float32 rows (rows, width) of every plane, at least the group's.
+        columns: float32 (rows, columns): un-rotated keys, and values, of the group's planes.
         features: float32 (rows, features).
     """
-    columns = torch.cat([planes[plane] for plane in group.planes], dim=1)
     columns.sub_(torch.from_numpy(group.means))
-    columns.addmm_(features, _float32(group.prediction), alpha=-1.0)
-    return columns @ _float32(group.analysis)
+    return columns.addmm_(features, float32(group.prediction), alpha=-1.0)
 
 
-def _float32(array: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(array).float()
+def float32(array: np.ndarray) -> torch.Tensor:
+    """A tensor of float32 with the same numbers."""
+    return torch.from_numpy(np.ascontiguousarray(array)).float()

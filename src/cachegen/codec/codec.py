@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from cachegen.codec import adaptive, fixed, lossless, matrix, paper, plain, transform
-from cachegen.codec.analysis import Analysed, analyse, distance, nominal_active, strangeness
+from cachegen.codec.analysis import Analysed, analyse, distance, strangeness
 from cachegen.codec.encoded import EncodedChunk
 from cachegen.codec.layers import geometry_of_layers, named_layers, rung_of_layers
 from cachegen.codec.levels import (
@@ -22,6 +22,7 @@ from cachegen.codec.levels import (
 from cachegen.codec.matrix import Planes
 from cachegen.codec.model import CodingModel, model_from_arrays, model_to_arrays, take
 from cachegen.codec.profile import NO_PROFILE, Profile
+from cachegen.codec.quantisation import nominal_active
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.symbols import Unrepresentable
 from cachegen.errors import BitstreamError, ProfileMismatch
@@ -220,7 +221,7 @@ def _encode_within_bound(
     distrust = _distrust(analysed, profile)
     for rung in range(profile.levels.index(level), len(profile.levels)):
         numbers = profile.rung(rung)
-        quantised = numbers.quantise(analysed)
+        quantised = numbers.quantiser.quantise(analysed)
         cost = distrust * quantised.distortion
         if cost <= level.bound:
             measured = np.array([cost, level.bound], dtype=np.float32)
@@ -236,7 +237,7 @@ def _encode_within_bound(
             return replace(chunk, blocks=blocks, arrays=arrays)
     alone = _encode_alone(kv, level, profile.rope, threads)
     decoded = analyse(decode_chunk(alone), tokens, profile.transform, profile.rope)
-    if distance(analysed, decoded, profile.transform) > level.bound:
+    if distance(analysed, decoded) > level.bound:
         raise Unrepresentable
     return alone
 
@@ -247,9 +248,7 @@ def _distrust(analysed: Analysed, profile: Profile) -> float:
     A metric learned on other text errs; how much, was found to grow with the strangeness.
     """
     assert profile.transform is not None
-    found = strangeness(
-        analysed, profile.transform, num_active=nominal_active(profile.num_active[-1])
-    )
+    found = strangeness(analysed, num_active=nominal_active(profile.num_active[-1]))
     return max(1.0, found / profile.transform.strangeness)
 
 

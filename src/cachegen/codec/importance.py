@@ -47,7 +47,7 @@ class Importance:
 
     def log_weights(
         self,
-        coefficients: Sequence[torch.Tensor],
+        leading: Sequence[torch.Tensor],
         variances: Sequence[np.ndarray],
         *,
         positions: np.ndarray,
@@ -56,13 +56,13 @@ class Importance:
         """Natural logarithms float32 (rows,) of what tokens weigh.
 
         Args:
-            coefficients: per group float32 (rows, coefficients or more).
-            variances: per group float32 (coefficients,), mean squares of the coefficients.
+            leading: per group float32 (rows, coefficients), the first of them.
+            variances: per group float32, mean squares of at least those coefficients.
             positions: int64 (rows,), absolute.
             last: absolute position of the chunk's last token.
         """
         found = position_terms(positions, last) @ torch.from_numpy(self.position)
-        for own, spread, weights in zip(coefficients, variances, self.groups, strict=True):
+        for own, spread, weights in zip(leading, variances, self.groups, strict=True):
             found += group_terms(own, spread, len(weights)) @ torch.from_numpy(weights)
         return torch.nan_to_num(found).clamp_(-_WIDEST, _WIDEST)
 
@@ -81,19 +81,19 @@ def position_terms(positions: np.ndarray, last: int) -> torch.Tensor:
     return torch.stack([torch.ones_like(rows), *hinges], dim=1)
 
 
-def group_terms(coefficients: torch.Tensor, variances: np.ndarray, count: int) -> torch.Tensor:
-    """Float32 (rows, count): the leading coefficients in units of their spread, and the energy.
+def group_terms(leading: torch.Tensor, variances: np.ndarray, count: int) -> torch.Tensor:
+    """Float32 (rows, count): the first coefficients in units of their spread, and the energy.
 
     Args:
-        coefficients: float32 (rows, coefficients or more) of a group.
-        variances: float32 (coefficients,).
+        leading: float32 (rows, coefficients) of a group, the first of them.
+        variances: float32, of at least those coefficients.
         count: so many terms; the last is the logarithm of the energy over its mean.
     """
-    learned = torch.from_numpy(variances).clamp_min(1e-30)
-    leading = coefficients[:, : count - 1] / learned[: count - 1].sqrt()
-    energy = coefficients[:, : len(variances)].square().sum(dim=1) / learned.sum()
+    learned = torch.from_numpy(variances[: leading.shape[1]]).clamp_min(1e-30)
+    first = leading[:, : count - 1] / learned[: count - 1].sqrt()
+    energy = leading.square().sum(dim=1) / learned.sum()
     logarithm = energy.clamp_min(_LEAST_ENERGY).log()
-    return torch.cat([leading.clamp_(-_FARTHEST, _FARTHEST), logarithm[:, None]], dim=1)
+    return torch.cat([first.clamp_(-_FARTHEST, _FARTHEST), logarithm[:, None]], dim=1)
 
 
 def relative_steps(num_classes: int) -> list[float]:

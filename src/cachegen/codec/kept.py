@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cachegen.codec.basis import Transform, features_before, ids_before
+from cachegen.codec.analysis import Analysed, analyse_rows
+from cachegen.codec.basis import Transform, features_before, float32, ids_before, residual
 from cachegen.codec.checkpoint import Checkpoint, Saved
 
 ROWS = "rows"
@@ -39,21 +40,21 @@ class KeptRows:
     g: tuple[np.ndarray, ...]
     gradient_scale: float
 
-    def coefficients(self, transform: Transform) -> tuple[torch.Tensor, ...]:
-        """Per group float32 (rows, coefficients or more), in units."""
+    def analysed(self, transform: Transform) -> Analysed:
+        """The rows as `analyse` has them, without sinks."""
         features = self._features(transform)
-        return tuple(
-            (torch.from_numpy(x).float() - torch.from_numpy(group.means))
-            .addmm_(features, torch.from_numpy(group.prediction).float(), alpha=-1.0)
-            .mm(torch.from_numpy(group.analysis).float())
+        residuals = [
+            residual(group, torch.tensor(x, dtype=torch.float32), features)
             for x, group in zip(self.x, transform.groups, strict=True)
-        )
+        ]
+        last = len(self.tokens) - 1
+        return analyse_rows(transform, residuals, positions=self.places, last=last)
 
     def information(self, transform: Transform) -> torch.Tensor:
         """Float64 (rows,): squared gradients with respect to the coefficients, summed."""
         found = torch.zeros(len(self.places))
         for g, group in zip(self.g, transform.groups, strict=True):
-            slopes = torch.from_numpy(g).float() @ torch.from_numpy(group.synthesis).float().T
+            slopes = float32(g) @ float32(group.synthesis).T
             found += slopes.square_().sum(dim=1)
         return found.double() / self.gradient_scale**2
 

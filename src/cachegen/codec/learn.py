@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cachegen.codec.basis import LayerGroup, Transform
+from cachegen.codec.basis import GUARD_COLUMNS, LayerGroup, Transform
 from cachegen.codec.importance import (
     NUM_POSITION_TERMS,
     Importance,
@@ -26,7 +26,6 @@ from cachegen.codec.importance import (
 )
 from cachegen.codec.kept import KeptRows
 from cachegen.codec.moments import Moments
-from cachegen.codec.sizing import GUARD_COLUMNS
 
 # Of the metric, towards one that knows of planes only how much they matter: few samples see few of
 # the directions of a model.
@@ -75,11 +74,10 @@ def learn_importance(transform: Transform, rows: Sequence[KeptRows]) -> Importan
     """What tokens weigh, fitted to the gradients of rows of every sample."""
     terms, information = [], []
     for kept in rows:
-        coefficients = kept.coefficients(transform)
         last = len(kept.tokens) - 1
         of_groups = [
             group_terms(own, group.variances, min(_LEADING, len(group.variances)) + 1)
-            for own, group in zip(coefficients, transform.groups, strict=True)
+            for own, group in zip(kept.analysed(transform).leading, transform.groups, strict=True)
         ]
         terms.append(torch.cat([position_terms(kept.places, last), *of_groups], dim=1))
         information.append(kept.information(transform))

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from cachegen.codec.basis import GUARD_COLUMNS
 from cachegen.kvcache import Geometry
 
 LAG_RANKS = (128, 40, 40)
 _WIDEST_GROUP = 4096
 _SHARE_OF_FEATURES = 1 / 3
-GUARD_COLUMNS = 16
 _BYTES = 2
 _SOLVING = 22  # n**3 each: two symmetric eigendecompositions with vectors (9), two products (2)
 

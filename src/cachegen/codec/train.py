@@ -7,16 +7,9 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
-import torch
 
 from cachegen.codec import transform
-from cachegen.codec.analysis import (
-    Analysed,
-    analyse,
-    nominal_active,
-    quantise_coefficients,
-    strangeness,
-)
+from cachegen.codec.analysis import analyse, strangeness
 from cachegen.codec.basis import Transform
 from cachegen.codec.checkpoint import Checkpoint, Saved
 from cachegen.codec.importance import relative_steps
@@ -26,6 +19,7 @@ from cachegen.codec.levels import PROMISED_KL, EncodingLevel
 from cachegen.codec.moments import Moments, blank_moments, gather
 from cachegen.codec.profile import Profile, StepLimits, step_limits
 from cachegen.codec.progress import Status
+from cachegen.codec.quantisation import Quantiser, nominal_active
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.sample import START, Passes, RoundTrip
 from cachegen.codec.sizing import Sizes, plan_groups
@@ -153,11 +147,9 @@ class TransformTraining:
         """Steps at which no row that was learned from leaves the grid, with a margin."""
         grid, limits = self.transform.grid, step_limits(None)
         largest = max(
-            float(own[:, : len(group.variances)].abs().max())
+            float(own.abs().max())
             for kept in self.rows
-            for own, group in zip(
-                kept.coefficients(self.transform), self.transform.groups, strict=True
-            )
+            for own in kept.analysed(self.transform).leading
         )
         finest = _REACH * largest * grid.fraction / grid.most
         return replace(limits, finest=min(max(finest, limits.finest), limits.coarsest))
@@ -170,7 +162,7 @@ class TransformTraining:
 
         def look(kv: KVCache, tokens: Sequence[int]) -> KVCache:
             analysed = analyse(kv, tokens, self.transform, self.rope)
-            found.append(strangeness(analysed, self.transform, num_active=active))
+            found.append(strangeness(analysed, num_active=active))
             return kv
 
         evaluate(look)
@@ -222,33 +214,23 @@ class TransformTraining:
         ends = np.cumsum([0] + [count for one in active for own in one for count in own])
         found = _Tally(np.zeros((int(ends[-1]), 256), dtype=np.int64), [], [])
         num_groups = len(self.transform.groups)
+        quantisers = [
+            Quantiser.of(self.transform, step=level.step, num_active=own)
+            for level, own in zip(levels, active, strict=True)
+        ]
         for kept in self.rows:
-            analysed = self._analysed(kept)
+            analysed = kept.analysed(self.transform)
             nominal = nominal_active(active[-1])
-            found.strange.append(strangeness(analysed, self.transform, num_active=nominal))
+            found.strange.append(strangeness(analysed, num_active=nominal))
             found.lost.append([])
-            for index, level in enumerate(levels):
-                quantised = quantise_coefficients(
-                    analysed, self.transform, step=level.step, num_active=active[index], few_rows=0
-                )
+            for index, quantiser in enumerate(quantisers):
+                quantised = quantiser.quantise(analysed, few_rows=0)
                 found.lost[-1].append(quantised.distortion)
                 for one, integers in zip(quantised.classes, quantised.integers, strict=True):
                     first = (index * self.transform.num_classes + one.index) * num_groups
                     counts = found.counts[ends[first] : ends[first + num_groups]]
                     counts += histograms(clipped_symbols(np.concatenate(integers, axis=1)))
         return found
-
-    def _analysed(self, kept: KeptRows) -> Analysed:
-        coefficients = kept.coefficients(self.transform)
-        log_weights = torch.zeros(len(kept.places))
-        if self.transform.importance is not None:
-            log_weights = self.transform.importance.log_weights(
-                coefficients,
-                [group.variances for group in self.transform.groups],
-                positions=kept.places,
-                last=len(kept.tokens) - 1,
-            )
-        return Analysed(coefficients, log_weights, {})
 
 
 @dataclass(frozen=True, slots=True, eq=False)

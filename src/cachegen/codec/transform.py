@@ -12,22 +12,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from cachegen.codec.analysis import (
-    Analysed,
-    Quantised,
-    RowClass,
-    analyse,
-    quantise_coefficients,
-    row_classes,
-)
+from cachegen.codec.analysis import analyse
 from cachegen.codec.basis import IntegerBasis, Transform, integer_basis
 from cachegen.codec.blocks import decode_block, encode_block
 from cachegen.codec.encoded import Block, EncodedChunk
 from cachegen.codec.importance import LARGEST_MULTIPLIER
 from cachegen.codec.model import take
+from cachegen.codec.quantisation import Quantised, Quantiser, RowClass, row_classes
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.rows import sinks_among
 from cachegen.codec.symbols import CENTER, ESCAPE, to_symbols
@@ -36,7 +31,7 @@ from cachegen.errors import BitstreamError, TokensMismatch
 from cachegen.kvcache import KVCache
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class TransformLevel:
     """One rung of a transform profile's ladder, ready to code with.
 
@@ -58,14 +53,11 @@ class TransformLevel:
     table_ids: tuple[tuple[np.ndarray, ...], ...]
     frequencies: np.ndarray
 
-    def quantise(self, analysed: Analysed) -> Quantised:
-        """See `quantise_coefficients`."""
-        return quantise_coefficients(
-            analysed,
-            self.transform,
-            step=self.step,
-            num_active=self.num_active,
-            bases=self.bases,
+    @cached_property
+    def quantiser(self) -> Quantiser:
+        """What only encoding needs."""
+        return Quantiser.of(
+            self.transform, step=self.step, num_active=self.num_active, bases=self.bases
         )
 
 
@@ -152,7 +144,7 @@ def decode(
 def roundtrip(kv: KVCache, tokens: Sequence[int] | np.ndarray, level: TransformLevel) -> KVCache:
     """What `decode` would make of a coded chunk, without coding anything."""
     analysed = analyse(kv, tokens, level.transform, level.rope)
-    quantised = level.quantise(analysed)
+    quantised = level.quantiser.quantise(analysed)
     classes = quantised.classes
     return synthesise(
         [
