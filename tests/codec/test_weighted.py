@@ -90,6 +90,30 @@ def test_the_round_trip_is_what_decoding_gives(profile, make_cache, tokens_of):
     assert all(map(torch.equal, decoded.planes(), again.planes()))
 
 
+def test_readers_need_no_analysis(profile, make_cache, tokens_of):
+    """What is stored beside contexts decodes alike, has the same name, and encodes nothing."""
+    kv = make_cache("gqa", 200, torch.bfloat16, seed=4)
+    reader = read_profile(profile.reader_bytes)
+    assert len(profile.reader_bytes) < 0.7 * len(profile.file_bytes)
+    assert reader.hash == profile.hash and reader.reader_bytes == reader.file_bytes
+    chunk = encode_chunk(kv, tokens=tokens_of(kv), profile=profile)
+    assert chunk.codec == "transform"
+    decoded = [decode_chunk(chunk, tokens=tokens_of(kv), profile=p) for p in (profile, reader)]
+    assert all(map(torch.equal, decoded[0].planes(), decoded[1].planes()))
+    with pytest.raises(ValueError, match="is only what readers need"):
+        encode_chunk(kv, tokens=tokens_of(kv), profile=reader)
+    rebuilt = replace(reader, notes=reader.notes).file_bytes
+    assert rebuilt == reader.file_bytes
+
+
+def test_fewer_columns_of_analysis_than_coefficients_are_refused(profile):
+    group = profile.transform.groups[0]
+    cut = replace(group, analysis=group.analysis[:, :3])
+    made = replace(profile.transform, groups=(cut, *profile.transform.groups[1:]))
+    with pytest.raises(BitstreamError, match="fewer columns than coefficients"):
+        read_profile(replace(profile, transform=made).file_bytes)
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_multipliers_that_were_changed_are_refused_or_decode(profile, make_cache, tokens_of, data):

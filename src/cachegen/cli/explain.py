@@ -21,6 +21,7 @@ def explain_profile(data: bytes) -> dict[str, Any]:
     return {
         "kind": "profile",
         "bytes": len(data),
+        "bytes_for_readers": len(profile.reader_bytes),
         "hash": profile.hash.hex(),
         "codec": profile.codec,
         "model_fingerprint": profile.fingerprint.hex(),

@@ -85,7 +85,7 @@ def reads_as(profile: Profile, place: Path) -> Callable[[Path], None]:
 
     def check(part: Path) -> None:
         try:
-            same = read_profile(part).hash == profile.hash
+            same = read_profile(part).file_bytes == profile.file_bytes
         except CacheGenError as exc:
             raise ValueError(
                 f"the profile just made cannot be read back ({exc}): {place} is left as it was; "

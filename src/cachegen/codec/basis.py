@@ -58,7 +58,7 @@ class LayerGroup:
         synthesis: float16 (coefficients, columns), most important coefficient first.
         analysis: float16 (columns, coefficients or more): the first columns give the coefficients;
             what there are more give numbers whose squares tell, on average, how much lies outside
-            all coefficients.
+            all coefficients. No columns in what only decodes.
         variances: float32 (coefficients,): mean squares of the coefficients, in units.
     """
 
@@ -100,6 +100,11 @@ class Transform:
     def num_classes(self) -> int:
         """Into how many classes tokens fall by their steps."""
         return 1 if self.importance is None else NUM_CLASSES
+
+    @property
+    def can_encode(self) -> bool:
+        """Whether it holds what only encoding needs."""
+        return all(group.analysis.shape[1] >= len(group.variances) for group in self.groups)
 
     @property
     def num_features(self) -> int:

@@ -67,7 +67,7 @@ def encode_chunk(
 
     Raises:
         ValueError: an unknown level; tokens that are needed and missing, or another number of
-            them than the cache has.
+            them than the cache has; a profile that holds only what readers need.
         ProfileMismatch: a profile of another geometry.
     """
     chosen = resolve_level(profile, level)
@@ -215,6 +215,7 @@ def _encode_within_bound(
         Unrepresentable: NaN or infinities, or nothing lossy keeps the bound.
     """
     assert profile is not None and profile.transform is not None
+    profile.check_encodes()
     if not kv.is_complete:
         return _encode_alone(kv, level, profile.rope, threads)
     analysed = analyse(kv, tokens, profile.transform, profile.rope)

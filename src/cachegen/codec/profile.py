@@ -1,6 +1,6 @@
 """A model's profile: statistics, levels and tables in one safetensors file.
 
-The file's SHA-256 names the profile; chunks coded with it carry that name.
+The SHA-256 of what readers need of it names the profile; chunks coded with it carry that name.
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ from cachegen.codec.model import (
     take_ids,
 )
 from cachegen.codec.rope import RopeMap
-from cachegen.codec.stored_transform import transform_from_arrays, transform_to_arrays
+from cachegen.codec.stored_transform import (
+    is_for_encoders,
+    transform_from_arrays,
+    transform_to_arrays,
+)
 from cachegen.codec.tables import pack_tables
 from cachegen.codec.transform import TransformLevel, transform_level
 from cachegen.errors import BitstreamError
@@ -117,9 +121,40 @@ class Profile:
         return data
 
     @cached_property
+    def reader_bytes(self) -> bytes:
+        """The file without what only encoding needs: what is stored beside contexts.
+
+        From version 2 on; of version 1 all of it.
+        """
+        if not self._is_weighted:
+            return self.file_bytes
+        tensors = load(self.file_bytes)
+        needed = {name: one for name, one in tensors.items() if not is_for_encoders(name)}
+        if len(needed) == len(tensors):
+            return self.file_bytes
+        data: bytes = save(needed, metadata=_raw_metadata(self.file_bytes))
+        return data
+
+    @cached_property
     def hash(self) -> bytes:
-        """SHA-256 of the file."""
-        return hashlib.sha256(self.file_bytes).digest()
+        """SHA-256 of what readers need."""
+        return hashlib.sha256(self.reader_bytes).digest()
+
+    def check_encodes(self) -> None:
+        """Refuse to encode with the part that readers need.
+
+        Raises:
+            ValueError: it is no more than that.
+        """
+        if self.transform is not None and not self.transform.can_encode:
+            raise ValueError(
+                "this profile is only what readers need, as it is stored beside contexts: to "
+                "encode, pass the file that `cachegen calibrate` wrote"
+            )
+
+    @property
+    def _is_weighted(self) -> bool:
+        return self.transform is not None and self.transform.importance is not None
 
     def level(self, name: str) -> EncodingLevel:
         """The level of this name.
@@ -185,9 +220,7 @@ class Profile:
 
     def _metadata(self) -> str:
         described: dict[str, Any] = {
-            "format": _FORMATS[
-                self.transform is not None and self.transform.importance is not None
-            ],
+            "format": _FORMATS[self._is_weighted],
             "codec": self.codec,
             "fingerprint": self.fingerprint.hex(),
             "dtype": str(self.geometry.dtype).removeprefix("torch."),

@@ -17,6 +17,11 @@ _MOST_FEATURES = 4096
 _RANGE = (1e-30, 1e30)
 
 
+def is_for_encoders(name: str) -> bool:
+    """Whether an array is one that only encoding needs."""
+    return name.partition(".")[0] == "analysis"
+
+
 def transform_to_arrays(transform: Transform) -> dict[str, np.ndarray]:
     """The arrays of FORMAT.md that hold a transform."""
     arrays: dict[str, np.ndarray] = {
@@ -32,7 +37,7 @@ def transform_to_arrays(transform: Transform) -> dict[str, np.ndarray]:
             f"group_means.{index}": group.means,
             f"prediction.{index}": group.prediction,
             f"synthesis.{index}": group.synthesis,
-            f"analysis.{index}": group.analysis,
+            **({f"analysis.{index}": group.analysis} if group.analysis.size else {}),
             f"variances.{index}": group.variances,
         }
     if transform.importance is not None:
@@ -43,7 +48,7 @@ def transform_to_arrays(transform: Transform) -> dict[str, np.ndarray]:
 
 
 def transform_from_arrays(arrays: dict[str, np.ndarray], geometry: Geometry) -> Transform:
-    """The inverse of `transform_to_arrays`.
+    """The inverse of `transform_to_arrays`; of weighted transforms `analysis` may be missing.
 
     Raises:
         BitstreamError: arrays that are missing or do not fit the geometry or one another.
@@ -108,8 +113,12 @@ def _group(
     offsets = matrix.plane_offsets(geometry)
     width = int(offsets[planes[-1] + 1] - offsets[first])
     synthesis = take(arrays, f"synthesis.{index}", ndim=2, width=width)
-    analysis = take(arrays, f"analysis.{index}", ndim=2, count=width)
-    if len(synthesis) > min(width, analysis.shape[1]):
+    analysis = np.zeros((width, 0), dtype=np.float16)
+    if f"analysis.{index}" in arrays or "importance.position" not in arrays:
+        analysis = take(arrays, f"analysis.{index}", ndim=2, count=width)
+        if len(synthesis) > analysis.shape[1]:
+            raise BitstreamError("fewer columns than coefficients", field=f"analysis.{index}")
+    if len(synthesis) > width:
         raise BitstreamError("more coefficients than columns", field=f"synthesis.{index}")
     group = LayerGroup(
         planes=planes,

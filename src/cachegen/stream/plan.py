@@ -60,7 +60,8 @@ def plan_levels(
     """The levels to store, each with the hash of the profile it depends on.
 
     Raises:
-        ValueError: no level, an unknown one, or one that promises what inexact KV cannot hold.
+        ValueError: no level, an unknown one, or one that promises what inexact KV cannot hold; a
+            profile that cannot encode.
     """
     if names is None:
         ladder = [level.name for level in profile.levels] if profile else [UNCALIBRATED_DEFAULT]
@@ -123,4 +124,7 @@ def plan_chunks(kv: KVCache, ids: Ids, *, chunk_tokens: int) -> list[ChunkEntry]
 
 def _profile_hash(profile: Profile | None, level: str) -> bytes:
     needs_profile = resolve_level(profile, level).codec in _CODECS_WITH_PROFILE
-    return profile.hash if profile is not None and needs_profile else NO_PROFILE
+    if profile is None or not needs_profile:
+        return NO_PROFILE
+    profile.check_encodes()
+    return profile.hash

@@ -98,7 +98,7 @@ def save(
     of_chunk = [(*level, kind) for level in wanted.items() for kind in kinds[level[0]]]
     planned = [PlannedObject(chunk, *object_) for chunk in chunks for object_ in of_chunk]
     if profile is not None:
-        _store_companion(store, profile_key(profile.hash), profile.file_bytes)
+        _store_companion(store, profile_key(profile.hash), profile.reader_bytes)
     stored = _store_objects(encoder, store, planned, prefix, progress)
     filled = [replace(c, objects=tuple(next(stored) for _ in of_chunk)) for c in chunks]
     stored_chunks = (*prefix, *filled)
