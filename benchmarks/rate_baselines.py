@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -83,14 +84,30 @@ def one_level_profile(
 
 def profile_coder(method: str, profile: Profile, level: str) -> Coder:
     """A level of a profile through the bitstream: whole packed chunks are counted."""
+    threads = len(os.sched_getaffinity(0))
 
     def to_bytes(kv: KVCache, tokens: Tokens) -> bytes:
-        return encode(kv, tokens=tokens, profile=profile, level=level, threads=1)
+        return encode(kv, tokens=tokens, profile=profile, level=level, threads=threads)
 
     def from_bytes(data: bytes, tokens: Tokens) -> KVCache:
-        return decode(data, tokens=tokens, profile=profile, threads=1)
+        return decode(data, tokens=tokens, profile=profile, threads=threads)
 
     return Coder(method, level, to_bytes, from_bytes)
+
+
+def adaptive_coder(rope: RopeMap, level: str) -> Coder:
+    """A level of those that need no profile."""
+    threads = len(os.sched_getaffinity(0))
+
+    def to_bytes(kv: KVCache, tokens: Tokens) -> bytes:
+        del tokens
+        return encode(kv, level=level, rope=rope, threads=threads)
+
+    def from_bytes(data: bytes, tokens: Tokens) -> KVCache:
+        del tokens
+        return decode(data, threads=threads)
+
+    return Coder("adaptive", level, to_bytes, from_bytes)
 
 
 def _encode_uniform(bits: int, kv: KVCache, tokens: Tokens) -> bytes:

@@ -34,13 +34,17 @@ class Coder:
 
 
 def pack_bits(codes: np.ndarray, num_bits: int) -> bytes:
-    """Codes below 2**num_bits, uint8 (n,), one after the other without gaps."""
+    """Codes below 2**num_bits, uint8 (n,), one after the other without gaps; 16 bits as uint16."""
+    if num_bits == 16:
+        return codes.astype("<u2").tobytes()
     bits = np.unpackbits(codes[:, None], axis=1)[:, 8 - num_bits :]
     return np.packbits(bits).tobytes()
 
 
 def unpack_bits(data: bytes, num_bits: int, *, count: int) -> np.ndarray:
-    """The inverse of `pack_bits`: uint8 (count,)."""
+    """The inverse of `pack_bits`: uint8 (count,), of 16 bits uint16."""
+    if num_bits == 16:
+        return np.frombuffer(data, "<u2", count)
     packed = np.frombuffer(data, np.uint8)
     bits = np.unpackbits(packed, count=count * num_bits).reshape(count, num_bits)
     padded = np.zeros((count, 8), np.uint8)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rate_baselines import paper_coders, plain_coders, profile_coder, uniform_coders
+from rate_baselines import adaptive_coder, paper_coders, profile_coder, uniform_coders
 from rate_coder import Coder
 from rate_curves import summarise
 from rate_hostile import Hostile, hostile
@@ -29,6 +29,7 @@ from rate_speed import speed
 from rate_texts import CONTEXT_TOKENS, CONTINUATION_TOKENS, token_ids
 
 from cachegen.cli.models import load_network, load_tokenizer
+from cachegen.codec.levels import UNCALIBRATED_DEFAULT
 from cachegen.codec.profile import Profile, read_profile
 from cachegen.engines.hf_cache import capture
 from cachegen.engines.hf_quality import Window, as_dtype, coded_as, cut_windows, evaluator
@@ -41,7 +42,7 @@ from training.open_models.texts import check_data, write_texts
 NOVELS = "corpus/eltec-eng.valid.txt.xz"
 PROFILE = "profile.safetensors"
 _NOVEL_CHARACTERS = 400_000
-_KVTC_STEPS, _PAPER_STEPS = (1.45, 0.68, 0.31), (0.34, 0.155, 0.07, 0.03)
+_KVTC_STEPS, _PAPER_STEPS = (0.68, 0.31, 0.14), (0.155, 0.05, 0.015)
 _OWN_DTYPE_WINDOWS = 2
 
 Say = Callable[[str], None]
@@ -118,7 +119,12 @@ def divided(tokenizer: Any, data: Path) -> dict[str, Sequence[int]]:
 
 
 def held_out(
-    tokenizer: Any, data: Path, texts: Mapping[str, Sequence[int]], *, count: int
+    tokenizer: Any,
+    data: Path,
+    texts: Mapping[str, Sequence[int]],
+    *,
+    count: int,
+    num_tokens: int = CONTEXT_TOKENS,
 ) -> dict[str, list[Window]]:
     """Windows of text that calibration has not learned from, by domain."""
     quarters = {name: ids[len(ids) * 3 // 4 :] for name, ids in texts.items()}
@@ -130,7 +136,7 @@ def held_out(
     return {
         name: cut_windows(
             [own],
-            num_tokens=CONTEXT_TOKENS,
+            num_tokens=num_tokens,
             continuation_tokens=CONTINUATION_TOKENS,
             count=count,
             prefix=first_tokens(tokenizer),
@@ -157,7 +163,7 @@ def _coders(model: Any, profile: Profile, learned: Iterator[KVCache]) -> Iterato
     rope = rope_map(model)
     yield from (one for one in uniform_coders(profile.geometry) if one.level == "8")
     yield from kvtc_coders(caches, rope, steps=_KVTC_STEPS)
-    yield from plain_coders(caches, rope, steps=(0.35,))
+    yield adaptive_coder(rope, UNCALIBRATED_DEFAULT)
     yield from paper_coders(caches, steps=_PAPER_STEPS)
 
 
