@@ -9,6 +9,7 @@ from cachegen.codec.codec import decode_chunk, encode_chunk
 from cachegen.codec.levels import LADDER, EncodingLevel, Quality
 from cachegen.codec.profile import read_profile
 from cachegen.codec.rope import RopeMap
+from cachegen.stream.plan import ladder_stored
 
 FINGERPRINT = bytes(range(32))
 
@@ -108,18 +109,22 @@ def test_quality_that_cannot_be_reached_ends_with_the_best_found(run):
     assert steps == sorted(steps, reverse=True)
 
 
-def test_where_no_level_keeps_the_promise_eight_bits_are_the_default_if_they_do(run, make_cache):
+@pytest.mark.parametrize(("largest", "default"), [(0.4, "adaptive"), (0.05, "packed")])
+def test_where_no_level_keeps_the_promise_the_next_codec_does(run, make_cache, largest, default):
     kv = make_cache("mqa", 60)
 
     def only_fine(roundtrip):
         pairs = zip(kv.planes(), roundtrip(kv, range(60)).planes(), strict=True)
         error = max(float((one - other).abs().max()) for one, other in pairs)
-        return {"text": Quality(0.001 if 0 < error < 0.05 else 0.02, 0.0, 1.0, 10)}
+        return {"text": Quality(0.001 if 0 < error < largest else 0.02, 0.0, 1.0, 10)}
 
     told = []
     profile = run(evaluate=only_fine, target_kl=(0.9, 0.8, 0.7, 0.6, 0.5), progress=told.append)
-    assert profile.default_level == "packed"
-    assert any("the default level is packed" in status.message for status in told)
+    assert profile.default_level == default
+    assert ladder_stored(profile)[-1] == default
+    chunk = encode_chunk(kv, tokens=range(60), profile=read_profile(profile.file_bytes))
+    assert chunk.level == chunk.codec == default and decode_chunk(chunk).num_tokens == 60
+    assert any(f"the default level is {default}" in status.message for status in told)
 
 
 def test_levels_that_nearly_coincide_are_stored_once(run):

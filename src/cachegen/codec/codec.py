@@ -13,7 +13,7 @@ from cachegen.codec.analysis import Analysed, analyse, distance, strangeness
 from cachegen.codec.encoded import EncodedChunk
 from cachegen.codec.layers import geometry_of_layers, named_layers, rung_of_layers
 from cachegen.codec.levels import (
-    FIXED_LEVELS,
+    SELF_CONTAINED,
     UNCALIBRATED_DEFAULT,
     UNCALIBRATED_LADDER,
     EncodingLevel,
@@ -39,8 +39,8 @@ def resolve_level(profile: Profile | None, name: str | None) -> EncodingLevel:
         ValueError: an unknown name.
     """
     if profile is not None:
-        return find_level(profile.levels + FIXED_LEVELS, name or profile.default_level)
-    return find_level(UNCALIBRATED_LADDER + FIXED_LEVELS, name or UNCALIBRATED_DEFAULT)
+        return find_level(profile.levels + SELF_CONTAINED, name or profile.default_level)
+    return find_level(UNCALIBRATED_LADDER + SELF_CONTAINED, name or UNCALIBRATED_DEFAULT)
 
 
 def encode_chunk(
@@ -83,7 +83,8 @@ def encode_chunk(
     try:
         if chosen.codec == "transform":
             return _encode_within_bound(kv, _needed(tokens), chosen, profile, threads)
-        return _encode(kv, chosen, profile, rope or RopeMap.none(2 * kv.num_layers), threads)
+        known = profile.rope if profile else rope or RopeMap.none(2 * kv.num_layers)
+        return _encode(kv, chosen, profile, known, threads)
     except Unrepresentable:
         return _encode(kv, replace(chosen, codec="lossless"), None, RopeMap.none(0), threads)
 

@@ -9,6 +9,7 @@ PROMISED_KL = 0.003
 PROMISED_REL_PPL = 0.005
 PROMISED_ANSWERS = 0.01
 TEXT = "text"
+ADAPTIVE = "adaptive"
 LADDER = ("lowest", "low", "medium", "high", "highest")
 PACKED = "packed"
 LOSSLESS = "lossless"
@@ -77,6 +78,11 @@ UNCALIBRATED_LADDER = tuple(
     for name, step in zip(LADDER, (1.2, 0.8, 0.5, 0.3, 0.15), strict=True)
 )
 UNCALIBRATED_DEFAULT = "high"
+# Levels that need no profile and are there beside those of one, smallest first.
+SELF_CONTAINED = (
+    EncodingLevel(ADAPTIVE, "adaptive", UNCALIBRATED_LADDER[3].step),
+    *FIXED_LEVELS,
+)
 
 
 def worst(domains: Mapping[str, Quality]) -> Quality:

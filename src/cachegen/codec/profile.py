@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from cachegen.codec.basis import Transform
-from cachegen.codec.levels import FIXED_LEVELS, TEXT, EncodingLevel, Quality, find_level
+from cachegen.codec.levels import SELF_CONTAINED, TEXT, EncodingLevel, Quality, find_level
 from cachegen.codec.model import (
     MOST_SHARED_TABLES,
     CodingModel,
@@ -51,7 +51,7 @@ NO_PROFILE = bytes(32)
 _FORMATS = ("cachegen-profile-1", "cachegen-profile-2")
 CODECS = ("transform", "plain", "paper")
 _LEVEL_NAME = re.compile(r"[a-z0-9_-]{1,64}")
-_RESERVED = {TEXT, *(level.name for level in FIXED_LEVELS)}
+_RESERVED = {TEXT, *(level.name for level in SELF_CONTAINED)}
 _MOST_VALUES = 2**24
 _MOST_LEVELS = 256
 _LARGEST_STEP = 1e6
@@ -83,7 +83,8 @@ class Profile:
         fingerprint: SHA-256 that identifies the model.
         geometry: planes and dtype of its caches.
         levels: the lossy ladder, smallest first.
-        default_level: the smallest level whose measured KL is within the promise.
+        default_level: the smallest level whose measured KL is within the promise; where none of
+            the ladder is, one that needs no profile.
         rope: rotations taken off before coding.
         frequencies: uint16 (tables, 256): all tables, of all levels.
         table_ids: per level, the table of every coefficient of every block.
@@ -320,7 +321,7 @@ def _from_parts(tensors: dict[str, np.ndarray], described: dict[str, Any]) -> Pr
         fingerprint=_digest(described["fingerprint"]),
         geometry=geometry,
         levels=levels,
-        default_level=find_level(levels + FIXED_LEVELS, described["default_level"]).name,
+        default_level=find_level(levels + SELF_CONTAINED, described["default_level"]).name,
         rope=rope_from_arrays(tensors, geometry),
         frequencies=frequencies,
         table_ids=tuple(

@@ -64,7 +64,7 @@ def plan_levels(
             profile that cannot encode.
     """
     if names is None:
-        ladder = [level.name for level in profile.levels] if profile else [UNCALIBRATED_DEFAULT]
+        ladder = ladder_stored(profile)
         names = [*ladder, LOSSLESS] if exact else ladder
     if not names:
         raise ValueError("expected at least one level, got none")
@@ -72,6 +72,15 @@ def plan_levels(
         if not exact and name in EXACT_LEVELS:
             raise ValueError(f"KV that is not exact cannot be stored as {name!r}")
     return {name: _profile_hash(profile, name) for name in names}
+
+
+def ladder_stored(profile: Profile | None) -> list[str]:
+    """The lossy levels that are stored where nobody names any: the default is among them."""
+    if profile is None:
+        return [UNCALIBRATED_DEFAULT]
+    names = [level.name for level in profile.levels]
+    beside = profile.default_level not in (*names, LOSSLESS)
+    return [*names, profile.default_level] if beside else names
 
 
 def plan_kinds(

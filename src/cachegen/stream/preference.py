@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cachegen.bitstream.manifest import ChunkEntry, Manifest
 from cachegen.codec.levels import (
-    FIXED_LEVELS,
+    SELF_CONTAINED,
     UNCALIBRATED_DEFAULT,
     UNCALIBRATED_LADDER,
 )
@@ -39,5 +39,5 @@ def options_of(chunk: ChunkEntry, profile: Profile | None) -> tuple[Option, ...]
 def rank_of(level: str, profile: Profile | None) -> int:
     """Position in the order from smallest to best; levels of other profiles come before all."""
     ladder = profile.levels if profile is not None else UNCALIBRATED_LADDER
-    names = [known.name for known in ladder + FIXED_LEVELS]
+    names = [known.name for known in ladder + SELF_CONTAINED]
     return names.index(level) if level in names else -1
