@@ -16,6 +16,7 @@ from cachegen.codec import paper, plain
 from cachegen.codec.checkpoint import Checkpoint, Saved
 from cachegen.codec.codec import decode_chunk, encode_chunk
 from cachegen.codec.levels import (
+    ADAPTIVE,
     LADDER,
     LOSSLESS,
     PACKED,
@@ -136,7 +137,8 @@ def calibrate(
             windows=windows,
         )
         placed = ladder(_measure(blank.roundtrip, evaluate), limits=blank.step_limits())
-        default, warning = _chosen_default(placed.levels, evaluate, progress)
+        default, warning = _chosen_default(placed.levels, rope, evaluate, progress)
+        progress(Status(TABLES))
         strangest = blank.strangeness_among(placed.levels, evaluate)
         profile = blank.finish(placed.levels, default_level=default, strangest=strangest)
         notes = _notes(notes, placed, warning)
@@ -147,7 +149,7 @@ def calibrate(
     else:
         scales, roundtrip = found.rms, _plain_roundtrip(found, rope)
     placed = ladder(_measure(roundtrip, evaluate), limits=step_limits(scales))
-    default, warning = _chosen_default(placed.levels, evaluate, progress)
+    default, warning = _chosen_default(placed.levels, rope, evaluate, progress)
     frequencies, table_ids = tables_of(passes, found, rope, placed.levels)
     return Profile(
         codec=preset,
@@ -205,14 +207,18 @@ def _statistics(passes: Passes, rope: RopeMap) -> PlaneStatistics:
 
 
 def _chosen_default(
-    levels: tuple[EncodingLevel, ...], evaluate: Evaluate, progress: Progress
+    levels: tuple[EncodingLevel, ...], rope: RopeMap, evaluate: Evaluate, progress: Progress
 ) -> tuple[str, str]:
     """The default level, and a warning where it is none of these."""
-    name = default_level(levels)
-    if name is not None:
-        return name, ""
-    packed = evaluate(lambda kv, _: decode_chunk(encode_chunk(kv, level=PACKED)))
-    name = PACKED if all(map(_keeps_promise, packed.values())) else LOSSLESS
+    known = default_level(levels)
+    if known is not None:
+        return known, ""
+
+    def keeps(name: str) -> bool:
+        found = evaluate(lambda kv, _: decode_chunk(encode_chunk(kv, level=name, rope=rope)))
+        return all(map(_keeps_promise, found.values()))
+
+    name = next(filter(keeps, (ADAPTIVE, PACKED)), LOSSLESS)
     best = min(worst(level.domains).kl for level in levels if level.domains)
     warning = (
         f"NO LEVEL KEEPS THE PROMISE of KL {PROMISED_KL:g} (the best has {best:.4g}): "
