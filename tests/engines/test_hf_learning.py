@@ -187,8 +187,32 @@ def test_wide_features_are_projected(tiny):
     whole = token_features(model, max_features=10_000)
     told = []
     narrow = token_features(model, max_features=250, batch_tokens=16, progress=told.append)
-    assert [str(status) for status in told] == [f"features {n} of 8" for n in range(1, 9)]
+    assert [str(status) for status in told] == [f"features {n} of 8" for n in range(9)]
     assert narrow.shape == (128, 250) and whole.shape[1] > 250
     np.testing.assert_allclose(np.square(narrow).mean(axis=0), 1.0, rtol=1e-4)
     before, after = (np.corrcoef(rows[1:])[np.triu_indices(127, 1)] for rows in (whole, narrow))
     assert np.corrcoef(before, after)[0, 1] > 0.85
+
+
+@pytest.mark.parametrize("frequent", [(), (120, 77, 120)], ids=["none", "some"])
+def test_of_large_vocabularies_the_model_is_asked_for_some(tiny, frequent):
+    """Those named, and those of low ids; what the others get is guessed from their embeddings."""
+    model, told = tiny("llama"), []
+    options = {"max_features": 4096, "batch_tokens": 10}
+    whole = token_features(model, **options)
+    few = token_features(model, frequent=frequent, most_tokens=90, progress=told.append, **options)
+    assert told[-1].total == 9 and few.shape == whole.shape
+    asked = np.union1d(frequent, np.arange(90 - len(set(frequent)))).astype(int)
+    others = np.setdiff1d(np.arange(128), asked)
+    scales = (few[asked] * whole[asked]).sum(axis=0) / np.square(whole[asked]).sum(axis=0)
+    np.testing.assert_allclose(few[asked], whole[asked] * scales, rtol=1e-3, atol=1e-3)
+    of_first_layer = model.config.hidden_size + 2 * capture(model, [0]).keys[0][:, 0].numel()
+    linear = np.s_[others, :of_first_layer]
+    guessed, true = few[linear], (whole * scales)[linear]
+    assert np.square(guessed - true).mean() < 0.05 * np.square(true).mean()
+
+
+def test_a_vocabulary_that_is_asked_for_as_a_whole_is_as_before(tiny):
+    model = tiny("llama")
+    found = [token_features(model, most_tokens=most) for most in (128, 10_000)]
+    assert np.array_equal(*found)

@@ -13,6 +13,7 @@ from cachegen.engines.hf_quality import (
     Window,
     _expm1,
     answer_window,
+    as_dtype,
     cut_windows,
     evaluator,
     spread,
@@ -213,3 +214,19 @@ def test_contexts_are_given_back_as_they_will_be_coded(tiny, texts):
     assert [tokens for tokens, _ in found["a"]] == [windows[0].context, windows[2].context]
     assert [len(pairs) for pairs in found.values()] == [2, 1]
     assert all(kv.dtype == torch.bfloat16 and kv.num_tokens == 64 for _, kv in found["a"])
+
+
+def test_contexts_may_be_prefilled_in_another_dtype(tiny, texts):
+    """What is compared is the continuation in float32 on the caches of the 16-bit model."""
+    windows = cut_windows(texts, num_tokens=60, continuation_tokens=10, count=2)
+    model, writer = tiny("llama"), tiny("llama", dtype=torch.bfloat16)
+    seen = []
+
+    def look(kv, tokens):
+        expected = as_dtype(capture(writer, tokens), torch.float32)
+        assert all(map(torch.equal, kv.planes(), expected.planes()))
+        seen.append(tokens)
+        return kv
+
+    found = evaluator(model, {"text": windows}, writer=writer)(look)
+    assert len(seen) == 2 and abs(found["text"].kl) < 1e-6

@@ -133,16 +133,18 @@ def evaluator(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     batch_windows: int = 8,
+    writer: PreTrainedModel | None = None,
     progress: Progress = silent,
 ) -> Evaluator:
     """Prefill the contexts once; what is returned measures one lossy round trip after another.
 
     Args:
-        model: the model that made, and will continue, the contexts.
+        model: the model that continues the contexts.
         windows: by domain, pieces of held-out text.
         tasks: questions of domains that have windows too.
         tokenizer: what the answers of the tasks are written with.
         batch_windows: windows of the same lengths that are continued together.
+        writer: the same model in another dtype, which prefills them; its caches are converted.
         progress: told how many windows and tasks are prefilled.
 
     Raises:
@@ -156,7 +158,10 @@ def evaluator(
         raise ValueError("expected the tokenizer that the answers of the tasks are written with")
     tell = _Counter(sum(map(len, windows.values())) + len(tasks), progress)
     batches = {
-        name: [_prepare(model, batch, name, tell) for batch in _batches(found, batch_windows)]
+        name: [
+            _prepare(model, writer or model, batch, name, tell)
+            for batch in _batches(found, batch_windows)
+        ]
         for name, found in windows.items()
     }
     exams = {name: _exam(model, tasks, name, tokenizer, tell) for name in windows if name in asked}
@@ -264,14 +269,19 @@ def _batches(windows: Sequence[Window], most: int) -> Iterator[tuple[Window, ...
 
 
 def _prepare(
-    model: PreTrainedModel, windows: tuple[Window, ...], domain: str, tell: _Counter
+    model: PreTrainedModel,
+    writer: PreTrainedModel,
+    windows: tuple[Window, ...],
+    domain: str,
+    tell: _Counter,
 ) -> _Batch:
-    caches = tuple(capture(model, window.context) for window in tell.each(windows))
+    written = (capture(writer, window.context) for window in tell.each(windows))
+    caches = tuple(as_dtype(kv, model.dtype) for kv in written)
     logits = _continue(model, caches, windows)
     if not bool(torch.isfinite(logits.logsumexp(dim=-1)).all()):
         raise ValueError(
             f"expected finite predictions of the texts of {domain!r}, got NaN or infinities "
-            f"without any coding; does the model overflow in {str(logits.dtype)[6:]}?"
+            f"without any coding; does the model overflow in {str(writer.dtype)[6:]}?"
         )
     return _Batch(windows, caches, logits)
 
