@@ -1,6 +1,7 @@
 """`calibrate`: domains, tasks, and what it refuses."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -62,8 +63,42 @@ def test_every_text_is_a_domain(folder: Path) -> None:
         assert level.domains["craik"].num_tokens == 128
         bits = [found.bits_per_value or 0.0 for found in level.domains.values()]
         assert level.quality.bits_per_value == max(bits) and min(bits) > 0
+    told_and_logged(result.stderr, output)
     described = json.loads(result.stdout)
     assert set(described["levels"][0]["domains"]) == {"craik", "manual", "tasks"}
+
+
+def told_and_logged(stderr: str, output: Path) -> None:
+    """What it will cost is said before it begins, and what it cost afterwards, in the log too."""
+    lines = Path(f"{output}.log").read_text(encoding="utf-8").splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d  ", line) for line in lines)
+    logged = [line.partition("  ")[2] for line in lines]
+    prediction = next(line for line in logged if line.startswith("this will take about "))
+    assert prediction in stderr.splitlines()
+    for phase in ("reference runs", "features", "moments", "solving", "levels", "tables", "sizes"):
+        assert re.search(rf"\b{phase} \d+ (s|min)\b", prediction), prediction
+        assert f"{phase}: begins" in logged
+        assert any(line.startswith(f"{phase}: took ") for line in logged)
+    assert stderr.index(prediction) < stderr.index("reference runs (then")
+    assert re.search(r"peak memory about [\d.]+ GB$", prediction)
+    assert "no task to learn from has 191 tokens: tasks are only measured" in logged
+    assert sum(line.startswith("trial for level ") for line in logged) > 4
+    assert any(line.startswith("level high") for line in logged)
+    ended = r"finished after .* \(predicted: about .*\); peak memory [\d.]+ GB \(predicted: .*\)"
+    assert re.fullmatch(ended, logged[-1]) and logged[-1] in stderr.splitlines()
+
+
+def test_a_log_that_cannot_be_written_is_said_once_and_the_work_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measuring(monkeypatch, lambda roundtrip: {"text": Quality(0.0, 0.0, 1.0, 10)})
+    output = folder / "profile"
+    (folder / "profile.log").mkdir()
+    common = ["--text", str(folder / "craik.txt"), *SMALL, "--preset", "plain", "-o", str(output)]
+    result = CliRunner().invoke(app, ["calibrate", "--model", MODEL, *common])
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("is not written any more, the work goes on") == 1
+    assert read_profile(output)
 
 
 @pytest.fixture
@@ -171,6 +206,7 @@ def test_targets_out_of_reach_are_said_and_the_profile_can_be_read(
         "asked.jsonl",
         "craik.txt",
         "profile.safetensors",
+        "profile.safetensors.log",
         "python.txt",
     ]
 
@@ -209,6 +245,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert result.exit_code != 0
     kept = f"{output}.partial keeps what is done"
     assert f"Interrupted: {kept}; give the same command again to go on" in result.stderr
+    assert "  interrupted after " in Path(f"{output}.log").read_text().splitlines()[-1]
     assert not output.exists()
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,14 +17,18 @@ from cachegen.cli.calibration_texts import CONTINUATION_TOKENS, Material, Sizes,
 from cachegen.cli.models import load_network, load_tokenizer
 from cachegen.cli.new_file import check_place, reads_as, write_checked
 from cachegen.cli.output import Display, print_json, print_table, progress_bar
+from cachegen.cli.run_log import LoggedDisplay, RunLog
 
 if TYPE_CHECKING:
+    from cachegen.cli.calibration_costs import Costs
     from cachegen.codec.checkpoint import Checkpoint
     from cachegen.codec.profile import Profile
     from cachegen.codec.progress import Progress, Status
+    from cachegen.codec.sizing import Sizes as Plan
 
 _MOST_FEATURES = 1024
 _ARITHMETIC = "torch.float32"
+_MEASURING = "measuring this machine"
 # Of every domain so many contexts are coded to see how small the levels are.
 _MOST_CODED = 4
 _LEAST_PROFILE_MB, _SHARE_OF_WEIGHTS = 128.0, 0.05
@@ -55,7 +60,11 @@ def calibrate(
     Every file is a domain, and a level is as good as in its worst. The first three quarters of
     every file are learned from, the last quarter is measured on. A run that was cut off goes on
     where it was when the same command is given again: what is done is kept in OUTPUT.partial.
+
+    How long it will take and how much memory is said first; that, what is found, and what it
+    really took are added to OUTPUT.log.
     """
+    from cachegen.cli.calibration_forecast import describe_choices
     from cachegen.codec.profile import CODECS
 
     if preset not in CODECS:
@@ -66,29 +75,41 @@ def calibrate(
     read_tokens = CONTINUATION_TOKENS if preset == "transform" else 0
     sizes = Sizes(context_tokens, num_samples, num_windows, read_tokens)
     tokenizer = load_tokenizer(model)
-    material = read_material(text, tasks, tokenizer, sizes)
+    warnings: list[str] = []
+    material = read_material(text, tasks, tokenizer, sizes, tell=warnings.append)
+    for line in warnings:
+        print(line, file=sys.stderr)
     network = load_network(model)
     twin = network if str(network.dtype) == _ARITHMETIC else load_network(model, dtype="float32")
     if max_profile_mb is None:
         weights = sum(one.numel() * one.element_size() for one in network.parameters())
         max_profile_mb = max(_LEAST_PROFILE_MB, _SHARE_OF_WEIGHTS * weights / 1e6)
+    plan, choices = None, list[str]()
     if preset == "transform":
-        _announce(network, sizes, max_profile_mb=max_profile_mb)
+        plan, choices = describe_choices(
+            network, max_profile_mb=max_profile_mb, max_features=_MOST_FEATURES
+        )
+    run = _Run(
+        model=network,
+        twin=twin,
+        tokenizer=tokenizer,
+        material=material,
+        sizes=sizes,
+        preset=preset,
+        max_profile_mb=max_profile_mb,
+        plan=plan,
+    )
     kept = place.with_name(place.name + ".partial")
+    log = RunLog(
+        place.with_name(place.name + ".log"), complain=lambda line: print(line, file=sys.stderr)
+    )
+    log.write(f"cachegen {version('cachegen')}: {preset} of {model} from {', '.join(text)}")
+    log.write("\n".join((*warnings, *choices)))
+    for line in choices:
+        print(line, file=sys.stderr)
     try:
         with progress_bar(quiet=False, counts=True) as display:
-            _run(
-                network,
-                twin,
-                tokenizer,
-                material,
-                sizes,
-                place=place,
-                kept=kept,
-                preset=preset,
-                max_profile_mb=max_profile_mb,
-                display=display,
-            )
+            _run(run, place=place, kept=kept, display=LoggedDisplay(display, log))
     except KeyboardInterrupt:
         told = "nothing was kept yet"
         if kept.is_dir():
@@ -98,80 +119,78 @@ def calibrate(
     _show(output, as_json=as_json)
 
 
-def _announce(network: Any, sizes: Sizes, *, max_profile_mb: float) -> None:
-    """Print what learning will cost, on standard error."""
-    from cachegen.codec.sizing import describe_plans
-    from cachegen.engines import transformers as engine
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    """Everything that a calibration is made of.
 
-    vocabulary = network.get_input_embeddings().num_embeddings
-    geometry = engine.capture(network, [0]).geometry
-    passes = sizes.num_samples * (sizes.context_tokens + 3 * CONTINUATION_TOKENS) + vocabulary
-    flop = 2 * network.num_parameters() * passes
-    shape = (vocabulary, _MOST_FEATURES)
-    try:
-        lines = describe_plans(
-            geometry, shape, max_profile_mb=max_profile_mb, windows=engine.windows_of(network)
-        )
-    except ValueError as exc:
-        raise ValueError(f"--max-profile-mb {max_profile_mb}: {exc}") from exc
-    print(f"the model's own passes: about {flop / 1e12:.2f} TFLOP", file=sys.stderr)
-    for line in lines:
-        print(line, file=sys.stderr)
+    Attributes:
+        model: in its own dtype.
+        twin: the same in float32.
+        tokenizer: of the model.
+        material: texts and questions.
+        sizes: how much of them.
+        preset: `transform`, `plain` or `paper`.
+        max_profile_mb: of `transform`.
+        plan: what it will learn; None in other presets.
+    """
+
+    model: Any
+    twin: Any
+    tokenizer: Any
+    material: Material
+    sizes: Sizes
+    preset: str
+    max_profile_mb: float
+    plan: Plan | None
 
 
-def _run(
-    network: Any,
-    twin: Any,
-    tokenizer: Any,
-    material: Material,
-    sizes: Sizes,
-    *,
-    place: Path,
-    kept: Path,
-    preset: str,
-    max_profile_mb: float,
-    display: Display,
-) -> None:
-    """Calibrate, and put the profile in its place."""
-    from cachegen.bitstream.rates import PHASE as SIZES
-    from cachegen.codec.calibrate import PHASES as OF_PRESET
+def _run(run: _Run, *, place: Path, kept: Path, display: LoggedDisplay) -> None:
+    """Say what it will cost, calibrate, put the profile in its place, and say what it cost."""
+    from cachegen.cli.calibration_account import Account, how_it_ended
     from cachegen.codec.checkpoint import PHASES, Checkpoint
     from cachegen.engines import transformers as engine
-    from cachegen.engines.hf_quality import REFERENCE
 
-    fingerprint = engine.fingerprint(network)
-    inputs = _inputs(
-        fingerprint, material, sizes=sizes, preset=preset, max_profile_mb=max_profile_mb
-    )
-    checkpoint = Checkpoint(kept, inputs, tell=display.tell)
-    profile = _profile(
-        network,
-        twin,
-        tokenizer,
-        material,
-        sizes,
-        fingerprint=fingerprint,
-        preset=preset,
-        max_profile_mb=max_profile_mb,
-        checkpoint=checkpoint,
-        progress=_shown(display, (REFERENCE, *OF_PRESET[preset], SIZES)),
-    )
-    write_checked(place, profile.file_bytes, check=reads_as(profile, place))
+    fingerprint = engine.fingerprint(run.model)
+    checkpoint = Checkpoint(kept, _inputs(fingerprint, run), tell=display.tell)
+    display.begin(_MEASURING)
+    account = Account(_forecast(run, checkpoint))
+    display.tell(account.prediction)
+    try:
+        profile = _profile(run, fingerprint, checkpoint=checkpoint, display=display)
+        write_checked(place, profile.file_bytes, check=reads_as(profile, place))
+    except BaseException as exc:
+        display.end(account.ended(how_it_ended(exc)))
+        raise
+    display.end(account.ended("finished"))
     checkpoint.drop(*PHASES)
 
 
-def _inputs(
-    fingerprint: bytes, material: Material, *, sizes: Sizes, preset: str, max_profile_mb: float
-) -> bytes:
-    """A digest of all that decides the profile; progress of any other is not taken up."""
-    from importlib.metadata import version
+def _forecast(run: _Run, checkpoint: Checkpoint) -> Costs:
+    from cachegen.cli.calibration_forecast import forecast, left_of
+    from cachegen.engines import transformers as engine
 
+    costs = forecast(
+        run.model,
+        run.twin,
+        run.material,
+        run.sizes,
+        preset=run.preset,
+        plan=run.plan,
+        max_features=_MOST_FEATURES,
+        most_coded=_MOST_CODED,
+        alone_tokens=len(engine.first_tokens(run.tokenizer)) + 1,
+    )
+    return left_of(costs, checkpoint, num_samples=run.sizes.num_samples)
+
+
+def _inputs(fingerprint: bytes, run: _Run) -> bytes:
+    """A digest of all that decides the profile; progress of any other is not taken up."""
     deciding = {
         "model": fingerprint.hex(),
-        "material": material.digest(),
-        "sizes": asdict(sizes),
-        "preset": preset,
-        "max_profile_mb": max_profile_mb,
+        "material": run.material.digest(),
+        "sizes": asdict(run.sizes),
+        "preset": run.preset,
+        "max_profile_mb": run.max_profile_mb,
         "features": _MOST_FEATURES,
         "versions": [version(name) for name in ("cachegen", "torch", "transformers")],
     }
@@ -180,7 +199,7 @@ def _inputs(
 
 def _shown(display: Display, phases: tuple[str, ...]) -> Progress:
     """Shows every report with the phases that follow."""
-    display.begin(_with_next(phases[0], phases))
+    display.update(_with_next(phases[0], phases))
 
     def show(status: Status) -> None:
         phase = _with_next(status.phase, phases)
@@ -196,28 +215,20 @@ def _with_next(phase: str, phases: tuple[str, ...]) -> str:
     return f"{phase} (then {', '.join(following)})" if following else phase
 
 
-def _profile(
-    network: Any,
-    twin: Any,
-    tokenizer: Any,
-    material: Material,
-    sizes: Sizes,
-    *,
-    fingerprint: bytes,
-    preset: str,
-    max_profile_mb: float,
-    checkpoint: Checkpoint,
-    progress: Progress,
-) -> Profile:
+def _profile(run: _Run, fingerprint: bytes, *, checkpoint: Checkpoint, display: Display) -> Profile:
+    from cachegen.bitstream.rates import PHASE as SIZES
     from cachegen.bitstream.rates import with_rates
-    from cachegen.codec.calibrate import calibrate as run
+    from cachegen.codec.calibrate import PHASES, calibrate
     from cachegen.codec.sample import START
     from cachegen.engines import transformers as engine
+    from cachegen.engines.hf_quality import REFERENCE
 
-    prefix, learns = engine.first_tokens(tokenizer), preset == "transform"
+    network, material, sizes = run.model, run.material, run.sizes
+    progress = _shown(display, (REFERENCE, *PHASES[run.preset], SIZES))
+    prefix = engine.first_tokens(run.tokenizer)
     floor = engine.noise_floor(network, material.windows, progress=progress)
     judge = engine.evaluator(
-        twin, material.windows, material.tasks, tokenizer=tokenizer, progress=progress
+        run.twin, material.windows, material.tasks, tokenizer=run.tokenizer, progress=progress
     )
     features = partial(
         engine.token_features,
@@ -226,7 +237,7 @@ def _profile(
         max_features=_MOST_FEATURES,
         progress=progress,
     )
-    profile = run(
+    profile = calibrate(
         lambda after=START, /: engine.samples(
             network,
             material.learned,
@@ -234,16 +245,16 @@ def _profile(
             count=sizes.num_samples,
             continuation_tokens=sizes.read_tokens,
             prefix=prefix,
-            twin=twin,
+            twin=run.twin,
             after=after,
         ),
         evaluate=lambda roundtrip: judge(engine.coded_as(roundtrip, network.dtype)),
         noise_floor=floor,
         fingerprint=fingerprint,
         rope=engine.rope_map(network),
-        preset=preset,
-        token_features=features if learns else None,
-        max_profile_mb=max_profile_mb,
+        preset=run.preset,
+        token_features=features if run.preset == "transform" else None,
+        max_profile_mb=run.max_profile_mb,
         windows=engine.windows_of(network),
         notes={"texts": ", ".join(material.windows), "samples": str(sizes.num_samples)},
         num_samples=sizes.num_samples,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,8 +52,17 @@ class Material:
         return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
 
 
+def _warn(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
 def read_material(
-    texts: Sequence[str], tasks: Path | None, tokenizer: Any, sizes: Sizes
+    texts: Sequence[str],
+    tasks: Path | None,
+    tokenizer: Any,
+    sizes: Sizes,
+    *,
+    tell: Callable[[str], None] = _warn,
 ) -> Material:
     """Read and divide.
 
@@ -62,6 +71,7 @@ def read_material(
         tasks: JSONL of questions, or None.
         tokenizer: of the model.
         sizes: what is wanted of the texts.
+        tell: told what will not be as asked for; by default standard error is.
 
     Raises:
         ValueError: names that clash, lines that are no questions, or texts too short for the sizes.
@@ -77,11 +87,16 @@ def read_material(
             raise ValueError(f"expected different names, got two texts {name!r}; give NAME=FILE")
         found[name] = _token_ids(path, tokenizer)
     asked = _read_tasks(tasks, tokenizer) if tasks else []
-    return _divide(found, asked, tokenizer, sizes)
+    return _divide(found, asked, tokenizer, sizes, tell=tell)
 
 
 def _divide(
-    texts: dict[str, list[int]], tasks: list[Task], tokenizer: Any, sizes: Sizes
+    texts: dict[str, list[int]],
+    tasks: list[Task],
+    tokenizer: Any,
+    sizes: Sizes,
+    *,
+    tell: Callable[[str], None],
 ) -> Material:
     """The first three quarters of every text and of the tasks to learn from, the rest apart."""
     from cachegen.engines import transformers as engine
@@ -108,7 +123,7 @@ def _divide(
         raise ValueError(f"--num-samples {sizes.num_samples}: {exc}") from exc
     fits = sizes.context_tokens - len(prefix) + sizes.read_tokens
     if tasks and all(len(text) < fits for text in learned[len(texts) :]):
-        print(f"no task to learn from has {fits} tokens: tasks are only measured", file=sys.stderr)
+        tell(f"no task to learn from has {fits} tokens: tasks are only measured")
     measured = tasks[_cut(tasks) :]
     if measured:
         shown = measured[: sizes.num_windows]

@@ -74,6 +74,19 @@ class Checkpoint:
             return None
         return found
 
+    def state(self, phase: str) -> Mapping[str, Any] | None:
+        """What was kept of a phase beside arrays, which are neither read nor checked; or None."""
+        if self.folder is None or not self._path(phase).exists():
+            return None
+        try:
+            with safe_open(self._path(phase), framework="numpy") as file:
+                metadata = file.metadata() or {}
+            found: dict[str, Any] = json.loads(metadata["state"])
+        except _READ_ERRORS:
+            return None
+        fits = metadata.get("format") == _FORMAT and metadata.get("inputs") == self._inputs
+        return found if fits else None
+
     def is_due(self) -> bool:
         """Whether enough time has passed since the last save for the next one to be cheap."""
         waited_s = time.monotonic() - self._saved_at_s

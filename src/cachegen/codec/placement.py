@@ -77,6 +77,7 @@ def place(
     Raises:
         ValueError: as `search`.
     """
+    progress(Status(PHASE, 0, len(LADDER)))
     trials = _Trials(measure, checkpoint, progress)
     levels: list[EncodingLevel] = []
     said: list[str] = []
