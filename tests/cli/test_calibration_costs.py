@@ -51,6 +51,7 @@ WORK = Work(
     tasks=[],
     coded=[Piece(1536, 128)] * 12,
     features=1024,
+    asked_tokens=49_152,
     alone_tokens=1,
     plan=PLAN,
 )

@@ -51,6 +51,7 @@ def test_the_work_is_what_the_material_holds() -> None:
         plan=None,
         features=48,
         most_coded=2,
+        asked_tokens=100,
         alone_tokens=2,
     )
     assert [len(own) for own in work.windows] == [3, 1]

@@ -105,6 +105,7 @@ class Work:
         tasks: contexts with their questions.
         coded: windows that are coded at the end to see their sizes.
         features: columns that are told of a token by itself.
+        asked_tokens: tokens that the model is asked for one by one.
         alone_tokens: of a text that has a token by itself, what texts begin with included.
         plan: of `transform`: what it learns; None in the others.
     """
@@ -117,6 +118,7 @@ class Work:
     tasks: Sequence[Piece]
     coded: Sequence[Piece]
     features: int
+    asked_tokens: int
     alone_tokens: int
     plan: Plan | None
 
@@ -214,10 +216,9 @@ def _read_flop(shape: Shape, piece: Piece) -> float:
 
 
 def _features_s(shape: Shape, work: Work, speeds: Speeds) -> float:
-    """Every token of the vocabulary, right behind the one that texts begin with."""
-    tokens = work.alone_tokens * shape.vocabulary
-    passes = 2.0 * (tokens * shape.body + shape.vocabulary * shape.head)
-    mixing = 2.0 * shape.vocabulary * shape.feature_columns * work.features
+    """Tokens of the vocabulary, each right behind what texts begin with."""
+    passes = 2.0 * work.asked_tokens * (work.alone_tokens * shape.body + shape.head)
+    mixing = 2.0 * work.asked_tokens * shape.feature_columns * work.features
     return passes / speeds.short + mixing / speeds.float32
 
 

@@ -68,6 +68,8 @@ def forecast(
         most_coded: windows of a domain that are coded at the end.
         alone_tokens: of a text that has a token by itself, what texts begin with included.
     """
+    from cachegen.engines.hf_learning import MOST_TOKENS
+
     shape = shape_of(network)
     tokens = next(iter(chain.from_iterable(material.windows.values()))).context
     speeds = measure_speeds(network, twin, tokens, shape, alone_tokens=alone_tokens)
@@ -78,6 +80,7 @@ def forecast(
         plan=plan,
         features=max_features,
         most_coded=most_coded,
+        asked_tokens=min(shape.vocabulary, MOST_TOKENS),
         alone_tokens=alone_tokens,
     )
     resident = resident_bytes() or _LIBRARIES_BYTES + _weights(network, twin, shape)
@@ -98,6 +101,7 @@ def work_of(
     plan: Plan | None,
     features: int,
     most_coded: int,
+    asked_tokens: int,
     alone_tokens: int,
 ) -> Work:
     """The work that this material is."""
@@ -118,6 +122,7 @@ def work_of(
         tasks=tasks,
         coded=[one for own in windows for one in own[:most_coded]],
         features=features,
+        asked_tokens=asked_tokens,
         alone_tokens=alone_tokens,
         plan=plan,
     )
