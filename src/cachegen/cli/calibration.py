@@ -228,13 +228,19 @@ def _profile(run: _Run, fingerprint: bytes, *, checkpoint: Checkpoint, display: 
     prefix = engine.first_tokens(run.tokenizer)
     floor = engine.noise_floor(network, material.windows, progress=progress)
     judge = engine.evaluator(
-        run.twin, material.windows, material.tasks, tokenizer=run.tokenizer, progress=progress
+        run.twin,
+        material.windows,
+        material.tasks,
+        tokenizer=run.tokenizer,
+        writer=network,
+        progress=progress,
     )
     features = partial(
         engine.token_features,
         network,
         prefix=prefix,
         max_features=_MOST_FEATURES,
+        frequent=[token for text in material.learned for token in text],
         progress=progress,
     )
     profile = calibrate(
@@ -256,7 +262,11 @@ def _profile(run: _Run, fingerprint: bytes, *, checkpoint: Checkpoint, display: 
         token_features=features if run.preset == "transform" else None,
         max_profile_mb=run.max_profile_mb,
         windows=engine.windows_of(network),
-        notes={"texts": ", ".join(material.windows), "samples": str(sizes.num_samples)},
+        notes={
+            "texts": ", ".join(material.windows),
+            "samples": str(sizes.num_samples),
+            "context_tokens": str(sizes.context_tokens),
+        },
         num_samples=sizes.num_samples,
         checkpoint=checkpoint,
         progress=progress,

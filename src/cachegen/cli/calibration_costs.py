@@ -203,11 +203,13 @@ def _rows(shape: Shape, work: Work) -> float:
 def _reference_s(shape: Shape, work: Work, speeds: Speeds) -> float:
     """Noise floor and reference runs."""
     few = [one for own in work.windows for one in own[:_NOISE_WINDOWS]]
-    noise = sum(shape.flop(one.context) + 2 * _read_flop(shape, one) for one in few)
-    every = [one for own in work.windows for one in own] + list(work.tasks)
-    runs = sum(shape.flop(one.context) + _read_flop(shape, one) for one in every)
+    own_flop = sum(shape.flop(one.context) + 2 * _read_flop(shape, one) for one in few)
+    every = [one for own in work.windows for one in own]
+    own_flop += sum(shape.flop(one.context) for one in every)
+    twin_flop = sum(_read_flop(shape, one) for one in every)
+    twin_flop += sum(shape.flop(one.context) + _read_flop(shape, one) for one in work.tasks)
     compared = sum(one.read for one in few) * shape.vocabulary * _COMPARING_FLOP
-    return noise / speeds.own + runs / speeds.twin + compared / speeds.float32
+    return own_flop / speeds.own + twin_flop / speeds.twin + compared / speeds.float32
 
 
 def _read_flop(shape: Shape, piece: Piece) -> float:
