@@ -164,11 +164,23 @@ std::vector<size_t> make_depths(const std::optional<Input<int64_t, 1>>& depths,
   return std::vector<size_t>(coefficients.shape(0), coefficients.shape(1));
 }
 
+// Ones by default; negative ones wrap.
+std::vector<uint32_t> make_multipliers(const std::optional<Input<int64_t, 1>>& multipliers,
+                                       size_t rows) {
+  if (!multipliers) return std::vector<uint32_t>(rows, 1);
+  std::vector<uint32_t> made;
+  for (size_t i = 0; i < multipliers->shape(0); i++) {
+    made.push_back(uint32_t(multipliers->data()[i]));
+  }
+  return made;
+}
+
 void synthesise(const Input<int16_t, 2>& coefficients, const Input<int16_t, 2>& basis,
                 const Input<float, 1>& scales, const Input<float, 1>& means, const AnyOutput& out,
                 const std::vector<LookupFields>& lookups, const std::vector<PlaneFields>& planes,
                 const std::vector<TurnFields>& rotations, size_t num_tokens,
                 const Input<int64_t, 1>& tokens, const std::optional<Input<int64_t, 1>>& depths,
+                const std::optional<Input<int64_t, 1>>& multipliers, std::optional<size_t> tail,
                 const std::string& dtype, size_t threads, const std::string& isa) {
   const size_t columns = basis.shape(1);
   if (basis.shape(0) != coefficients.shape(1) || scales.shape(0) != columns ||
@@ -188,6 +200,9 @@ void synthesise(const Input<int16_t, 2>& coefficients, const Input<int16_t, 2>& 
                                          .num_tokens = num_tokens,
                                          .tokens = make_sizes(tokens),
                                          .depths = make_depths(depths, coefficients),
+                                         .multipliers =
+                                             make_multipliers(multipliers, coefficients.shape(0)),
+                                         .tail = tail.value_or(coefficients.shape(1)),
                                          .dtype = find_dtype(dtype, out),
                                          .out = out.data(),
                                          .out_size = out.shape(0)};
@@ -212,6 +227,7 @@ NB_MODULE(_native, module) {
              "threads"_a, "isa"_a);
   module.def("synthesise", &synthesise, "coefficients"_a, "basis"_a, "scales"_a, "means"_a,
              "out"_a.noconvert(), nb::kw_only(), "lookups"_a, "planes"_a, "rotations"_a,
-             "num_tokens"_a, "tokens"_a, "depths"_a.none(), "dtype"_a, "threads"_a, "isa"_a);
+             "num_tokens"_a, "tokens"_a, "depths"_a.none(), "multipliers"_a = nb::none(), "tail"_a = nb::none(),
+             "dtype"_a, "threads"_a, "isa"_a);
   module.def("supported", &supported, "Instruction sets that run here, fastest first.");
 }

@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "parallel.h"
+#include "synthesis_bytes.h"
 #include "synthesis_packing.h"
 
 namespace cachegen {
@@ -35,8 +36,9 @@ void check(const Synthesis& s) {
     check_turn(s, plane);
   }
   require(columns_left == 0, "the planes have fewer columns than the basis");
-  require(s.tokens.size() == s.rows && s.depths.size() == s.rows,
-          "there are not as many tokens or depths as rows");
+  require(s.tokens.size() == s.rows && s.depths.size() == s.rows &&
+              s.multipliers.size() == s.rows,
+          "there are not as many tokens, depths or multipliers as rows");
   for (const size_t token : s.tokens) require(token < s.num_tokens, "a row is no token");
   for (const size_t depth : s.depths) require(depth <= s.depth, "a row is deeper than the basis");
   for (const Turn& turn : s.turns) require(turn.rows == s.rows, "a rotation has other rows");
@@ -112,15 +114,30 @@ struct PackedLookup {
   PackedRows rows;
 };
 
-// What all strips share.
+std::vector<size_t> at_most(std::vector<size_t> sizes, size_t most) {
+  for (size_t& size : sizes) size = std::min(size, most);
+  return sizes;
+}
+
+// What all strips share. Coefficients from `tail` on are digits, where the kernel takes bytes.
 struct Inputs {
   Inputs(const Synthesis& s, const SynthesisKernel& kernel)
-      : strips(plan_strips(s)), coefficients(s.coefficients, s.depth, s.depths, kernel.rows) {
+      : strips(plan_strips(s)),
+        depth(*std::max_element(s.depths.begin(), s.depths.end())),
+        tail(kernel.pack_bytes ? s.tail : depth),
+        multipliers(s.multipliers),
+        coefficients(s.coefficients, s.depth, at_most(s.depths, tail), kernel.rows),
+        digits(s.coefficients, s.depth, tail, s.depths, kernel.rows) {
+    multipliers.resize(round_up(s.rows, kernel.rows));
     for (const Lookup& lookup : s.lookups) lookups.emplace_back(lookup, kernel.rows);
   }
 
   std::vector<Strip> strips;
+  size_t depth;  // of the deepest row
+  size_t tail;
+  std::vector<uint32_t> multipliers;
   PackedRows coefficients;
+  PackedDigits digits;
   std::vector<PackedLookup> lookups;
 };
 
@@ -134,15 +151,20 @@ size_t dim_of(size_t place, const Turn* turn) {
 class StripJob {
  public:
   StripJob(const Synthesis& s, const SynthesisKernel& kernel, const Inputs& inputs)
-      : s_(s), kernel_(kernel), inputs_(inputs), lookup_sums_(inputs.lookups.size()) {}
+      : s_(s),
+        kernel_(kernel),
+        inputs_(inputs),
+        ones_(kernel.rows, 1),
+        lookup_sums_(inputs.lookups.size()) {}
 
   bool operator()(size_t index) {
     begin(inputs_.strips[index]);
     for (size_t i = 0; i < s_.lookups.size(); i++) sum_lookup(i);
     pack(s_.basis, inputs_.coefficients.depth());
+    pack_tail();
     for (size_t first = 0; first < s_.rows; first += kBlockRows) {
       const size_t rows = std::min(kBlockRows, s_.rows - first);
-      multiply(inputs_.coefficients, first, rows, sums_.data());
+      multiply(first, rows);
       add_lookups(first, rows);
       for (size_t head = 0; head < strip_.heads; head++) finish(head, first, rows);
     }
@@ -179,18 +201,51 @@ class StripJob {
     const PackedRows& rows = inputs_.lookups[index].rows;
     pack(s_.lookups[index].basis, s_.lookups[index].depth);
     lookup_sums_[index].resize(round_up(rows.count(), kernel_.rows) * stride());
-    multiply(rows, 0, rows.count(), lookup_sums_[index].data());
+    for_tiles(0, rows.count(), [&](size_t row, size_t column) {
+      const Factors factors = head(rows, row, column, ones_.data());
+      kernel_.multiply(factors, lookup_sums_[index].data() + row * stride() + column, stride());
+    });
   }
 
-  // The sums of whole tiles, from the tile of row `first` on.
-  void multiply(const PackedRows& rows, size_t first, size_t count, int32_t* sums) const {
+  // Looks for shifts whether or not the kernel takes bytes, so that all refuse the same.
+  void pack_tail() {
+    if (s_.tail >= inputs_.depth) return;
+    find_shifts(s_.basis, s_.tail, inputs_.depth, s_.columns, columns_, shifts_);
+    if (!kernel_.pack_bytes) return;
+    pack_bytes(s_.basis, s_.tail, inputs_.depth, s_.columns, columns_, shifts_, kernel_, bytes_);
+  }
+
+  template <typename Visit>
+  void for_tiles(size_t first, size_t count, const Visit& visit) const {
     for (size_t column = 0; column < stride(); column += kernel_.width) {
-      const Duo* panel = panels_.data() + column * parts(rows.depth(), 2);
-      for (size_t row = 0; row < count; row += kernel_.rows) {
-        kernel_.multiply(rows.duos(first + row), panel, rows.depth(first + row),
-                         sums + row * stride() + column, stride());
-      }
+      for (size_t row = 0; row < count; row += kernel_.rows) visit(first + row, column);
     }
+  }
+
+  Factors head(const PackedRows& rows, size_t row, size_t column,
+               const uint32_t* multipliers) const {
+    return {.rows = rows.duos(row),
+            .panel = panels_.data() + column * parts(rows.depth(), 2),
+            .depth = rows.depth(row),
+            .multipliers = multipliers};
+  }
+
+  // The sums of the tiles of `count` rows.
+  void multiply(size_t first, size_t count) {
+    for_tiles(first, count, [&](size_t row, size_t column) {
+      Factors factors =
+          head(inputs_.coefficients, row, column, inputs_.multipliers.data() + row);
+      const PackedDigits::Tile& tile = inputs_.digits.tile(row);
+      if (tile.depth) {
+        factors.digits = inputs_.digits.quads(row);
+        factors.bytes = bytes_.data() + column * parts(inputs_.depth - inputs_.tail, 4);
+        factors.num_digits = tile.digits;
+        factors.byte_depth = tile.depth;
+        factors.offsets = inputs_.digits.offsets(row);
+        factors.shifts = shifts_.data() + column;
+      }
+      kernel_.multiply(factors, sums_.data() + (row - first) * stride() + column, stride());
+    });
   }
 
   void add_lookups(size_t first, size_t rows) {
@@ -231,6 +286,9 @@ class StripJob {
   std::vector<float> scales_;
   std::vector<float> means_;
   Aligned<Duo> panels_;
+  std::vector<uint32_t> shifts_;
+  Aligned<Bytes> bytes_;
+  std::vector<uint32_t> ones_;
   std::vector<Aligned<int32_t>> lookup_sums_;
   std::vector<Addend> addends_;
   Aligned<int32_t> sums_;

@@ -51,12 +51,14 @@ struct Synthesis {
   size_t num_tokens;  // of a plane in `out`, which is (heads, num_tokens, dim)
   std::vector<size_t> tokens;  // where each row goes
   std::vector<size_t> depths;  // how many coefficients of each row count; the others are not read
+  std::vector<uint32_t> multipliers;  // of the sum over coefficients of each row
+  size_t tail;  // rows of the basis from here on are bytes, shifted by as much as a column needs
   Dtype dtype;
   void* out;
   size_t out_size;  // in elements
 };
 
-// Throws std::invalid_argument if arguments contradict each other or `out`.
+// Throws std::invalid_argument if arguments contradict each other or `out`, or the basis has no such tail.
 void synthesise(const Synthesis& synthesis, const SynthesisKernel& kernel, size_t threads);
 
 }  // namespace cachegen

@@ -9,6 +9,7 @@ namespace {
 struct Avx2 {
   static constexpr int kLanes = 8;
   static constexpr int kRows = 4;
+  static constexpr bool kBytes = false;
 
   static Vector<int32_t, 8> dot(Vector<int32_t, 8> sum, Vector<int32_t, 8> a,
                                 Vector<int32_t, 8> b) {

@@ -18,6 +18,30 @@ struct Duo {
   int16_t second;
 };
 
+// Four neighbours along the depth: digits of coefficients, and bytes of a basis.
+struct Quad {
+  int8_t values[4];
+};
+struct Bytes {
+  uint8_t values[4];
+};
+
+// What makes a tile of sums, modulo 2^32:
+//     (((digits . bytes) - offsets) << shifts + rows . panel) x multipliers
+// where `digits` are in base 256, the highest first. Panels are aligned to kPanelAlignment bytes.
+struct Factors {
+  const Duo* rows;   // (depth, rows of the tile)
+  const Duo* panel;  // (depth, width)
+  size_t depth;
+  const uint32_t* multipliers;  // (rows of the tile)
+  const Quad* digits = nullptr;  // (num_digits, byte_depth, rows of the tile)
+  const Bytes* bytes = nullptr;  // (byte_depth, width)
+  size_t num_digits = 0;
+  size_t byte_depth = 0;               // 0 for kernels without bytes
+  const uint32_t* offsets = nullptr;  // (rows of the tile)
+  const uint32_t* shifts = nullptr;   // (width), below 32
+};
+
 // One head of a few rows. Its dimensions lie in packed order: the first of every turning pair, the
 // second of every pair, then those that do not turn.
 struct Head {
@@ -48,9 +72,10 @@ constexpr size_t kPanelAlignment = 64;
 struct SynthesisKernel {
   size_t rows;   // of a tile; a divisor of kBlockRows
   size_t width;  // columns of a tile
-  // The tile of sums modulo 2^32, its rows `stride` apart: the duos of its rows (depth, rows) times
-  // those of the panel (depth, width). Panels are aligned to kPanelAlignment bytes.
-  void (*multiply)(const Duo* rows, const Duo* panel, size_t depth, int32_t* sums, size_t stride);
+  // Of four rows of a basis, a tile wide: their bytes. Kernels without it take no bytes.
+  void (*pack_bytes)(const int16_t* const* rows, const uint32_t* shifts, Bytes* to);
+  // The tile of sums, its rows `stride` apart.
+  void (*multiply)(const Factors& factors, int32_t* sums, size_t stride);
   // Adds rows of tables to each of the rows of sums; those of sums and tables are `width` apart.
   void (*add)(int32_t* sums, size_t rows, size_t width, const Addend* addends, size_t count);
   void (*finish[kDtypes])(const Head& head);

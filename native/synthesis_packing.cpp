@@ -6,6 +6,9 @@
 namespace cachegen {
 namespace {
 
+// Rows of a basis are pages apart: no processor fetches the next ones unasked.
+constexpr size_t kAhead = 16;
+
 Duo duo(const int16_t* row, const int16_t* next, size_t column) {
   if (column == kNoColumn) return {0, 0};
   return {row[column], next ? next[column] : int16_t(0)};
@@ -24,6 +27,10 @@ void pack_panel(const int16_t* basis, size_t depth, size_t stride, const size_t*
   for (size_t k = 0; k < depth; k += 2, panel += width) {
     const int16_t* row = basis + k * stride;
     const int16_t* next = k + 1 < depth ? row + stride : nullptr;
+    if (straight && k + kAhead + 1 < depth) {
+      __builtin_prefetch(row + kAhead * stride + columns[0]);
+      __builtin_prefetch(row + (kAhead + 1) * stride + columns[0]);
+    }
     if (straight && next) {
       const int16_t *first = row + columns[0], *second = next + columns[0];
       for (size_t i = 0; i < width; i++) panel[i] = {first[i], second[i]};

@@ -145,23 +145,82 @@ void finish(const Head& head) {
   for (; first < head.dim; first++) finish_straight<1, To>(head, first);
 }
 
-// A tile two vectors wide, held in registers. Set::dot adds the products of the duos in two vectors
-// to a third.
+// Four rows of a basis, shifted, and made unsigned.
 template <typename Set>
-void multiply(const Duo* rows, const Duo* panel, size_t depth, int32_t* sums, size_t stride) {
+void pack_bytes(const int16_t* const* rows, const uint32_t* shifts, Bytes* to) {
   using Ints = Vector<int32_t, Set::kLanes>;
-  Ints left[Set::kRows] = {}, right[Set::kRows] = {};
+  for (int half = 0; half < 2 * Set::kLanes; half += Set::kLanes) {
+    const Ints own_shifts = load<Ints>(shifts + half);
+    Ints bytes = Ints{} + int32_t(0x80808080);
+    repeat<4>([&](auto i) __attribute__((always_inline)) {
+      const auto values = load<Vector<int16_t, Set::kLanes>>(rows[i] + half);
+      const Ints shifted = __builtin_convertvector(values, Ints) >> own_shifts;
+      bytes ^= (shifted & 0xff) << (8 * i);
+    });
+    store(to + half, bytes);
+  }
+}
+
+template <typename Set>
+constexpr auto pack_bytes_of() {
+  if constexpr (Set::kBytes) {
+    return pack_bytes<Set>;
+  } else {
+    return nullptr;
+  }
+}
+
+// Adds to a tile two vectors wide what Set::dot and its like make of the pairs or quads of rows and
+// of a panel.
+template <typename Set, typename Dot, typename Row, typename Entry>
+inline __attribute__((always_inline)) void accumulate(
+    Vector<int32_t, Set::kLanes>* left, Vector<int32_t, Set::kLanes>* right, const Row* rows,
+    const Entry* panel, size_t depth, Dot dot) {
+  using Ints = Vector<int32_t, Set::kLanes>;
   for (size_t k = 0; k < depth; k++, rows += Set::kRows, panel += 2 * Set::kLanes) {
-    const Ints left_duos = load<Ints>(panel), right_duos = load<Ints>(panel + Set::kLanes);
+    const Ints left_entries = load<Ints>(panel), right_entries = load<Ints>(panel + Set::kLanes);
     repeat<Set::kRows>([&](auto row) __attribute__((always_inline)) {
       const Ints factor = Ints{} + bits_of<int32_t>(rows[row]);
-      left[row] = Set::dot(left[row], factor, left_duos);
-      right[row] = Set::dot(right[row], factor, right_duos);
+      left[row] = dot(left[row], factor, left_entries);
+      right[row] = dot(right[row], factor, right_entries);
     });
   }
+}
+
+// A tile two vectors wide, held in registers. Set::dot adds the products of the duos in two vectors
+// to a third, Set::dot_bytes those of quads and bytes. Unsigned where sums wrap.
+template <typename Set>
+void multiply(const Factors& factors, int32_t* sums, size_t stride) {
+  using Ints = Vector<int32_t, Set::kLanes>;
+  using Words = Vector<uint32_t, Set::kLanes>;
+  Ints left[Set::kRows] = {}, right[Set::kRows] = {};
+  if constexpr (Set::kBytes) {
+    const Quad* digits = factors.digits;
+    for (size_t digit = 0; digit < factors.num_digits; digit++) {
+      if (digit) {
+        repeat<Set::kRows>([&](auto row) __attribute__((always_inline)) {
+          left[row] = Ints(Words(left[row]) << 8);
+          right[row] = Ints(Words(right[row]) << 8);
+        });
+      }
+      accumulate<Set>(left, right, digits, factors.bytes, factors.byte_depth, Set::dot_bytes);
+      digits += factors.byte_depth * Set::kRows;
+    }
+    if (factors.byte_depth) {
+      const Words left_shifts = load<Words>(factors.shifts);
+      const Words right_shifts = load<Words>(factors.shifts + Set::kLanes);
+      repeat<Set::kRows>([&](auto row) __attribute__((always_inline)) {
+        const uint32_t offset = factors.offsets[row];
+        left[row] = Ints((Words(left[row]) - offset) << left_shifts);
+        right[row] = Ints((Words(right[row]) - offset) << right_shifts);
+      });
+    }
+  }
+  accumulate<Set>(left, right, factors.rows, factors.panel, factors.depth, Set::dot);
   repeat<Set::kRows>([&](auto row) __attribute__((always_inline)) {
-    store(sums + row * stride, left[row]);
-    store(sums + row * stride + Set::kLanes, right[row]);
+    const uint32_t multiplier = factors.multipliers[row];
+    store(sums + row * stride, Words(left[row]) * multiplier);
+    store(sums + row * stride + Set::kLanes, Words(right[row]) * multiplier);
   });
 }
 
@@ -183,6 +242,7 @@ template <typename Set>
 constexpr SynthesisKernel kSynthesis = {
     Set::kRows,
     2 * Set::kLanes,
+    pack_bytes_of<Set>(),
     multiply<Set>,
     add_rows<Set::kLanes>,
     {finish<Set::kLanes, ToFloat32>, finish<Set::kLanes, ToBfloat16>,

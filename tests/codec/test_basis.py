@@ -11,6 +11,7 @@ from cachegen.codec.basis import (
     integer_basis,
 )
 from cachegen.kernels.layout import PlaneLayout
+from cachegen.kernels.synthesis_checks import check_tail
 
 
 def group_of(num_coefficients, num_features, width, *, seed=0, scale=1.0):
@@ -74,7 +75,8 @@ def test_integers_stand_for_the_numbers(step, grid):
     exact = np.concatenate([steps, group.prediction])
     found = np.concatenate([basis.rows, basis.prediction])
     largest = np.abs(exact).max(axis=0)
-    assert (np.abs(found * basis.scales - exact).max(axis=0) <= largest / 500).all()
+    fineness = 500 if basis.tail == 30 else 127
+    assert (np.abs(found * basis.scales - exact).max(axis=0) <= largest / fineness).all()
     assert np.array_equal(np.exp2(np.round(np.log2(basis.scales))), basis.scales)
 
 
@@ -88,10 +90,45 @@ def test_no_coefficients_can_overflow_the_sums(scale):
     assert sums.max() > 2**29
 
 
+@pytest.mark.parametrize("step", (0.05, 0.2, 0.3, 3.0))
+def test_the_tail_is_of_8_bits(step):
+    group = group_of(200, 10, 40)
+    group.variances[:] = 9.0 / np.arange(1, 201)
+    basis = integer_basis(group, step=step, num_active=180, grid=WEIGHTED_GRID)
+    above = np.flatnonzero(group.variances[:180].astype(float) > 16 * step**2)
+    assert basis.tail == (above[-1] + 1 if len(above) else 0)
+    check_tail(basis.rows[basis.tail :])
+    exact = group.synthesis[:180].astype(float) * step / WEIGHTED_GRID.fraction
+    found = basis.rows * basis.scales
+    largest = np.abs(exact[basis.tail :]).max(axis=0, initial=0)
+    off = np.abs(found - exact)[basis.tail :]
+    assert (off <= np.maximum(largest / 127, basis.scales / 2)).all()
+    assert integer_basis(group, step=step, num_active=180).tail == 180
+
+
+def test_a_tail_begins_behind_the_last_large_coefficient():
+    group = group_of(20, 0, 4)
+    group.variances[:] = 1.0
+    group.variances[13] = 17.0
+    assert integer_basis(group, step=1.0, num_active=20, grid=WEIGHTED_GRID).tail == 14
+    assert integer_basis(group, step=1.0, num_active=13, grid=WEIGHTED_GRID).tail == 0
+    assert integer_basis(group, step=1.0, num_active=0, grid=WEIGHTED_GRID).tail == 0
+
+
+@pytest.mark.parametrize("largest", (32513.0, 32767.0, 32700.0))
+def test_entries_near_the_largest_stay_in_16_bits(largest):
+    group = group_of(1, 0, 1)
+    group.synthesis[:], group.variances[:] = largest / 32768, 1e-9
+    basis = integer_basis(group, step=8.0, num_active=1, grid=WEIGHTED_GRID)
+    check_tail(basis.rows)
+    assert basis.rows * basis.scales == pytest.approx(group.synthesis.astype(float), rel=1 / 127)
+
+
 @pytest.mark.parametrize("scale", (1e-3, 1.0, 300.0))
-@pytest.mark.parametrize("step", (0.05, 3.0))
+@pytest.mark.parametrize("step", (0.05, 0.3, 3.0))
 def test_no_row_within_reach_can_overflow_the_sums(scale, step):
     group = group_of(200, 100, 8, scale=scale)
+    group.variances[:] = 9.0 / np.arange(1, 201)
     basis = integer_basis(group, step=step, num_active=200, grid=WEIGHTED_GRID)
     rows = basis.rows.astype(float)
     worst = basis.spreads[:, None] ** 2 * rows
@@ -110,6 +147,7 @@ def test_columns_of_zeros():
 
 def test_the_kernel_puts_together_what_the_integers_say():
     group = group_of(20, 6, 16)
+    group.variances[:] = 99.0
     basis = integer_basis(group, step=0.5, num_active=12, grid=WEIGHTED_GRID)
     rng = np.random.default_rng(1)
     coefficients = rng.integers(-600, 600, size=(5, 12))

@@ -26,6 +26,8 @@ class Case:
     num_tokens: int
     tokens: NDArray[np.int64]
     depths: NDArray[np.int64] | None = None
+    multipliers: NDArray[np.int64] | None = None
+    tail: int | None = None
     dtype: str = "float32"
 
     def out(self) -> NDArray[Any]:
@@ -49,6 +51,8 @@ class Case:
             num_tokens=self.num_tokens,
             tokens=self.tokens,
             depths=self.depths,
+            multipliers=self.multipliers,
+            tail=self.tail,
             dtype=self.dtype,
             **extra,
         )

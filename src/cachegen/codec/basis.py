@@ -23,8 +23,14 @@ _LARGEST_FEATURE = 128
 _SUMS = 2.0**31
 # Of an analysis, those that only measure what lies outside all coefficients.
 GUARD_COLUMNS = 16
+# Coefficients of a group with the precision of float16; what is learned for the others has 8 bits.
+PRECISE = 256
 # How far a row may be from what was learned, in mean squares of its coefficients.
 _REACH = 64.0
+# Behind the last coefficient whose mean square is more squared steps than this, a basis has 8 bits.
+_FEW_STEPS = 16.0
+_LARGEST_BYTE = 127
+_MOST_SHIFT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +161,8 @@ class IntegerBasis:
         rows: int16 (active coefficients, columns).
         prediction: int16 (features, columns).
         scales: float32 (columns,), powers of two: what one unit of the sums stands for.
+        tail: from which row on each column is of multiples of a power of two, which leaves whole
+            numbers of -127 to 127.
         spreads: float64 (active coefficients,): what coefficients are expected to be, on the grid;
             rows beyond `reach` times that could overflow. None where none can.
     """
@@ -162,6 +170,7 @@ class IntegerBasis:
     rows: np.ndarray
     prediction: np.ndarray
     scales: np.ndarray
+    tail: int
     spreads: np.ndarray | None = None
 
     @property
@@ -173,36 +182,50 @@ class IntegerBasis:
 def integer_basis(
     group: LayerGroup, *, step: float, num_active: int, grid: Grid = EVEN_GRID
 ) -> IntegerBasis:
-    """Synthesis of coefficients on the grid, and prediction, rounded to int16.
+    """Synthesis of coefficients on the grid, and prediction, rounded to int16; a tail to 8 bits.
 
     A column's scale is the least power of two for which no entry leaves int16 and no sum int32:
     on the even grid whatever coefficients and features are; on the weighted grid for all rows
     within `reach`, by the inequality of Cauchy and Schwarz.
+
+    On the weighted grid the tail is what lies behind the last coefficient with a mean square above
+    16 squared steps: there a column's entries are rounded to multiples of the least power of two,
+    times its scale, of which none is more than 127. That is off by no more than half such a
+    multiple, hence, where it is more than one scale, by the 127th part of the largest entry.
     """
     steps = group.synthesis[:num_active].astype(np.float64) * (step / grid.fraction)
     prediction = group.prediction.astype(np.float64)
     of_features = _LARGEST_FEATURE * np.abs(prediction).sum(axis=0)
     rounding = float(_LARGEST_FEATURE * len(prediction))
     spreads: np.ndarray | None = None
+    tail = num_active
     if grid.by_reach:
         learned = group.variances[:num_active].astype(np.float64) / step**2
         spreads = grid.fraction * np.sqrt(learned + 1)
         longest = math.sqrt(_REACH * num_active)
         of_steps = longest * np.sqrt(((spreads[:, None] * steps) ** 2).sum(axis=0))
         rounding += longest * math.sqrt(float((spreads**2).sum()))
+        tail = int(np.flatnonzero(learned > _FEW_STEPS).max(initial=-1)) + 1
     else:
         largest = grid.most + grid.fraction
         of_steps = largest * np.abs(steps).sum(axis=0)
         rounding += largest * num_active
+    largest_of_tail = np.abs(steps[tail:]).max(axis=0, initial=0.0)
+    if spreads is not None:
+        coarseness = longest * math.sqrt(float((spreads[tail:] ** 2).sum()))
+        of_steps = of_steps + coarseness * largest_of_tail / _LARGEST_BYTE
     largest_entry = np.maximum(
         np.abs(steps).max(axis=0, initial=0.0), np.abs(prediction).max(axis=0, initial=0.0)
     )
     need = np.maximum(
         (of_steps + of_features) / max(_SUMS - rounding, 1.0), largest_entry / _LARGEST_INT16
     )
+    need = np.maximum(need, largest_of_tail / (_LARGEST_BYTE << _MOST_SHIFT))
     scales = np.exp2(np.ceil(np.log2(np.maximum(need, 2.0**-100))))
     rows, features = (np.rint(one / scales).astype(np.int16) for one in (steps, prediction))
-    return IntegerBasis(rows, features, scales.astype(np.float32), spreads)
+    units = np.exp2(np.ceil(np.log2(np.maximum(largest_of_tail / (_LARGEST_BYTE * scales), 1.0))))
+    rows[tail:] = np.rint(steps[tail:] / (units * scales)) * units
+    return IntegerBasis(rows, features, scales.astype(np.float32), tail, spreads)
 
 
 def residual(group: LayerGroup, columns: torch.Tensor, features: torch.Tensor) -> torch.Tensor:

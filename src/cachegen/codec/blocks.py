@@ -77,16 +77,25 @@ def encode_block(
 
 
 def decode_block(
-    block: Block, table_ids: np.ndarray, frequencies: np.ndarray, *, threads: int
+    block: Block,
+    table_ids: np.ndarray,
+    frequencies: np.ndarray,
+    *,
+    threads: int,
+    by_table: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The symbols of a block, uint8 (rows, coefficients).
+    """The symbols of a block, uint8 (rows, coefficients); `by_table` as in `coded_columns`.
 
     Raises:
         BitstreamError: words that do not decode.
     """
-    columns = coded_columns(block.active, table_ids, frequencies, lanes=block.lanes)
+    columns = coded_columns(
+        block.active, table_ids, frequencies, lanes=block.lanes, by_table=by_table
+    )
     symbols = decode_columns(block, columns, threads=threads)
-    return symbols.take(np.argsort(columns.order), axis=1)
+    places = np.empty(len(columns.order), dtype=np.int64)
+    places[columns.order] = np.arange(len(places))
+    return symbols.take(places, axis=1)
 
 
 def decode_columns(block: Block, columns: Columns, *, threads: int) -> np.ndarray:
@@ -113,8 +122,18 @@ def decode_columns(block: Block, columns: Columns, *, threads: int) -> np.ndarra
     return np.concatenate([symbols, constants], axis=1)
 
 
+def sorted_by_table(table_ids: np.ndarray) -> np.ndarray:
+    """Coefficients in the order of their tables, those of one table in their own: int64."""
+    return np.argsort(table_ids, kind="stable")
+
+
 def coded_columns(
-    active: np.ndarray, table_ids: np.ndarray, frequencies: np.ndarray, *, lanes: int
+    active: np.ndarray,
+    table_ids: np.ndarray,
+    frequencies: np.ndarray,
+    *,
+    lanes: int,
+    by_table: np.ndarray | None = None,
 ) -> Columns:
     """The columns of a block with these active coefficients: sorted by table, whole groups.
 
@@ -123,9 +142,10 @@ def coded_columns(
         table_ids: (coefficients,) rows of `frequencies`.
         frequencies: uint16 (tables, 256).
         lanes: columns of a group.
+        by_table: `sorted_by_table` of the ids, for whoever has it.
     """
-    coefficients = np.flatnonzero(active)
-    coefficients = coefficients[np.argsort(table_ids[coefficients], kind="stable")]
+    coefficients = sorted_by_table(table_ids) if by_table is None else by_table
+    coefficients = coefficients[active[coefficients]]
     sorted_ids = table_ids[coefficients]
     is_first = np.diff(sorted_ids, prepend=-1) != 0
     used, ids = sorted_ids[is_first], np.cumsum(is_first) - 1

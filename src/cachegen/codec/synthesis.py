@@ -25,12 +25,14 @@ class Coefficients:
     """The coefficients of a group.
 
     Attributes:
-        steps: int16 (rows, coefficients), on the grid of the basis.
+        steps: int16 (rows, coefficients); those beyond a row's depth mean nothing.
         depths: int64 (rows,): the leading coefficients of a row that may be other than zero.
+        multipliers: int64 (rows,): what a step of the row is on the grid of the basis.
     """
 
     steps: np.ndarray
     depths: np.ndarray
+    multipliers: np.ndarray
 
 
 def synthesise(
@@ -95,6 +97,8 @@ def synthesise(
             num_tokens=num_tokens,
             tokens=skipped + rows,
             depths=own.depths,
+            multipliers=own.multipliers,
+            tail=basis.tail,
             dtype=_NAMES[geometry.dtype],
             threads=threads,
         )

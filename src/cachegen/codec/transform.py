@@ -10,6 +10,7 @@ coded at a finer one.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,7 @@ import numpy as np
 
 from cachegen.codec.analysis import analyse
 from cachegen.codec.basis import IntegerBasis, Transform, integer_basis
-from cachegen.codec.blocks import decode_block, encode_block
+from cachegen.codec.blocks import decode_block, encode_block, sorted_by_table
 from cachegen.codec.encoded import Block, EncodedChunk
 from cachegen.codec.importance import LARGEST_MULTIPLIER
 from cachegen.codec.model import take
@@ -52,6 +53,11 @@ class TransformLevel:
     bases: tuple[IntegerBasis, ...]
     table_ids: tuple[tuple[np.ndarray, ...], ...]
     frequencies: np.ndarray
+
+    @cached_property
+    def by_table(self) -> tuple[tuple[np.ndarray, ...], ...]:
+        """Per class and group, the coefficients in the order of their tables."""
+        return tuple(tuple(map(sorted_by_table, ids)) for ids in self.table_ids)
 
     @cached_property
     def quantiser(self) -> Quantiser:
@@ -115,17 +121,18 @@ def decode(
     if len(chunk.blocks) != expected:
         raise BitstreamError(f"expected {expected} blocks, got {len(chunk.blocks)}", field="blocks")
 
+    deepest = max((max(level.num_active[one.index]) for one in classes), default=0)
+    room = np.empty((chunk.num_tokens - skipped) * deepest, dtype=np.int16)
+
     def coefficients() -> Iterator[Coefficients]:
         for group in range(len(transform.groups)):
             blocks = chunk.blocks[group :: len(transform.groups)]
-            yield stacked(
-                classes,
-                (
-                    _decoded(one, block, level, group, threads=threads)
-                    for one, block in zip(classes, blocks, strict=True)
-                ),
-                [level.num_active[one.index][group] for one in classes],
-            )
+            counts = [level.num_active[one.index][group] for one in classes]
+            found = unfilled(classes, counts, room)
+            parts = _parts(found.steps, classes, counts)
+            for one, block, out in zip(classes, blocks, parts, strict=True):
+                _decode_into(out, one, block, level, group, threads=threads)
+            yield found
 
     return synthesise(
         coefficients(),
@@ -146,15 +153,16 @@ def roundtrip(kv: KVCache, tokens: Sequence[int] | np.ndarray, level: TransformL
     analysed = analyse(kv, tokens, level.transform, level.rope)
     quantised = level.quantiser.quantise(analysed)
     classes = quantised.classes
+    coefficients = []
+    for group in range(len(level.transform.groups)):
+        counts = [level.num_active[one.index][group] for one in classes]
+        found = unfilled(classes, counts)
+        parts = _parts(found.steps, classes, counts)
+        for integers, out in zip(quantised.integers, parts, strict=True):
+            out[:] = integers[group]
+        coefficients.append(found)
     return synthesise(
-        [
-            stacked(
-                classes,
-                (integers[group] for integers in quantised.integers),
-                [level.num_active[one.index][group] for one in classes],
-            )
-            for group in range(len(level.transform.groups))
-        ],
+        coefficients,
         tokens,
         analysed.sinks,
         level.transform,
@@ -167,26 +175,36 @@ def roundtrip(kv: KVCache, tokens: Sequence[int] | np.ndarray, level: TransformL
     )
 
 
-def stacked(
-    classes: Sequence[RowClass], steps: Iterator[np.ndarray], counts: Sequence[int]
+def unfilled(
+    classes: Sequence[RowClass], counts: Sequence[int], room: np.ndarray | None = None
 ) -> Coefficients:
-    """The coefficients of a group on the grid, class after class, with zeros for what is not coded.
+    """The coefficients of a group, class after class, still to be written.
 
     Args:
         classes: of the tokens.
-        steps: per class integers (its rows, active coefficients).
-        counts: of them, per class.
+        counts: coefficients per class.
+        room: int16, flat and large enough, to be overwritten.
     """
-    num_rows = sum(len(one.rows) for one in classes)
-    found = np.zeros((num_rows, max(counts, default=0)), dtype=np.int16)
-    depths, first = np.zeros(num_rows, dtype=np.int64), 0
-    for one, own, count in zip(classes, steps, counts, strict=True):
+    sizes = [len(one.rows) for one in classes]
+    none = [np.zeros(0, dtype=np.int64)]
+    shape = sum(sizes), max(counts, default=0)
+    room = np.empty(math.prod(shape), dtype=np.int16) if room is None else room
+    return Coefficients(
+        steps=room[: math.prod(shape)].reshape(shape),
+        depths=np.repeat(np.array(counts, dtype=np.int64), sizes),
+        multipliers=np.concatenate([one.multipliers for one in classes] or none),
+    )
+
+
+def _parts(
+    steps: np.ndarray, classes: Sequence[RowClass], counts: Sequence[int]
+) -> Iterator[np.ndarray]:
+    """Those of each class: views (its rows, its active coefficients)."""
+    first = 0
+    for one, count in zip(classes, counts, strict=True):
         stop = first + len(one.rows)
-        factors = one.multipliers[:, None].astype(np.int16)
-        np.multiply(own, factors, out=found[first:stop, :count], casting="unsafe")
-        depths[first:stop] = count
+        yield steps[first:stop, :count]
         first = stop
-    return Coefficients(found, depths)
 
 
 def _order(classes: Sequence[RowClass]) -> np.ndarray:
@@ -207,18 +225,18 @@ def _stored_classes(chunk: EncodedChunk, transform: Transform, *, num_rows: int)
     return row_classes(stored, num_rows, fraction=transform.grid.fraction)
 
 
-def _decoded(
-    one: RowClass, block: Block, level: TransformLevel, group: int, *, threads: int
-) -> np.ndarray:
-    """The integers of a block, int16 (its rows, active coefficients).
+def _decode_into(
+    out: np.ndarray, one: RowClass, block: Block, level: TransformLevel, group: int, *, threads: int
+) -> None:
+    """Write the integers of a block, int16 (its rows, active coefficients).
 
     Raises:
         BitstreamError: words that do not decode; escapes that are too many, too few or too large.
     """
-    ids = level.table_ids[one.index][group]
+    ids, by_table = level.table_ids[one.index][group], level.by_table[one.index][group]
     block.expect(len(one.rows), len(ids))
-    symbols = decode_block(block, ids, level.frequencies, threads=threads)
-    return steps_of(symbols, block.escapes, level.transform.grid.most // one.multipliers)
+    symbols = decode_block(block, ids, level.frequencies, threads=threads, by_table=by_table)
+    fill_steps(out, symbols, block.escapes, level.transform.grid.most // one.multipliers)
 
 
 def tokens_digest(tokens: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -242,27 +260,28 @@ def check_tokens(chunk: EncodedChunk, tokens: Sequence[int] | np.ndarray) -> Non
         )
 
 
-def steps_of(symbols: np.ndarray, escapes: np.ndarray, largest: np.ndarray) -> np.ndarray:
-    """The integers behind symbols (rows, coefficients) and the escapes among them, row-major.
+def fill_steps(
+    out: np.ndarray, symbols: np.ndarray, escapes: np.ndarray, largest: np.ndarray
+) -> None:
+    """Write the integers behind symbols and the escapes among them, row-major.
 
     Args:
-        symbols: uint8.
+        out: int16 (rows, coefficients).
+        symbols: uint8 (rows, coefficients).
         escapes: integers.
         largest: int64 (rows,), what magnitudes may be.
 
     Raises:
         BitstreamError: escapes that are too many, too few or too large.
     """
-    steps = symbols.astype(np.int16)
-    escaped = np.flatnonzero(symbols.ravel() == ESCAPE)
-    if len(escaped) != len(escapes):
-        raise BitstreamError(
-            f"expected {len(escaped)} escapes, got {len(escapes)}", field="escapes"
-        )
-    steps -= CENTER
-    if len(escaped):
-        allowed = largest[escaped // symbols.shape[1]]
-        if (np.abs(escapes.astype(np.int64)) > allowed).any():
-            raise BitstreamError(f"expected at most {int(allowed.min())} steps", field="escapes")
-        steps.ravel()[escaped] = escapes
-    return steps
+    out[:] = symbols
+    out -= CENTER
+    if not len(escapes) and symbols.min(initial=CENTER) != ESCAPE:
+        return
+    rows, columns = np.nonzero(symbols == ESCAPE)
+    if len(rows) != len(escapes):
+        raise BitstreamError(f"expected {len(rows)} escapes, got {len(escapes)}", field="escapes")
+    allowed = largest[rows]
+    if (np.abs(escapes.astype(np.int64)) > allowed).any():
+        raise BitstreamError(f"expected at most {int(allowed.min())} steps", field="escapes")
+    out[rows, columns] = escapes

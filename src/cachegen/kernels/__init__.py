@@ -106,10 +106,14 @@ def synthesise(
     num_tokens: int,
     tokens: NDArray[np.int64],
     depths: NDArray[np.int64] | None = None,
+    multipliers: NDArray[np.int64] | None = None,
+    tail: int | None = None,
     dtype: str,
     threads: int = 1,
 ) -> None:
-    """Write (coefficients (rows, C) @ basis (C, columns) + lookups) * scales + means into `out`.
+    """Write (multipliers * (coefficients @ basis) + lookups) * scales + means into `out`.
+
+    Coefficients are (rows, C), the basis (C, columns); sums wrap at 32 bits.
 
     The columns are those of the planes side by side. Row r is token tokens[r], no two the same, of
     planes (heads, num_tokens, dim), rotated where a plane says so, then rounded to `dtype`
@@ -117,6 +121,10 @@ def synthesise(
 
     Of row r only the first depths[r] coefficients count, all without `depths`; the others are not
     read. Rows cost what the deepest of their neighbours does: keep rows of like depth together.
+    Multipliers are (rows,), ones by default.
+
+    The basis from row `tail` on is of 8 bits: a column's entries are multiples of a power of two,
+    127 times that at most. Some sets are faster there where coefficients are of 8 bits too.
     """
     _active().synthesise(
         coefficients,
@@ -130,6 +138,8 @@ def synthesise(
         num_tokens=num_tokens,
         tokens=tokens,
         depths=depths,
+        multipliers=multipliers,
+        tail=tail,
         dtype=dtype,
         threads=threads,
     )

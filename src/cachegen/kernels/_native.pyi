@@ -41,6 +41,8 @@ def synthesise(
     num_tokens: int,
     tokens: NDArray[np.int64],
     depths: NDArray[np.int64] | None,
+    multipliers: NDArray[np.int64] | None = None,
+    tail: int | None = None,
     dtype: str,
     threads: int,
     isa: str,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cachegen.kernels.layout import Lookup, PlaneLayout, Turn
-from cachegen.kernels.synthesis_checks import check_synthesise
+from cachegen.kernels.synthesis_checks import check_synthesise, check_tail
 
 LARGEST_FLOAT16 = np.float32(65504)
 
@@ -29,14 +29,17 @@ def synthesise(
     num_tokens: int,
     tokens: NDArray[np.int64],
     depths: NDArray[np.int64] | None = None,
+    multipliers: NDArray[np.int64] | None = None,
+    tail: int | None = None,
     dtype: str,
     threads: int = 1,
 ) -> None:
-    """Write (coefficients (rows, C) @ basis (C, columns) + lookups) * scales + means into `out`.
+    """Write (multipliers * (coefficients @ basis) + lookups) * scales + means into `out`.
 
     The columns are those of the planes side by side. Row r is token tokens[r] of planes
     (heads, num_tokens, dim); `out` holds values of `dtype`, 16-bit ones as their bits. Of row r
-    only the first depths[r] coefficients count, all without `depths`.
+    only the first depths[r] coefficients count, all without `depths`. `tail` only promises that
+    the basis is of 8 bits from that row on.
     """
     check_synthesise(
         coefficients,
@@ -50,13 +53,19 @@ def synthesise(
         num_tokens=num_tokens,
         tokens=tokens,
         depths=depths,
+        multipliers=multipliers,
+        tail=tail,
         dtype=dtype,
         threads=threads,
     )
+    if tail is not None and len(coefficients):
+        check_tail(basis[tail : len(basis) if depths is None else depths.max(initial=0)])
     if depths is not None:
         leading = np.arange(len(basis)) < depths[:, None]
         coefficients = np.where(leading, coefficients, np.int16(0))
     sums = coefficients.astype(np.uint32) @ basis.astype(np.uint32)
+    if multipliers is not None:
+        sums *= multipliers.astype(np.uint32)[:, None]
     for lookup in lookups:
         sums += _looked_up(lookup)
     with np.errstate(over="ignore", invalid="ignore"):

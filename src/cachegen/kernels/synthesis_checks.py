@@ -15,6 +15,9 @@ ELEMENT_TYPES: dict[str, type[np.generic]] = {
     "bfloat16": np.uint16,
     "float16": np.uint16,
 }
+# Of what a tail's entries are divided by, as a power of two, and what that leaves.
+MOST_SHIFT = 8
+LARGEST_BYTE = 127
 
 
 def check_synthesise(
@@ -30,6 +33,8 @@ def check_synthesise(
     num_tokens: int,
     tokens: NDArray[np.int64],
     depths: NDArray[np.int64] | None,
+    multipliers: NDArray[np.int64] | None,
+    tail: int | None,
     dtype: str,
     threads: int,
 ) -> None:
@@ -47,6 +52,12 @@ def check_synthesise(
     _check_tokens(tokens, num_rows, num_tokens)
     if depths is not None:
         _check_depths(depths, coefficients)
+    if multipliers is not None:
+        check_array(multipliers, "multipliers", dtype=np.int64, ndim=1)
+        if len(multipliers) != num_rows:
+            raise ValueError(f"there are {len(multipliers)} multipliers for {num_rows} rows")
+    if tail is not None and tail < 0:
+        raise ValueError(f"tail must not be negative, got {tail}")
     for index, lookup in enumerate(lookups):
         _check_lookup(lookup, f"lookups[{index}]", num_rows, basis.shape[1])
     for index, turn in enumerate(rotations):
@@ -58,6 +69,19 @@ def check_synthesise(
         raise ValueError(f"the planes have {num_columns} columns, the basis {basis.shape[1]}")
     check_array(out, "out", dtype=ELEMENT_TYPES[dtype], ndim=1)
     _check_out(out, planes, num_tokens)
+
+
+def check_tail(rows: NDArray[np.int16]) -> None:
+    """Refuse rows of a basis that are not of 8 bits, see `find_shifts` of the native set.
+
+    Raises:
+        ValueError: a column has no power of two that leaves whole numbers of -127 to 127.
+    """
+    largest = np.abs(rows.astype(np.int32)).max(axis=0, initial=0)
+    units = LARGEST_BYTE << np.arange(MOST_SHIFT + 1)
+    shifts = np.searchsorted(units, largest)
+    if (largest > units[-1]).any() or (rows & ((1 << shifts) - 1)).any():
+        raise ValueError("the tail of the basis is not of 8 bits")
 
 
 def _check_matrices(
