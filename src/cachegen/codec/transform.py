@@ -278,7 +278,7 @@ def fill_steps(
     out -= CENTER
     if not len(escapes) and symbols.min(initial=CENTER) != ESCAPE:
         return
-    rows, columns = np.nonzero(symbols == ESCAPE)
+    rows, columns = np.divmod(np.flatnonzero(symbols == ESCAPE), max(symbols.shape[1], 1))
     if len(rows) != len(escapes):
         raise BitstreamError(f"expected {len(rows)} escapes, got {len(escapes)}", field="escapes")
     allowed = largest[rows]
