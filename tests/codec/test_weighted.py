@@ -10,12 +10,16 @@ from hypothesis import strategies as st
 
 from cachegen.bitstream.chunk import pack, unpack
 from cachegen.codec.analysis import analyse
+from cachegen.codec.basis import LayerGroup
 from cachegen.codec.calibrate import calibrate
 from cachegen.codec.codec import decode_chunk, encode_chunk
 from cachegen.codec.importance import NUM_CLASSES, NUM_POSITION_TERMS, Importance
 from cachegen.codec.profile import read_profile
 from cachegen.codec.quantisation import Quantiser, row_classes
+from cachegen.codec.stored_rows import rounded
+from cachegen.codec.stored_transform import transform_from_arrays, transform_to_arrays
 from cachegen.errors import BitstreamError
+from cachegen.kvcache import Geometry, PlaneShape
 
 LEVELS = ("lowest", "high")
 
@@ -104,6 +108,53 @@ def test_readers_need_no_analysis(profile, make_cache, tokens_of):
         encode_chunk(kv, tokens=tokens_of(kv), profile=reader)
     rebuilt = replace(reader, notes=reader.notes).file_bytes
     assert rebuilt == reader.file_bytes
+
+
+def wide(profile):
+    """A group of 300 columns in which the coefficients behind 256 are bytes."""
+    generator = torch.Generator().manual_seed(0)
+    turned = torch.linalg.qr(torch.randn(300, 300, generator=generator)).Q.half().numpy()
+    rows = np.concatenate([turned[:256], rounded(turned[256:])])
+    group = LayerGroup(
+        planes=(0, 1),
+        means=np.zeros(300, np.float32),
+        prediction=np.zeros((profile.transform.num_features, 300), np.float16),
+        synthesis=rows,
+        analysis=rows.T.copy(),
+        variances=np.ones(300, np.float32),
+    )
+    importance = Importance(np.zeros(NUM_POSITION_TERMS, np.float32), (np.zeros(1, np.float32),))
+    return replace(profile.transform, groups=(group,), importance=importance)
+
+
+def test_what_lies_behind_the_precise_coefficients_is_stored_in_bytes(profile):
+    transform = replace(wide(profile), strangeness=1.0)
+    geometry = Geometry((PlaneShape(3, 50),) * 2, torch.bfloat16)
+    arrays = transform_to_arrays(transform)
+    assert arrays["synthesis.0"].shape == (256, 300)
+    assert arrays["synthesis_bytes.0"].shape == arrays["analysis_bytes.0"].shape == (44, 300)
+    found = transform_from_arrays(arrays, geometry).groups[0]
+    assert np.array_equal(found.synthesis, transform.groups[0].synthesis)
+    assert np.array_equal(found.analysis, transform.groups[0].analysis)
+    even = transform_to_arrays(replace(transform, importance=None))
+    assert even["synthesis.0"].shape == (300, 300) and "synthesis_bytes.0" not in even
+
+
+@pytest.mark.parametrize("name", ("synthesis", "analysis"))
+def test_bytes_that_do_not_fit_are_refused(profile, name):
+    geometry = Geometry((PlaneShape(3, 50),) * 2, torch.bfloat16)
+    arrays = transform_to_arrays(replace(wide(profile), strangeness=1.0))
+    for changed, said in (
+        ({f"{name}_exponents.0": np.full(300, 100, np.int8)}, "exponents"),
+        ({f"{name}_exponents.0": np.zeros(299, np.int8)}, f"{name}_exponents"),
+        ({f"{name}_bytes.0": np.zeros((44, 299), np.int8)}, f"{name}_bytes"),
+        ({f"{name}_bytes.0": np.zeros((45, 300), np.int8)}, "coefficients|variances|analysis"),
+    ):
+        with pytest.raises(BitstreamError, match=said):
+            transform_from_arrays(arrays | changed, geometry)
+    del arrays[f"{name}_exponents.0"]
+    with pytest.raises(BitstreamError, match=f"{name}_exponents"):
+        transform_from_arrays(arrays, geometry)
 
 
 def test_fewer_columns_of_analysis_than_coefficients_are_refused(profile):

@@ -16,6 +16,7 @@ import torch
 
 from cachegen.codec.basis import (
     GUARD_COLUMNS,
+    PRECISE,
     LayerGroup,
     Transform,
     fill_features,
@@ -39,7 +40,8 @@ class Analysed:
 
     Attributes:
         transform: that it is analysed with.
-        residuals: per group float32 (rows, columns): without means and prediction.
+        residuals: per group float32 (rows, columns): without means, prediction and what the first
+            `PRECISE` coefficients stand for.
         leading: per group float32 (rows, coefficients): the first of them, in units.
         log_weights: float32 (rows,), what each token weighs; zeros where all weigh the same.
         sinks: the arrays `scales` and `codes` of the sinks.
@@ -128,8 +130,7 @@ def analyse_rows(
         sinks: the arrays of the tokens that are no rows.
     """
     leading = tuple(
-        rows @ float32(group.analysis[:, : min(LEADING, len(group.variances))])
-        for rows, group in zip(residuals, transform.groups, strict=True)
+        _leading(rows, group) for rows, group in zip(residuals, transform.groups, strict=True)
     )
     log_weights = torch.zeros(len(positions))
     if transform.importance is not None:
@@ -140,12 +141,24 @@ def analyse_rows(
     return Analysed(transform, tuple(residuals), leading, log_weights, sinks or {})
 
 
-def tails(group: LayerGroup, counts: Sequence[int]) -> torch.Tensor:
-    """Random mixtures of what `analysis` tells beyond so many coefficients, for each of the counts.
+def _leading(rows: torch.Tensor, group: LayerGroup) -> torch.Tensor:
+    """The leading coefficients of residuals (rows, columns), which lose the first of them.
 
-    Squares of a row's mixtures add up, on average, to the energy of all that is beyond: the sum
-    over n rows of a tail of d directions alike errs by about sqrt(2 / d / GUARD_COLUMNS), however
-    large n is.
+    Those have the precision of float16, the others of eight bits: so what rounding makes of the
+    large ones does not reach the small ones.
+    """
+    first = rows @ float32(group.analysis[:, : min(PRECISE, len(group.variances))])
+    rows.addmm_(first, float32(group.synthesis[: first.shape[1]]), alpha=-1.0)
+    stop = min(LEADING, len(group.variances))
+    return torch.cat([first, rows @ float32(group.analysis[:, first.shape[1] : stop])], dim=1)
+
+
+def tails(group: LayerGroup, counts: Sequence[int]) -> torch.Tensor:
+    """Random mixtures of what lies beyond so many coefficients, for each of the counts.
+
+    They begin behind the leading coefficients, which are known. Squares of a row's mixtures add up,
+    on average, to the energy of all that is beyond: the sum over n rows of a tail of d directions
+    alike errs by about sqrt(2 / d / GUARD_COLUMNS), however large n is.
 
     Returns:
         float32 (columns, counts * GUARD_COLUMNS).
@@ -159,16 +172,22 @@ def tails(group: LayerGroup, counts: Sequence[int]) -> torch.Tensor:
     known = len(group.variances)
     guards = group.analysis[:, known:]
     beyond = {known: float32(guards) if guards.shape[1] == GUARD_COLUMNS else mixture(guards)}
-    for after, before in pairwise(sorted({known, *counts}, reverse=True)):
+    first = [max(count, min(LEADING, known)) for count in counts]
+    for after, before in pairwise(sorted({known, *first}, reverse=True)):
         beyond[before] = beyond[after] + mixture(group.analysis[:, before:after])
-    return torch.cat([beyond[count] for count in counts], dim=1)
+    return torch.cat([beyond[count] for count in first], dim=1)
 
 
-def tail_energies(rows: torch.Tensor, mixtures: torch.Tensor) -> torch.Tensor:
-    """Of residuals (rows, columns), beyond each count of `tails`: float64 (counts, rows)."""
-    shape = (len(rows), mixtures.shape[1] // GUARD_COLUMNS, GUARD_COLUMNS)
-    mixed = rows.mm(mixtures).view(shape)
-    return mixed.square_().sum(dim=2).double().t()
+def tail_energies(
+    analysed: Analysed, group: int, mixtures: torch.Tensor, counts: Sequence[int]
+) -> torch.Tensor:
+    """Of every row, beyond each of the counts of its `tails`: float64 (counts, rows)."""
+    rows, leading = analysed.residuals[group], analysed.leading[group]
+    mixed = rows.mm(mixtures).view(len(rows), len(counts), GUARD_COLUMNS)
+    found = mixed.square_().sum(dim=2).double().t()
+    for energies, count in zip(found, counts, strict=True):
+        energies += leading[:, count:].square().sum(dim=1)
+    return found
 
 
 def distance(one: Analysed, other: Analysed) -> float:
@@ -177,7 +196,10 @@ def distance(one: Analysed, other: Analysed) -> float:
     weights = one.log_weights.exp()
     pairs = zip(one.residuals, other.residuals, transform.groups, strict=True)
     for left, right, group in pairs:
-        apart = ((left - right) @ float32(group.analysis)).square_().sum(dim=1)
+        apart = ((left - right) @ float32(group.analysis[:, PRECISE:])).square_().sum(dim=1)
+        lost += float((apart * weights).sum(dtype=torch.float64))
+    for left, right in zip(one.leading, other.leading, strict=True):
+        apart = (left - right)[:, :PRECISE].square_().sum(dim=1)
         lost += float((apart * weights).sum(dtype=torch.float64))
     return transform.unit**2 * lost / max(one.num_rows, 1)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cachegen.codec.basis import GUARD_COLUMNS, LayerGroup, Transform
+from cachegen.codec.basis import GUARD_COLUMNS, PRECISE, LayerGroup, Transform
 from cachegen.codec.importance import (
     NUM_POSITION_TERMS,
     Importance,
@@ -26,6 +26,7 @@ from cachegen.codec.importance import (
 )
 from cachegen.codec.kept import KeptRows
 from cachegen.codec.moments import Moments
+from cachegen.codec.stored_rows import rounded
 
 # Of the metric, towards one that knows of planes only how much they matter: few samples see few of
 # the directions of a model.
@@ -199,10 +200,16 @@ def _group(
         planes=planes,
         means=mean.to(torch.float32).numpy(),
         prediction=_float16(prediction),
-        synthesis=_float16(unit * vectors[:, :most].T @ metric.inverse_root),
-        analysis=_float16(analysis / unit),
+        synthesis=_with_bytes(_float16(unit * vectors[:, :most].T @ metric.inverse_root), most),
+        analysis=_with_bytes(_float16(analysis / unit).T, most).T,
         variances=(values[:most].clamp_min(0) / unit**2).to(torch.float32).numpy(),
     )
+
+
+def _with_bytes(rows: np.ndarray, most: int) -> np.ndarray:
+    """Rows behind the precise ones rounded to 8 bits, up to so many."""
+    rows[PRECISE:most] = rounded(rows[PRECISE:most])
+    return rows
 
 
 def _solve(covariance: torch.Tensor, cross: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -98,11 +98,11 @@ class Quantiser:
         bases: Sequence[IntegerBasis] = (),
     ) -> Quantiser:
         """For a step and counts per class and group."""
+        blank = cls(transform, step, num_active, (), bases)
         mixtures = tuple(
-            tails(group, [*counts, len(group.variances)])
-            for group, counts in zip(transform.groups, zip(*num_active, strict=True), strict=True)
+            tails(group, blank._counts(index)) for index, group in enumerate(transform.groups)
         )
-        return cls(transform, step, num_active, mixtures, bases)
+        return replace(blank, tails=mixtures)
 
     def quantise(self, analysed: Analysed, *, few_rows: int = _FEW_ROWS) -> Quantised:
         """Round to whole steps, the leading coefficients of each group, and measure what is lost.
@@ -116,7 +116,10 @@ class Quantiser:
         """
         grid = self.transform.grid
         energies = torch.stack(
-            [tail_energies(*one) for one in zip(analysed.residuals, self.tails, strict=True)]
+            [
+                tail_energies(analysed, group, mixtures, self._counts(group))
+                for group, mixtures in enumerate(self.tails)
+            ]
         )
         chosen = self._multipliers(analysed, energies.sum(dim=0).numpy())
         if chosen is not None:
@@ -150,6 +153,11 @@ class Quantiser:
             tuple(map(tuple, integers)),
             self.transform.unit**2 * lost / max(analysed.num_rows, 1),
         )
+
+    def _counts(self, group: int) -> list[int]:
+        """Coefficients of a group that each class codes, and all there are."""
+        known = len(self.transform.groups[group].variances)
+        return [*(active[group] for active in self.num_active), known]
 
     def _rounded(
         self, coefficients: torch.Tensor, one: RowClass

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from cachegen.codec.basis import GUARD_COLUMNS
+from cachegen.codec.basis import GUARD_COLUMNS, PRECISE
 from cachegen.kvcache import Geometry
 
 LAG_RANKS = (128, 40, 40)
@@ -148,17 +148,30 @@ def _plan(
     lag_ranks = tuple(min(int(scale * rank), most_ranks) for rank in LAG_RANKS) if known else ()
     fixed = sum(lag_ranks) * (vocabulary + _BYTES * sum(widths))
     left = max_profile_mb * 1e6 - fixed
-    most = min(max(widths), int(left / (2 * _BYTES * sum(widths))) - GUARD_COLUMNS)
+    most = min(max(widths), _most_coefficients(left / sum(widths)))
     rows = known * len(lag_ranks)
     return Sizes(
         groups=groups,
         lag_ranks=lag_ranks,
         most_coefficients=most,
-        profile_bytes=fixed + 2 * _BYTES * sum(min(most, width) * width for width in widths),
+        profile_bytes=fixed + sum(_column_bytes(min(most, width)) * width for width in widths),
         learning_bytes=8 * (rows**2 + rows * sum(widths) + 2 * sum(w**2 for w in widths)),
         flops_per_token=2 * (rows**2 + rows * sum(widths) + 2 * sum(w**2 for w in widths)),
         solving_flops=_SOLVING * (rows**3 + sum(w**3 for w in widths)),
     )
+
+
+def _column_bytes(coefficients: int) -> int:
+    """What so many coefficients and the guards take of every column, there and back."""
+    precise = min(coefficients, PRECISE)
+    return _BYTES * (2 * precise + GUARD_COLUMNS) + 2 * (coefficients - precise)
+
+
+def _most_coefficients(column_bytes: float) -> int:
+    """The inverse of `_column_bytes`; below 1 where there is no room for any."""
+    precise = int((column_bytes - _BYTES * GUARD_COLUMNS) / (2 * _BYTES))
+    more = int((column_bytes - _column_bytes(PRECISE)) / 2)
+    return precise if precise < PRECISE else PRECISE + more
 
 
 def _runs(num_layers: int, windows: Sequence[int]) -> list[tuple[int, int]]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from cachegen.codec import matrix
-from cachegen.codec.basis import LayerGroup, Transform
+from cachegen.codec.basis import PRECISE, LayerGroup, Transform
 from cachegen.codec.importance import NUM_POSITION_TERMS, Importance
 from cachegen.codec.model import take
+from cachegen.codec.stored_rows import pack, unpack
 from cachegen.errors import BitstreamError
 from cachegen.kvcache import Geometry
 
@@ -19,7 +20,7 @@ _RANGE = (1e-30, 1e30)
 
 def is_for_encoders(name: str) -> bool:
     """Whether an array is one that only encoding needs."""
-    return name.partition(".")[0] == "analysis"
+    return name.partition(".")[0] in ("analysis", "analysis_bytes", "analysis_exponents")
 
 
 def transform_to_arrays(transform: Transform) -> dict[str, np.ndarray]:
@@ -36,14 +37,29 @@ def transform_to_arrays(transform: Transform) -> dict[str, np.ndarray]:
             f"planes.{index}": np.array(group.planes, dtype=np.uint32),
             f"group_means.{index}": group.means,
             f"prediction.{index}": group.prediction,
-            f"synthesis.{index}": group.synthesis,
-            **({f"analysis.{index}": group.analysis} if group.analysis.size else {}),
             f"variances.{index}": group.variances,
+            **_matrices_to_arrays(group, index, in_bytes=transform.importance is not None),
         }
     if transform.importance is not None:
         arrays["importance.position"] = transform.importance.position
         for index, weights in enumerate(transform.importance.groups):
             arrays[f"importance.{index}"] = weights
+    return arrays
+
+
+def _matrices_to_arrays(group: LayerGroup, index: int, *, in_bytes: bool) -> dict[str, np.ndarray]:
+    """Synthesis, and analysis where there is any; behind the precise ones in bytes if they fit."""
+    synthesis, analysis, known = group.synthesis, group.analysis, len(group.variances)
+    arrays: dict[str, np.ndarray] = {}
+    if in_bytes and (packed := pack(synthesis[PRECISE:])) and packed[0].size:
+        synthesis = synthesis[:PRECISE]
+        arrays[f"synthesis_bytes.{index}"], arrays[f"synthesis_exponents.{index}"] = packed
+    if in_bytes and (packed := pack(analysis[:, PRECISE:known].T)) and packed[0].size:
+        analysis = np.concatenate([analysis[:, :PRECISE], analysis[:, known:]], axis=1)
+        arrays[f"analysis_bytes.{index}"], arrays[f"analysis_exponents.{index}"] = packed
+    arrays[f"synthesis.{index}"] = synthesis
+    if analysis.size:
+        arrays[f"analysis.{index}"] = analysis
     return arrays
 
 
@@ -113,9 +129,17 @@ def _group(
     offsets = matrix.plane_offsets(geometry)
     width = int(offsets[planes[-1] + 1] - offsets[first])
     synthesis = take(arrays, f"synthesis.{index}", ndim=2, width=width)
+    if f"synthesis_bytes.{index}" in arrays:
+        synthesis = np.concatenate([synthesis, _bytes_of(arrays, "synthesis", index, width)])
     analysis = np.zeros((width, 0), dtype=np.float16)
     if f"analysis.{index}" in arrays or "importance.position" not in arrays:
         analysis = take(arrays, f"analysis.{index}", ndim=2, count=width)
+        if f"analysis_bytes.{index}" in arrays:
+            more = _bytes_of(arrays, "analysis", index, width).T
+            if more.shape[1] != len(synthesis) - PRECISE:
+                raise BitstreamError("other coefficients than synthesis", field="analysis_bytes")
+            ends = analysis[:, :PRECISE], more, analysis[:, PRECISE:]
+            analysis = np.concatenate(ends, axis=1)
         if len(synthesis) > analysis.shape[1]:
             raise BitstreamError("fewer columns than coefficients", field=f"analysis.{index}")
     if len(synthesis) > width:
@@ -132,3 +156,9 @@ def _group(
         if not np.isfinite(getattr(group, name)).all():
             raise BitstreamError("expected finite numbers", field=f"{name}.{index}")
     return group
+
+
+def _bytes_of(arrays: dict[str, np.ndarray], name: str, index: int, width: int) -> np.ndarray:
+    """The rows of a matrix that are stored in bytes: float16 (rows, columns)."""
+    codes = take(arrays, f"{name}_bytes.{index}", ndim=2, width=width)
+    return unpack(codes, take(arrays, f"{name}_exponents.{index}", count=width))
