@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cachegen.bitstream.chunk import pack, unpack
-from cachegen.codec.analysis import analyse
+from cachegen.codec.analysis import analyse, analyse_rows, tail_energies
 from cachegen.codec.basis import LayerGroup
 from cachegen.codec.calibrate import calibrate
 from cachegen.codec.codec import decode_chunk, encode_chunk
@@ -114,7 +114,7 @@ def wide(profile):
     """A group of 300 columns in which the coefficients behind 256 are bytes."""
     generator = torch.Generator().manual_seed(0)
     turned = torch.linalg.qr(torch.randn(300, 300, generator=generator)).Q.half().numpy()
-    rows = np.concatenate([turned[:256], rounded(turned[256:])])
+    rows = np.concatenate([turned[:128], rounded(turned[128:])])
     group = LayerGroup(
         planes=(0, 1),
         means=np.zeros(300, np.float32),
@@ -131,13 +131,29 @@ def test_what_lies_behind_the_precise_coefficients_is_stored_in_bytes(profile):
     transform = replace(wide(profile), strangeness=1.0)
     geometry = Geometry((PlaneShape(3, 50),) * 2, torch.bfloat16)
     arrays = transform_to_arrays(transform)
-    assert arrays["synthesis.0"].shape == (256, 300)
-    assert arrays["synthesis_bytes.0"].shape == arrays["analysis_bytes.0"].shape == (44, 300)
+    assert arrays["synthesis.0"].shape == (128, 300)
+    assert arrays["synthesis_bytes.0"].shape == arrays["analysis_bytes.0"].shape == (172, 300)
     found = transform_from_arrays(arrays, geometry).groups[0]
     assert np.array_equal(found.synthesis, transform.groups[0].synthesis)
     assert np.array_equal(found.analysis, transform.groups[0].analysis)
     even = transform_to_arrays(replace(transform, importance=None))
     assert even["synthesis.0"].shape == (300, 300) and "synthesis_bytes.0" not in even
+
+
+def test_large_coefficients_are_not_heard_in_those_of_eight_bits(profile):
+    transform = wide(profile)
+    group = transform.groups[0]
+    coefficients = torch.zeros(5, 300)
+    coefficients[:, 7] = 1000.0
+    rows = coefficients @ torch.from_numpy(group.synthesis).float()
+    heard = (rows @ torch.from_numpy(group.analysis).float())[:, 128:].abs().max()
+    analysed = analyse_rows(transform, [rows], positions=np.arange(5), last=4)
+    found = analysed.coefficients(0, counts=np.full(5, 300))
+    assert heard > 1 > 0.05 > found[:, 128:].abs().max()
+    assert (found[:, 7] - 1000).abs().max() < 2
+    (mixtures,) = Quantiser.of(transform, step=1.0, num_active=((128,),) * 6).tails
+    beyond = tail_energies(analysed, 0, mixtures, [128] * 6 + [300])
+    assert beyond.max() < 0.05
 
 
 @pytest.mark.parametrize("name", ("synthesis", "analysis"))
@@ -147,8 +163,8 @@ def test_bytes_that_do_not_fit_are_refused(profile, name):
     for changed, said in (
         ({f"{name}_exponents.0": np.full(300, 100, np.int8)}, "exponents"),
         ({f"{name}_exponents.0": np.zeros(299, np.int8)}, f"{name}_exponents"),
-        ({f"{name}_bytes.0": np.zeros((44, 299), np.int8)}, f"{name}_bytes"),
-        ({f"{name}_bytes.0": np.zeros((45, 300), np.int8)}, "coefficients|variances|analysis"),
+        ({f"{name}_bytes.0": np.zeros((172, 299), np.int8)}, f"{name}_bytes"),
+        ({f"{name}_bytes.0": np.zeros((173, 300), np.int8)}, "coefficients|variances|analysis"),
     ):
         with pytest.raises(BitstreamError, match=said):
             transform_from_arrays(arrays | changed, geometry)

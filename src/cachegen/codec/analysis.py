@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from cachegen.kvcache import KVCache
 LEADING = 512
 # Nats per coefficient and row that mean squares of few rows show by chance, heavy tails included.
 _CHANCE = 4.0
+_ECHOES: WeakKeyDictionary[LayerGroup, torch.Tensor] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,8 +42,7 @@ class Analysed:
 
     Attributes:
         transform: that it is analysed with.
-        residuals: per group float32 (rows, columns): without means, prediction and what the first
-            `PRECISE` coefficients stand for.
+        residuals: per group float32 (rows, columns): without means and prediction.
         leading: per group float32 (rows, coefficients): the first of them, in units.
         log_weights: float32 (rows,), what each token weighs; zeros where all weigh the same.
         sinks: the arrays `scales` and `codes` of the sinks.
@@ -81,9 +82,10 @@ class Analysed:
         ends = [known, *np.unique(counts[counts > known]).tolist()]
         for first, stop in pairwise(ends):
             deep = int(np.count_nonzero(counts >= stop))
-            torch.mm(
-                residuals[:deep], float32(analysis[:, first:stop]), out=found[:deep, first:stop]
-            )
+            own = found[:deep, first:stop]
+            torch.mm(residuals[:deep], float32(analysis[:, first:stop]), out=own)
+            heard = echoes(self.transform.groups[group])[:, first - PRECISE : stop - PRECISE]
+            own.addmm_(leading[:deep, :PRECISE], heard, alpha=-1)
         return found
 
 
@@ -142,15 +144,28 @@ def analyse_rows(
 
 
 def _leading(rows: torch.Tensor, group: LayerGroup) -> torch.Tensor:
-    """The leading coefficients of residuals (rows, columns), which lose the first of them.
-
-    Those have the precision of float16, the others of eight bits: so what rounding makes of the
-    large ones does not reach the small ones.
-    """
-    first = rows @ float32(group.analysis[:, : min(PRECISE, len(group.variances))])
-    rows.addmm_(first, float32(group.synthesis[: first.shape[1]]), alpha=-1.0)
+    """The leading coefficients of residuals: float32 (rows, coefficients)."""
     stop = min(LEADING, len(group.variances))
-    return torch.cat([first, rows @ float32(group.analysis[:, first.shape[1] : stop])], dim=1)
+    found = rows @ float32(group.analysis[:, :stop])
+    found[:, PRECISE:].addmm_(
+        found[:, :PRECISE].clone(), echoes(group)[:, : stop - PRECISE], alpha=-1
+    )
+    return found
+
+
+def echoes(group: LayerGroup) -> torch.Tensor:
+    """What each further coefficient hears of the precise ones, since it is rounded to eight bits.
+
+    Without rounding it would be zeros. To be taken off, lest large coefficients be heard in small
+    ones; computed at the first call.
+
+    Returns:
+        float32 (precise coefficients, the others).
+    """
+    if group not in _ECHOES:
+        further = float32(group.analysis[:, PRECISE : len(group.variances)])
+        _ECHOES[group] = float32(group.synthesis[:PRECISE]) @ further
+    return _ECHOES[group]
 
 
 def tails(group: LayerGroup, counts: Sequence[int]) -> torch.Tensor:
@@ -175,7 +190,9 @@ def tails(group: LayerGroup, counts: Sequence[int]) -> torch.Tensor:
     first = [max(count, min(LEADING, known)) for count in counts]
     for after, before in pairwise(sorted({known, *first}, reverse=True)):
         beyond[before] = beyond[after] + mixture(group.analysis[:, before:after])
-    return torch.cat([beyond[count] for count in first], dim=1)
+    found = torch.cat([beyond[count] for count in first], dim=1)
+    heard = float32(group.synthesis[:PRECISE]) @ found
+    return found.addmm_(float32(group.analysis[:, : len(heard)]), heard, alpha=-1)
 
 
 def tail_energies(
@@ -196,11 +213,10 @@ def distance(one: Analysed, other: Analysed) -> float:
     weights = one.log_weights.exp()
     pairs = zip(one.residuals, other.residuals, transform.groups, strict=True)
     for left, right, group in pairs:
-        apart = ((left - right) @ float32(group.analysis[:, PRECISE:])).square_().sum(dim=1)
-        lost += float((apart * weights).sum(dtype=torch.float64))
-    for left, right in zip(one.leading, other.leading, strict=True):
-        apart = (left - right)[:, :PRECISE].square_().sum(dim=1)
-        lost += float((apart * weights).sum(dtype=torch.float64))
+        apart = (left - right) @ float32(group.analysis)
+        known = apart[:, PRECISE : len(group.variances)]
+        known.addmm_(apart[:, :PRECISE].clone(), echoes(group), alpha=-1)
+        lost += float((apart.square_().sum(dim=1) * weights).sum(dtype=torch.float64))
     return transform.unit**2 * lost / max(one.num_rows, 1)
 
 

@@ -24,7 +24,7 @@ _SUMS = 2.0**31
 # Of an analysis, those that only measure what lies outside all coefficients.
 GUARD_COLUMNS = 16
 # Coefficients of a group with the precision of float16; what is learned for the others has 8 bits.
-PRECISE = 256
+PRECISE = 128
 # How far a row may be from what was learned, in mean squares of its coefficients.
 _REACH = 64.0
 # Behind the last coefficient whose mean square is more squared steps than this, a basis has 8 bits.
@@ -53,7 +53,7 @@ EVEN_GRID = Grid(fraction=32, most=511 * 32, by_reach=False)
 WEIGHTED_GRID = Grid(fraction=ONE, most=_LARGEST_INT16, by_reach=True)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class LayerGroup:
     """Planes that are coded together.
 
