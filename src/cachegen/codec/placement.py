@@ -20,6 +20,7 @@ _CLOSE = 0.9
 _COINCIDING = 0.87
 _TRIALS, _REFINED = 10, 3
 _STRIDE = 8
+_SLOPE, _SLOPES = 2.0, (1.0, 3.0)
 _FIRST_STEP = 0.3
 _FINEST_STEP = 1e-4
 _UNUSABLE = {"": Quality(kl=math.inf, rel_ppl=math.inf, top1=0.0, num_tokens=0)}
@@ -87,7 +88,8 @@ def place(
         missed = placed is not None and placed.quality.kl > targets[rung - 1]
         if placed is None or not missed:
             trial = partial(trials, level=name, done=rung)
-            placed = search(trial, target, coarser=placed, limits=limits)
+            slope = slope_of(trials.known)
+            placed = search(trial, target, coarser=placed, limits=limits, slope=slope)
         sentence = _out_of_reach(name, placed, target, trials.known)
         if levels and placed.step > _COINCIDING * levels[-1].step:
             missing = f"left out, it would nearly coincide with {levels[-1].name}"
@@ -100,22 +102,45 @@ def place(
     return Ladder(tuple(levels), tuple(said))
 
 
+def slope_of(known: Mapping[float, Mapping[str, Quality]]) -> float:
+    """Of the logarithm of KL over that of the step, by the two finest trials; 2 where unknown."""
+    points = [(step, worst(domains).kl) for step, domains in sorted(known.items())]
+    finite = [(step, kl) for step, kl in points if 0 < kl < math.inf]
+    if len(finite) < 2:
+        return _SLOPE
+    return _slope(*finite[:2])
+
+
+def _slope(one: tuple[float, float], other: tuple[float, float]) -> float:
+    """Between two trials, each a step and its KL; within what is plausible."""
+    if one[0] == other[0]:
+        return _SLOPE
+    found = math.log(one[1] / other[1]) / math.log(one[0] / other[0])
+    return min(max(found, _SLOPES[0]), _SLOPES[1])
+
+
 def search(
-    trial: Callable[[float], Placed], target: float, *, coarser: Placed | None, limits: StepLimits
+    trial: Callable[[float], Placed],
+    target: float,
+    *,
+    coarser: Placed | None,
+    limits: StepLimits,
+    slope: float = 2.0,
 ) -> Placed:
     """The largest step found whose KL stays within the target, and preferably close to it.
 
-    KL grows about with the square of the step; where that guess leaves the bracket the next trial
-    is half-way, in logarithms. Where ten trials find nothing within the target, larger strides
-    down to the finest step make sure that there is nothing; then the best found stands. Where a
-    larger step changes nothing, none larger is tried. No step leaves the limits, so that there are
-    few trials, whatever is measured.
+    KL grows about with the square of the step, or with the power that trials have shown; where that
+    guess leaves the bracket the next trial is half-way, in logarithms. Where ten trials find
+    nothing within the target, larger strides down to the finest step make sure that there is
+    nothing; then the best found stands. Where a larger step changes nothing, none larger is tried.
+    No step leaves the limits, so that there are few trials, whatever is measured.
 
     Args:
         trial: what is measured at a step.
         target: the KL that is allowed.
         coarser: of the level before, which no step found is larger than; None for the first.
         limits: steps that a profile may hold.
+        slope: the power of the step that KL grows with, as far as known.
 
     Raises:
         ValueError: no step gave finite numbers.
@@ -123,7 +148,7 @@ def search(
     finest = max(_FINEST_STEP, limits.finest)
     if coarser is not None and (coarser.quality.kl <= target or coarser.step <= finest):
         return coarser
-    bracket, step = _Bracket(target, best=coarser), _FIRST_STEP
+    bracket, step = _Bracket(target, best=coarser, slope=slope), _FIRST_STEP
     if coarser is not None:
         bracket.high = coarser.step
         step = bracket.next_step(coarser)
@@ -158,11 +183,13 @@ class _Bracket:
         good: largest step within the target; None so far.
         low: its step, or 0.
         high: least step known to be beyond the target.
+        slope: the power of the step that KL grows with.
         is_flat: whether the last two trials measured the same.
     """
 
     target: float
     best: Placed | None
+    slope: float = 2.0
     good: Placed | None = None
     low: float = 0.0
     high: float = math.inf
@@ -172,6 +199,9 @@ class _Bracket:
     def add(self, found: Placed) -> Placed:
         """Take a trial into account."""
         self.is_flat = self.last is not None and self.last.quality == found.quality
+        pair = [(one.step, one.quality.kl) for one in (self.last, found) if one is not None]
+        if len(pair) == 2 and all(0 < kl < math.inf for _, kl in pair):
+            self.slope = _slope(*pair)
         self.last = found
         if found.is_finite and found.quality.kl <= self.target:
             self.good, self.low = found, found.step
@@ -191,7 +221,8 @@ class _Bracket:
         """Where the target should be, judging by the last trial."""
         hopeless = not found.is_finite or (self.is_flat and not self.good)
         kl = math.inf if hopeless else found.quality.kl
-        guess = found.step * math.sqrt(0.95 * self.target / max(kl, 1e-9))
+        ratio = 0.95 * self.target / max(kl, 1e-9)
+        guess = found.step * math.exp(math.log(ratio) / self.slope) if ratio else 0.0
         guess = min(max(guess, found.step / _STRIDE), found.step * _STRIDE)
         if self.low < guess < self.high:
             return guess

@@ -12,6 +12,9 @@ from cachegen.kvcache import Geometry
 
 LAG_RANKS = (128, 40, 40)
 _WIDEST_GROUP = 4096
+# More coefficients of a wide group are not worth their bytes: with all of 3,840 SmolLM2 takes as
+# many bits at equal KL as with 2,435 of them (docs/decisions/2026-11-29-token-weights.md).
+_NARROW, _SHARE_OF_WIDE = 1024, 2 / 3
 _SHARE_OF_FEATURES = 1 / 3
 _BYTES = 2
 _SOLVING = 22  # n**3 each: two symmetric eigendecompositions with vectors (9), two products (2)
@@ -148,7 +151,8 @@ def _plan(
     lag_ranks = tuple(min(int(scale * rank), most_ranks) for rank in LAG_RANKS) if known else ()
     fixed = sum(lag_ranks) * (vocabulary + _BYTES * sum(widths))
     left = max_profile_mb * 1e6 - fixed
-    most = min(max(widths), _most_coefficients(left / sum(widths)))
+    useful = max(min(max(widths), _NARROW), int(_SHARE_OF_WIDE * max(widths)))
+    most = min(useful, _most_coefficients(left / sum(widths)))
     rows = known * len(lag_ranks)
     return Sizes(
         groups=groups,

@@ -353,13 +353,13 @@ def _compare(before: torch.Tensor, after: torch.Tensor, window: Window) -> torch
 
     Rows: KL; what the log-likelihood lost; 1 where top-1 agrees; 1 where an answer is predicted.
     """
-    before, after = (log_softmax(logits.double(), dim=-1) for logits in (before, after))
-    kl = kl_div(after, before, reduction="none", log_target=True).sum(dim=-1)
+    before, after = (log_softmax(logits.float(), dim=-1) for logits in (before, after))
+    kl = kl_div(after, before, reduction="none", log_target=True).sum(dim=-1, dtype=torch.float64)
     targets = torch.tensor(window.continuation[1:], device=before.device)[:, None]
     lost = (before - after).gather(1, targets)[:, 0]
     agree = after.argmax(-1) == before.argmax(-1)
     marks = torch.tensor(window.answers or [False] * len(kl), device=before.device)
-    return torch.stack((kl, lost, agree.double(), marks.double()))
+    return torch.stack((kl, lost.double(), agree.double(), marks.double()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
