@@ -52,7 +52,6 @@ WORK = Work(
     coded=[Piece(1536, 128)] * 12,
     features=1024,
     asked_tokens=49_152,
-    alone_tokens=1,
     plan=PLAN,
 )
 RESIDENT = 1.3e9

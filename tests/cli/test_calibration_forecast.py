@@ -52,7 +52,6 @@ def test_the_work_is_what_the_material_holds() -> None:
         features=48,
         most_coded=2,
         asked_tokens=100,
-        alone_tokens=2,
     )
     assert [len(own) for own in work.windows] == [3, 1]
     assert work.windows[0][0] == Piece(64, 16)
@@ -82,7 +81,6 @@ def test_a_forecast_has_every_phase(network: object) -> None:
         plan=plan,
         max_features=48,
         most_coded=2,
-        alone_tokens=2,
     )
     assert list(found.seconds) == [
         "reference runs",

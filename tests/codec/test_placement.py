@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cachegen.codec.calibrate import TARGET_KL, default_level
 from cachegen.codec.checkpoint import Checkpoint
 from cachegen.codec.levels import LADDER, Quality
-from cachegen.codec.placement import Placed, place, search
+from cachegen.codec.placement import Placed, expected_step, place, search
 from cachegen.codec.profile import StepLimits, read_profile, step_limits
 from cachegen.codec.symbols import Unrepresentable
 
@@ -249,3 +249,18 @@ def test_a_reader_takes_steps_at_both_limits(profile_of, scales):
     for step in (limits.finest, limits.coarsest):
         levels = tuple(replace(level, step=step) for level in made.levels)
         assert read_profile(replace(made, scales=scales, levels=levels).file_bytes)
+
+
+def test_what_earlier_trials_say_is_tried_first():
+    """A level between two trials is expected where the line between them has its target."""
+    known = {step: quality(3.0 * step**1.5) for step in (0.1, 1.0)}
+    for target in (0.5, 0.02, 9.0):
+        assert 3.0 * expected_step(known, target) ** 1.5 == pytest.approx(target)
+    assert expected_step({0.1: quality(0.1)}, 0.02) is None
+    assert expected_step({0.1: quality(math.inf), 0.2: quality(0.0)}, 0.02) is None
+
+
+def test_later_levels_take_few_trials():
+    found, steps = placed_by(lambda step: 0.07 * step**1.2)
+    assert [level.name for level in found.levels] == list(LADDER)
+    assert len(steps) <= 9

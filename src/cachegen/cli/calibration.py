@@ -52,7 +52,7 @@ def calibrate(
     ] = None,
     context_tokens: Annotated[int, typer.Option(help="Tokens of a sample context.")] = 1536,
     num_samples: Annotated[int, typer.Option(help="Contexts to learn from.")] = 48,
-    num_windows: Annotated[int, typer.Option(help="Contexts a domain to measure on.")] = 10,
+    num_windows: Annotated[int, typer.Option(help="Contexts a domain to measure on.")] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Calibrate: learn from text and place the levels by measured quality.
@@ -167,7 +167,6 @@ def _run(run: _Run, *, place: Path, kept: Path, display: LoggedDisplay) -> None:
 
 def _forecast(run: _Run, checkpoint: Checkpoint) -> Costs:
     from cachegen.cli.calibration_forecast import forecast, left_of
-    from cachegen.engines import transformers as engine
 
     costs = forecast(
         run.model,
@@ -178,7 +177,6 @@ def _forecast(run: _Run, checkpoint: Checkpoint) -> Costs:
         plan=run.plan,
         max_features=_MOST_FEATURES,
         most_coded=_MOST_CODED,
-        alone_tokens=len(engine.first_tokens(run.tokenizer)) + 1,
     )
     return left_of(costs, checkpoint, num_samples=run.sizes.num_samples)
 

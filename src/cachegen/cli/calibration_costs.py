@@ -15,7 +15,7 @@ from cachegen.codec.kept import MOST_BYTES
 from cachegen.codec.sizing import Sizes as Plan
 
 # Steps that are tried until all levels are placed.
-TRIALS = 12
+TRIALS = 10
 NUM_LEVELS = 5
 # What is never a product (rounding, rotations, symbols, synthesis) costs as much as so many FLOP of
 # float32 products for each value of a cache.
@@ -106,7 +106,6 @@ class Work:
         coded: windows that are coded at the end to see their sizes.
         features: columns that are told of a token by itself.
         asked_tokens: tokens that the model is asked for one by one.
-        alone_tokens: of a text that has a token by itself, what texts begin with included.
         plan: of `transform`: what it learns; None in the others.
     """
 
@@ -119,7 +118,6 @@ class Work:
     coded: Sequence[Piece]
     features: int
     asked_tokens: int
-    alone_tokens: int
     plan: Plan | None
 
 
@@ -218,8 +216,8 @@ def _read_flop(shape: Shape, piece: Piece) -> float:
 
 
 def _features_s(shape: Shape, work: Work, speeds: Speeds) -> float:
-    """Tokens of the vocabulary, each right behind what texts begin with."""
-    passes = 2.0 * work.asked_tokens * (work.alone_tokens * shape.body + shape.head)
+    """Tokens of the vocabulary, each by itself."""
+    passes = 2.0 * work.asked_tokens * (shape.body + shape.head)
     mixing = 2.0 * work.asked_tokens * shape.feature_columns * work.features
     return passes / speeds.short + mixing / speeds.float32
 

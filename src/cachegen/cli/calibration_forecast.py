@@ -53,7 +53,6 @@ def forecast(
     plan: Plan | None,
     max_features: int,
     most_coded: int,
-    alone_tokens: int,
 ) -> Costs:
     """Measure this machine for some seconds, and what calibrating on it will cost.
 
@@ -66,13 +65,12 @@ def forecast(
         plan: what `transform` learns; None in the others.
         max_features: of a token by itself.
         most_coded: windows of a domain that are coded at the end.
-        alone_tokens: of a text that has a token by itself, what texts begin with included.
     """
     from cachegen.engines.hf_learning import MOST_TOKENS
 
     shape = shape_of(network)
     tokens = next(iter(chain.from_iterable(material.windows.values()))).context
-    speeds = measure_speeds(network, twin, tokens, shape, alone_tokens=alone_tokens)
+    speeds = measure_speeds(network, twin, tokens, shape)
     work = work_of(
         material,
         sizes,
@@ -81,7 +79,6 @@ def forecast(
         features=max_features,
         most_coded=most_coded,
         asked_tokens=min(shape.vocabulary, MOST_TOKENS),
-        alone_tokens=alone_tokens,
     )
     resident = resident_bytes() or _LIBRARIES_BYTES + _weights(network, twin, shape)
     return costs_of(shape, work, speeds, resident_bytes=resident)
@@ -102,7 +99,6 @@ def work_of(
     features: int,
     most_coded: int,
     asked_tokens: int,
-    alone_tokens: int,
 ) -> Work:
     """The work that this material is."""
     windows = [
@@ -123,7 +119,6 @@ def work_of(
         coded=[one for own in windows for one in own[:most_coded]],
         features=features,
         asked_tokens=asked_tokens,
-        alone_tokens=alone_tokens,
         plan=plan,
     )
 

@@ -19,9 +19,7 @@ _EIGEN_COLUMNS = 1024
 _SHORT_TOKENS = 512
 
 
-def measure_speeds(
-    network: Any, twin: Any, tokens: Sequence[int], shape: Shape, *, alone_tokens: int = 1
-) -> Speeds:
+def measure_speeds(network: Any, twin: Any, tokens: Sequence[int], shape: Shape) -> Speeds:
     """Time passes of the models, products and eigenvectors.
 
     Args:
@@ -29,7 +27,6 @@ def measure_speeds(
         twin: the model in float32; perhaps the same.
         tokens: any text that the model may see, of at least one token.
         shape: of the model.
-        alone_tokens: of the short texts.
     """
     own = _pass_flops(network, tokens, shape)
     rows = torch.ones(_ROWS, _COLUMNS)
@@ -40,7 +37,7 @@ def measure_speeds(
     return Speeds(
         own=own,
         twin=own if twin is network else _pass_flops(twin, tokens, shape),
-        short=_short_flops(network, shape, alone_tokens),
+        short=_short_flops(network, shape),
         float32=2 * _ROWS * _COLUMNS**2 / _took_s(lambda: rows.T @ rows),
         float64=2 * _EIGEN_COLUMNS**3 / _took_s(lambda: square @ square),
         eigenvectors=_EIGEN_COLUMNS**3 / _took_s(lambda: torch.linalg.eigh(symmetric)),
@@ -64,23 +61,22 @@ def _prefill(network: Any, tokens: Sequence[int]) -> None:
     synchronize(engine.capture(network, tokens).device)
 
 
-def _short_flops(network: Any, shape: Shape, alone_tokens: int) -> float:
-    """FLOP of a second of passes over many short texts, as features are computed."""
+def _short_flops(network: Any, shape: Shape) -> float:
+    """FLOP of a second of passes over many tokens by themselves, as features are computed."""
     from cachegen.engines.hf_layers import new_cache
     from cachegen.engines.hf_model import input_device
     from cachegen.engines.hf_pass import read_on
     from cachegen.stream.accelerator import synchronize
 
-    count = min(_SHORT_TOKENS // alone_tokens, shape.vocabulary)
-    texts = torch.arange(count)[:, None].expand(-1, alone_tokens).contiguous()
-    texts = texts.to(input_device(network))
+    count = min(_SHORT_TOKENS, shape.vocabulary)
+    texts = torch.arange(count)[:, None].to(input_device(network))
 
     def read() -> None:
         read_on(network, texts, new_cache(network))
         synchronize(texts.device)
 
     took_s = _took_s(read, times=2)
-    return 2.0 * count * (alone_tokens * shape.body + shape.head) / took_s
+    return 2.0 * count * (shape.body + shape.head) / took_s
 
 
 def _took_s(work: Callable[[], object], *, times: int = 3) -> float:

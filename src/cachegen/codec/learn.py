@@ -90,7 +90,7 @@ def learn_importance(transform: Transform, rows: Sequence[KeptRows]) -> Importan
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Metric:
-    """Square root of a metric and its inverse, float64 (columns, columns)."""
+    """A factor of a metric, root root^T, and its inverse: float64 (columns, columns)."""
 
     root: torch.Tensor
     inverse_root: torch.Tensor
@@ -106,9 +106,9 @@ def _metric(moments: Moments, gg: torch.Tensor, widths: Sequence[int], shrinkage
     sums = torch.zeros(len(widths), dtype=torch.float64).index_add_(0, of_plane, diagonal)
     target = (sums / torch.tensor(widths).clamp_min(1))[of_plane]
     shrunk = (1 - shrinkage) * fisher + torch.diag(shrinkage * target + _LEAST_METRIC * level)
-    values, vectors = torch.linalg.eigh(shrunk)
-    root = values.clamp_min(float(level) * 1e-9).sqrt()
-    return _Metric(vectors * root @ vectors.T, vectors / root @ vectors.T)
+    root = torch.linalg.cholesky(shrunk)
+    identity = torch.eye(len(root), dtype=torch.float64)
+    return _Metric(root, torch.linalg.solve_triangular(root, identity, upper=False))
 
 
 def _unit(moments: Moments, metrics: Sequence[_Metric]) -> float:
@@ -191,7 +191,7 @@ def _group(
     prediction = _solve(text.covariance, cross)
     left = covariance - prediction.T @ cross - cross.T @ prediction
     left += prediction.T @ text.covariance @ prediction
-    values, vectors = torch.linalg.eigh(metric.root @ left @ metric.root)
+    values, vectors = torch.linalg.eigh(metric.root.T @ left @ metric.root)
     values, vectors = values.flip(0), vectors.flip(1)
     analysis = metric.root @ vectors[:, :most]
     if most < len(mean):

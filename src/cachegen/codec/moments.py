@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from cachegen.kvcache import Geometry
 
 # Of the mean energy of a token's gradients: what is smaller counts less than its direction.
 _LEAST_LENGTH = 0.02
+_PARTS = 4
 
 
 @dataclass(slots=True, eq=False)
@@ -174,7 +176,7 @@ def _add(
     into.num_samples += 1
     into.num_tokens += len(rows)
     into.f += rows.sum(dim=0)
-    into.ff += rows.T @ rows
+    into.ff += squares(rows)
     places = places_kept(len(sample.tokens), num_sinks, most_rows=most_rows)
     few = torch.from_numpy(places - num_sinks)
     lengths = _lengths(list(slopes.values()))
@@ -186,10 +188,21 @@ def _add(
         kept_g.append(g[few])
         directions = g.div_(lengths[:, None])
         into.x[index] += x.sum(dim=0)
-        into.xx[index] += x.T @ x
+        into.xx[index] += squares(x)
         into.fx[index] += rows.T @ x
-        into.gg[index] += directions.T @ directions
+        into.gg[index] += squares(directions)
     return keep(sample.tokens, places, kept_x, kept_g)
+
+
+def squares(rows: torch.Tensor) -> torch.Tensor:
+    """rows^T rows, of float32 (rows, columns); what is below the diagonal is not computed twice."""
+    columns = rows.shape[1]
+    found = torch.empty(columns, columns)
+    edges = [columns * part // _PARTS for part in range(_PARTS + 1)]
+    for first, stop in pairwise(edges):
+        torch.mm(rows[:, first:stop].T, rows[:, first:], out=found[first:stop, first:])
+        found[stop:, first:stop] = found[first:stop, stop:].T
+    return found
 
 
 def _lengths(slopes: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -15,7 +15,8 @@ from cachegen.codec.progress import Progress, Status
 from cachegen.codec.symbols import Unrepresentable
 
 PHASE = "levels"
-_CLOSE = 0.9
+# Of a target: what is aimed at, and what is close enough.
+_AIM, _CLOSE = 0.94, 0.88
 # A level is left out where its step is within so much of the one before it.
 _COINCIDING = 0.87
 _TRIALS, _REFINED = 10, 3
@@ -88,8 +89,8 @@ def place(
         missed = placed is not None and placed.quality.kl > targets[rung - 1]
         if placed is None or not missed:
             trial = partial(trials, level=name, done=rung)
-            slope = slope_of(trials.known)
-            placed = search(trial, target, coarser=placed, limits=limits, slope=slope)
+            first = expected_step(trials.asked, _AIM * target)
+            placed = search(trial, target, coarser=placed, limits=limits, first=first)
         sentence = _out_of_reach(name, placed, target, trials.known)
         if levels and placed.step > _COINCIDING * levels[-1].step:
             missing = f"left out, it would nearly coincide with {levels[-1].name}"
@@ -102,13 +103,18 @@ def place(
     return Ladder(tuple(levels), tuple(said))
 
 
-def slope_of(known: Mapping[float, Mapping[str, Quality]]) -> float:
-    """Of the logarithm of KL over that of the step, by the two finest trials; 2 where unknown."""
+def expected_step(known: Mapping[float, Mapping[str, Quality]], target: float) -> float | None:
+    """Where the target should be, between or beyond the two trials that are nearest to it.
+
+    None before two trials.
+    """
     points = [(step, worst(domains).kl) for step, domains in sorted(known.items())]
     finite = [(step, kl) for step, kl in points if 0 < kl < math.inf]
     if len(finite) < 2:
-        return _SLOPE
-    return _slope(*finite[:2])
+        return None
+    behind = next((i for i, (_, kl) in enumerate(finite) if kl >= target), len(finite) - 1)
+    one, other = finite[max(behind - 1, 0)], finite[max(behind, 1)]
+    return one[0] * math.exp(math.log(target / one[1]) / _slope(one, other))
 
 
 def _slope(one: tuple[float, float], other: tuple[float, float]) -> float:
@@ -125,7 +131,7 @@ def search(
     *,
     coarser: Placed | None,
     limits: StepLimits,
-    slope: float = 2.0,
+    first: float | None = None,
 ) -> Placed:
     """The largest step found whose KL stays within the target, and preferably close to it.
 
@@ -140,7 +146,7 @@ def search(
         target: the KL that is allowed.
         coarser: of the level before, which no step found is larger than; None for the first.
         limits: steps that a profile may hold.
-        slope: the power of the step that KL grows with, as far as known.
+        first: step to try first, where earlier trials tell one.
 
     Raises:
         ValueError: no step gave finite numbers.
@@ -148,10 +154,10 @@ def search(
     finest = max(_FINEST_STEP, limits.finest)
     if coarser is not None and (coarser.quality.kl <= target or coarser.step <= finest):
         return coarser
-    bracket, step = _Bracket(target, best=coarser, slope=slope), _FIRST_STEP
+    bracket, step = _Bracket(target, best=coarser), _FIRST_STEP
     if coarser is not None:
         bracket.high = coarser.step
-        step = bracket.next_step(coarser)
+        step = bracket.next_step(coarser) if first is None else min(first, coarser.step)
     step = min(max(step, finest), limits.coarsest)
     for _ in range(_TRIALS):
         found = bracket.add(trial(step))
@@ -221,7 +227,7 @@ class _Bracket:
         """Where the target should be, judging by the last trial."""
         hopeless = not found.is_finite or (self.is_flat and not self.good)
         kl = math.inf if hopeless else found.quality.kl
-        ratio = 0.95 * self.target / max(kl, 1e-9)
+        ratio = _AIM * self.target / max(kl, 1e-9)
         guess = found.step * math.exp(math.log(ratio) / self.slope) if ratio else 0.0
         guess = min(max(guess, found.step / _STRIDE), found.step * _STRIDE)
         if self.low < guess < self.high:
@@ -256,12 +262,16 @@ def _is_finite(quality: Quality) -> bool:
 
 @dataclass(slots=True)
 class _Trials:
-    """Steps that were tried: told, kept, and never tried twice."""
+    """Steps that were tried: told, kept, and never tried twice.
+
+    `asked` are those of this run: a run that was cut off asks for the same again.
+    """
 
     measure: Measure
     checkpoint: Checkpoint
     progress: Progress
     known: dict[float, Mapping[str, Quality]] = field(default_factory=dict)
+    asked: dict[float, Mapping[str, Quality]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         saved = self.checkpoint.load(PHASE)
@@ -274,7 +284,7 @@ class _Trials:
         if step not in self.known:
             self.known[step] = self._measured(step)
             self.checkpoint.save(PHASE, Saved(state={"trials": self._described()}))
-        domains = self.known[step]
+        domains = self.asked[step] = self.known[step]
         quality = worst(domains)
         said = f"trial for level {level}: step {step:.4g}, KL {quality.kl:.5f}{again}"
         self.progress(Status(PHASE, done, len(LADDER), said))

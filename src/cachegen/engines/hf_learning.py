@@ -199,7 +199,7 @@ def token_features(
     Returns:
         float32 (vocabulary, features); the vocabulary is the rows of the input embedding.
     """
-    batch = max(1, batch_tokens // (len(prefix) + 1))
+    batch = max(1, batch_tokens)
     vocabulary = torch.arange(model.get_input_embeddings().weight.shape[0])
     asked = _asked(len(vocabulary), token_ids(frequent), most_tokens)
     pieces = torch.split(asked, batch)
@@ -265,11 +265,13 @@ def _alone(
     turns: Sequence[Rotation | None],
 ) -> torch.Tensor:
     """Float32 (ids, width): embeddings of tokens beside what each gets right after the prefix."""
-    before = torch.tensor(prefix, dtype=torch.int64).expand(len(ids), -1)
-    texts = torch.cat((before, ids[:, None]), dim=1).to(input_device(model))
-    cache = new_cache(model)
+    cache, device = new_cache(model), input_device(model)
     few_logits = {"logits_to_keep": 1} if accepts(model, "logits_to_keep") else {}
-    model(input_ids=texts, past_key_values=cache, use_cache=True, **few_logits)
+    read_on = partial(model, past_key_values=cache, use_cache=True, **few_logits)
+    if prefix:
+        read_on(input_ids=torch.tensor([prefix], device=device))
+        cache.batch_repeat_interleave(len(ids))
+    read_on(input_ids=ids[:, None].to(device))
     columns = [_embeddings(model, ids)]
     planes = [plane for layer in token_layers(cache) for plane in (layer.keys, layer.values)]
     for plane, turned in zip(planes, turns, strict=True):
