@@ -105,7 +105,7 @@ def test_nothing_kept_leaves_everything(checkpoint: Checkpoint) -> None:
         ("features", {}, {"features": None}),
         ("moments", {"position": [3, ""]}, {"features": None, "moments": 10.0}),
         ("transform", {}, {"features": None, "moments": None, "solving": None}),
-        ("levels", {"trials": [0] * (TRIALS // 4)}, {"levels": 90.0}),
+        ("levels", {"trials": [0] * (TRIALS // 2)}, {"levels": 60.0}),
         ("levels", {"trials": [0] * 2 * TRIALS}, {"levels": None}),
     ),
 )
