@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,6 @@ from typing import Any
 import torch
 from rate_baselines import profile_coder
 from rate_coder import Coder, Tokens
-from rate_models import PROFILE, divided, held_out
 from record import append
 
 from cachegen.cli.models import load_network, load_tokenizer
@@ -43,6 +43,9 @@ Row = dict[str, object]
 
 def main() -> None:
     options = _options()
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    from rate_models import PROFILE, divided, held_out
+
     profile = read_profile(options.profile or options.model / PROFILE)
     level = resolve_level(profile, options.level).name
     tokenizer, model = load_tokenizer(options.model), load_network(options.model, dtype="float32")
