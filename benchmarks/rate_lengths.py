@@ -44,16 +44,20 @@ Row = dict[str, object]
 def main() -> None:
     options = _options()
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    from rate_models import PROFILE, divided, held_out
+    from rate_models import PROFILE, divided, held_out_texts, windows_of
 
     profile = read_profile(options.profile or options.model / PROFILE)
     level = resolve_level(profile, options.level).name
     tokenizer, model = load_tokenizer(options.model), load_network(options.model, dtype="float32")
     chunks = Chunks(model, profile_coder("transform", profile, level), profile.geometry.dtype)
-    texts = divided(tokenizer, options.data)
+    quarters = held_out_texts(tokenizer, options.data, divided(tokenizer, options.data))
     for length in options.lengths:
-        found = held_out(tokenizer, options.data, texts, count=options.windows, num_tokens=length)
-        for domain, windows in found.items():
+        for domain, own in quarters.items():
+            try:
+                windows = windows_of(tokenizer, own, count=options.windows, num_tokens=length)
+            except ValueError as exc:
+                print(f"{domain}, {length} tokens: left out, {exc}", file=sys.stderr)
+                continue
             rows = [
                 {"model": options.model.name, "level": level, "context_tokens": length, **row}
                 for row in measure(model, chunks, domain, windows)

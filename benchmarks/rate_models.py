@@ -119,31 +119,42 @@ def divided(tokenizer: Any, data: Path) -> dict[str, Sequence[int]]:
 
 
 def held_out(
-    tokenizer: Any,
-    data: Path,
-    texts: Mapping[str, Sequence[int]],
-    *,
-    count: int,
-    num_tokens: int = CONTEXT_TOKENS,
+    tokenizer: Any, data: Path, texts: Mapping[str, Sequence[int]], *, count: int
 ) -> dict[str, list[Window]]:
     """Windows of text that calibration has not learned from, by domain."""
+    found = held_out_texts(tokenizer, data, texts)
+    return {name: windows_of(tokenizer, own, count=count) for name, own in found.items()}
+
+
+def held_out_texts(
+    tokenizer: Any, data: Path, texts: Mapping[str, Sequence[int]]
+) -> dict[str, Sequence[int]]:
+    """Tokens of text that calibration has not learned from, by domain."""
     quarters = {name: ids[len(ids) * 3 // 4 :] for name, ids in texts.items()}
     with lzma.open(data / NOVELS, "rt", encoding="utf-8") as file:
         novels = file.read()
     stride = len(novels) // 5
     pieces = (novels[at : at + _NOVEL_CHARACTERS // 5] for at in range(0, 5 * stride, stride))
     quarters["novels"] = token_ids(tokenizer, "\n".join(pieces))
-    return {
-        name: cut_windows(
-            [own],
-            num_tokens=num_tokens,
-            continuation_tokens=CONTINUATION_TOKENS,
-            count=count,
-            prefix=first_tokens(tokenizer),
-            overlap=True,
-        )
-        for name, own in quarters.items()
-    }
+    return quarters
+
+
+def windows_of(
+    tokenizer: Any, text: Sequence[int], *, count: int, num_tokens: int = CONTEXT_TOKENS
+) -> list[Window]:
+    """Contexts of a text, and what follows them.
+
+    Raises:
+        ValueError: the text is too short.
+    """
+    return cut_windows(
+        [text],
+        num_tokens=num_tokens,
+        continuation_tokens=CONTINUATION_TOKENS,
+        count=count,
+        prefix=first_tokens(tokenizer),
+        overlap=True,
+    )
 
 
 def _profile(folder: Path, data: Path, given: Path | None, say: Say) -> Profile:
