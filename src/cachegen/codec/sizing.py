@@ -17,7 +17,9 @@ _WIDEST_GROUP = 4096
 _NARROW, _SHARE_OF_WIDE = 1024, 2 / 3
 _SHARE_OF_FEATURES = 1 / 3
 _BYTES = 2
-_SOLVING = 22  # n**3 each: two symmetric eigendecompositions with vectors (9), two products (2)
+# n**3 each: an eigendecomposition with vectors (9), a Cholesky factor and its inverse (1), two
+# products (2 each).
+_SOLVING = 14
 
 
 @dataclass(frozen=True, slots=True)
