@@ -124,9 +124,9 @@ def _encode(level: Level, kv: KVCache, tokens: Tokens) -> bytes:
     sinks = [plane[:, :SINKS].contiguous().view(torch.uint8).numpy().tobytes() for plane in planes]
     packed = []
     for one, step, allocated in zip(level.matrices, level.steps, level.bits, strict=True):
-        values = (_rows(kv, level.rope, one.planes) - one.mean) @ one.components
+        rows = _rows(kv, level.rope, one.planes) - one.mean
         for bits, columns in _by_bits(allocated):
-            codes = _to_codes(values[:, columns], step, bits)
+            codes = _to_codes(rows @ one.components[:, columns], step, bits)
             packed.append(pack_bits(codes.T.ravel(), bits))
     return b"".join(sinks) + zlib.compress(b"".join(packed), 9)
 
@@ -138,13 +138,12 @@ def _decode(level: Level, data: bytes, tokens: Tokens) -> KVCache:
     packed = zlib.decompress(data[sink_bytes:])
     found: dict[int, torch.Tensor] = {}
     for one, step, allocated in zip(level.matrices, level.steps, level.bits, strict=True):
-        values = np.zeros((num_rows, len(one.mean)), np.float32)
+        rows = np.tile(one.mean, (num_rows, 1))
         for bits, columns in _by_bits(allocated):
             count = num_rows * len(columns)
             codes = unpack_bits(packed, bits, count=count).reshape(len(columns), num_rows)
-            values[:, columns] = _from_codes(codes.T, step, bits)
+            rows += _from_codes(codes.T, step, bits) @ one.components[:, columns].T
             packed = packed[packed_size(count, bits) :]
-        rows = values @ one.components.T + one.mean
         found |= dict(zip(one.planes, _planes(rows, level, one.planes), strict=True))
     for index, shape in enumerate(geometry.planes):
         own, sinks = sinks[: SINKS * shape.width], sinks[SINKS * shape.width :]

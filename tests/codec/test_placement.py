@@ -113,6 +113,27 @@ def check_readable(profile_of, levels, codec):
     assert read_profile(profile.file_bytes).levels == levels
 
 
+def test_levels_that_keep_the_promise_keep_it_in_perplexity_too():
+    """Where perplexity loses more than KL tells, it decides; coarse levels promise nothing of it."""
+    worse = 4.0
+
+    def measure(step):
+        return {"text": Quality(0.1 * step**2, worse * 0.1 * step**2, 1.0, 10)}
+
+    ladder = place(
+        measure,
+        TARGET_KL,
+        codec="plain",
+        limits=LIMITS,
+        checkpoint=Checkpoint(None),
+        progress=lambda status: None,
+    )
+    levels = {level.name: level.quality for level in ladder.levels}
+    assert levels["medium"].kl > 0.0075 and levels["medium"].rel_ppl > 0.03
+    assert 0.003 < levels["high"].rel_ppl <= 0.005
+    assert default_level(ladder.levels) == "high"
+
+
 def test_a_target_beyond_slow_improvements_is_still_found():
     """Ten guesses creep along a plateau; what lies below it is not given up."""
 

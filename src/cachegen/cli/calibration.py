@@ -224,7 +224,6 @@ def _profile(run: _Run, fingerprint: bytes, *, checkpoint: Checkpoint, display: 
     network, material, sizes = run.model, run.material, run.sizes
     progress = _shown(display, (REFERENCE, *PHASES[run.preset], SIZES))
     prefix = engine.first_tokens(run.tokenizer)
-    floor = engine.noise_floor(network, material.windows, progress=progress)
     judge = engine.evaluator(
         run.twin,
         material.windows,
@@ -253,7 +252,7 @@ def _profile(run: _Run, fingerprint: bytes, *, checkpoint: Checkpoint, display: 
             after=after,
         ),
         evaluate=lambda roundtrip: judge(engine.coded_as(roundtrip, network.dtype)),
-        noise_floor=floor,
+        noise_floor=engine.noise_floor(judge, network),
         fingerprint=fingerprint,
         rope=engine.rope_map(network),
         preset=run.preset,

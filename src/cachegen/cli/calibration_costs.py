@@ -15,7 +15,7 @@ from cachegen.codec.kept import MOST_BYTES
 from cachegen.codec.sizing import Sizes as Plan
 
 # Steps that are tried until all levels are placed.
-TRIALS = 10
+TRIALS = 7
 NUM_LEVELS = 5
 # What is never a product (rounding, rotations, symbols, synthesis) costs as much as so many FLOP of
 # float32 products for each value of a cache.
@@ -201,7 +201,7 @@ def _rows(shape: Shape, work: Work) -> float:
 def _reference_s(shape: Shape, work: Work, speeds: Speeds) -> float:
     """Noise floor and reference runs."""
     few = [one for own in work.windows for one in own[:_NOISE_WINDOWS]]
-    own_flop = sum(shape.flop(one.context) + 2 * _read_flop(shape, one) for one in few)
+    own_flop = sum(2 * _read_flop(shape, one) for one in few)
     every = [one for own in work.windows for one in own]
     own_flop += sum(shape.flop(one.context) for one in every)
     twin_flop = sum(_read_flop(shape, one) for one in every)

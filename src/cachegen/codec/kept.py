@@ -17,7 +17,7 @@ from cachegen.codec.checkpoint import Checkpoint, Saved
 
 ROWS = "rows"
 # Of all samples together; the rows of larger ones are farther apart.
-MOST_BYTES = 1.5e9
+MOST_BYTES = 1e9
 _LARGEST_FLOAT16 = 60_000.0
 _BYTES_PER_VALUE = 4
 

@@ -9,20 +9,27 @@ from functools import partial
 from typing import Any
 
 from cachegen.codec.checkpoint import Checkpoint, Saved
-from cachegen.codec.levels import LADDER, EncodingLevel, Quality, worst
+from cachegen.codec.levels import (
+    LADDER,
+    PROMISED_KL,
+    PROMISED_REL_PPL,
+    EncodingLevel,
+    Quality,
+    worst,
+)
 from cachegen.codec.profile import StepLimits
 from cachegen.codec.progress import Progress, Status
 from cachegen.codec.symbols import Unrepresentable
 
 PHASE = "levels"
 # Of a target: what is aimed at, and what is close enough.
-_AIM, _CLOSE = 0.94, 0.88
+_AIM, _CLOSE = 0.94, 0.8
 # A level is left out where its step is within so much of the one before it.
 _COINCIDING = 0.87
 _TRIALS, _REFINED = 10, 3
 _STRIDE = 8
 _SLOPE, _SLOPES = 2.0, (1.0, 3.0)
-_FIRST_STEP = 0.3
+_FIRST_STEP = 1.0
 _FINEST_STEP = 1e-4
 _UNUSABLE = {"": Quality(kl=math.inf, rel_ppl=math.inf, top1=0.0, num_tokens=0)}
 
@@ -41,6 +48,16 @@ class Placed:
     def is_finite(self) -> bool:
         """Whether every number measured is one that a profile can hold."""
         return all(map(_is_finite, self.domains.values()))
+
+
+def cost(quality: Quality, target: float) -> float:
+    """KL; where the target keeps the promise, what perplexity loses as well, in the same measure.
+
+    So a level that is meant to keep the promise keeps both parts of it.
+    """
+    if target > PROMISED_KL:
+        return quality.kl
+    return max(quality.kl, quality.rel_ppl * target / PROMISED_REL_PPL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +80,10 @@ def place(
 ) -> Ladder:
     """Place every level of the ladder by the KL it may cost.
 
-    A target out of reach is told at once, and its level placed at the best that was found; finer
-    levels stay there too, as what they want is out of reach all the more. A level that would nearly
-    coincide with the one before it is left out.
+    A level whose target keeps the promise is placed where perplexity keeps it as well. A target out
+    of reach is told at once, and its level placed at the best that was found; finer levels stay
+    there too, as what they want is out of reach all the more. A level that would nearly coincide
+    with the one before it is left out.
 
     Args:
         measure: the quality by domain of coding at a step.
@@ -86,7 +104,7 @@ def place(
     placed: Placed | None = None
     targets = [max(target, noise_floor) for target in target_kl]
     for rung, (name, target) in enumerate(zip(LADDER, targets, strict=True)):
-        missed = placed is not None and placed.quality.kl > targets[rung - 1]
+        missed = placed is not None and cost(placed.quality, targets[rung - 1]) > targets[rung - 1]
         if placed is None or not missed:
             trial = partial(trials, level=name, done=rung)
             first = expected_step(trials.asked, _AIM * target)
@@ -152,7 +170,7 @@ def search(
         ValueError: no step gave finite numbers.
     """
     finest = max(_FINEST_STEP, limits.finest)
-    if coarser is not None and (coarser.quality.kl <= target or coarser.step <= finest):
+    if coarser is not None and (cost(coarser.quality, target) <= target or coarser.step <= finest):
         return coarser
     bracket, step = _Bracket(target, best=coarser), _FIRST_STEP
     if coarser is not None:
@@ -209,7 +227,7 @@ class _Bracket:
         if len(pair) == 2 and all(0 < kl < math.inf for _, kl in pair):
             self.slope = _slope(*pair)
         self.last = found
-        if found.is_finite and found.quality.kl <= self.target:
+        if found.is_finite and cost(found.quality, self.target) <= self.target:
             self.good, self.low = found, found.step
         else:
             self.high, self.best = found.step, _better(self.best, found)
@@ -221,13 +239,13 @@ class _Bracket:
         if self.last is None or self.last is not self.good:
             return False
         unbounded = self.is_flat and self.high == math.inf
-        return unbounded or self.good.quality.kl >= _CLOSE * self.target
+        return unbounded or cost(self.good.quality, self.target) >= _CLOSE * self.target
 
     def next_step(self, found: Placed) -> float:
         """Where the target should be, judging by the last trial."""
         hopeless = not found.is_finite or (self.is_flat and not self.good)
-        kl = math.inf if hopeless else found.quality.kl
-        ratio = _AIM * self.target / max(kl, 1e-9)
+        lost = math.inf if hopeless else cost(found.quality, self.target)
+        ratio = _AIM * self.target / max(lost, 1e-9)
         guess = found.step * math.exp(math.log(ratio) / self.slope) if ratio else 0.0
         guess = min(max(guess, found.step / _STRIDE), found.step * _STRIDE)
         if self.low < guess < self.high:
@@ -246,6 +264,9 @@ def _out_of_reach(
 ) -> str:
     """A sentence for people where a level is not what was asked for; else nothing."""
     found = f"KL {placed.quality.kl:.4g} at step {placed.step:.4g}"
+    if placed.quality.kl <= target < cost(placed.quality, target):
+        lost = f"{placed.quality.rel_ppl:.4g}"
+        return f"level {name}: no step keeps perplexity within {PROMISED_REL_PPL:g}; {lost}, {found}"
     if placed.quality.kl > target:
         return f"level {name}: no step keeps KL within {target:.4g}; the best is {found}"
     coarser = (worst(domains) for step, domains in known.items() if step > placed.step)

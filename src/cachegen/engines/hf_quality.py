@@ -60,18 +60,25 @@ def spread(
     Raises:
         ValueError: the texts are too short for so many pieces.
     """
-    pieces = [
+    chosen = places(texts, num_tokens=num_tokens, count=count, stride=stride)
+    return [ids[start : start + num_tokens] for ids, start in chosen]
+
+
+def places(
+    texts: Sequence[Tokens], *, num_tokens: int, count: int, stride: int | None = None
+) -> list[tuple[tuple[int, ...], int]]:
+    """As `spread`: the text of each piece and where it begins there."""
+    found = [
         (ids, start)
         for ids in map(token_ids, texts)
         for start in range(0, len(ids) - num_tokens + 1, stride or num_tokens)
     ]
-    if count < 1 or len(pieces) < count:
+    if count < 1 or len(found) < count:
         raise ValueError(
             f"expected text for {count} pieces of {num_tokens} tokens, got enough for "
-            f"{len(pieces)}; give more text or ask for fewer or shorter pieces"
+            f"{len(found)}; give more text or ask for fewer or shorter pieces"
         )
-    chosen = (pieces[index * len(pieces) // count] for index in range(count))
-    return [ids[start : start + num_tokens] for ids, start in chosen]
+    return [found[index * len(found) // count] for index in range(count)]
 
 
 def cut_windows(
@@ -220,27 +227,29 @@ def as_dtype(kv: KVCache, dtype: torch.dtype) -> KVCache:
     return replace(kv, keys=keys, values=values)
 
 
-def noise_floor(
-    model: PreTrainedModel,
-    windows: Mapping[str, Sequence[Window]],
-    *,
-    most_windows: int = 2,
-    progress: Progress = silent,
-) -> float:
+def noise_floor(judge: Evaluator, model: PreTrainedModel, *, most_windows: int = 2) -> float:
     """KL, nats per token, by which a model differs from itself, in its least noisy domain.
 
     One in a thousand of the cached values is changed in its lowest bit. What codings cost cannot be
     told from this where it is less.
 
     Args:
-        model: as it will be used.
-        windows: by domain, pieces of held-out text.
+        judge: has the contexts, and what follows them.
+        model: as it will be used, which has prefilled them.
         most_windows: of each domain.
-        progress: told how many windows are prefilled.
     """
-    few = {name: found[:most_windows] for name, found in windows.items()}
-    found = evaluator(model, few, progress=progress)(_with_noise)
-    return min(quality.kl for quality in found.values())
+    found = [
+        _quality(model, [_first(batches[0], model, most_windows)], _with_noise)
+        for batches in judge.batches.values()
+    ]
+    return min(quality.kl for quality in found)
+
+
+def _first(batch: _Batch, model: PreTrainedModel, most: int) -> _Batch:
+    """The first windows of a batch, as another model reads on behind them."""
+    windows = batch.windows[:most]
+    caches = tuple(as_dtype(kv, model.dtype) for kv in batch.caches[:most])
+    return _Batch(windows, caches, _continue(model, caches, windows))
 
 
 def _with_noise(kv: KVCache, tokens: Sequence[int]) -> KVCache:
