@@ -28,7 +28,7 @@ test: install
 
 # Every architecture of transformers, as a tiny model, and what is slow: 2 to 4 minutes on 2 cores.
 test-zoo: install
-	$(BIN)/pytest tests/engines/zoo/suite.py
+	$(BIN)/pytest tests/engines/transformers/zoo/suite.py
 	$(BIN)/pytest -m slow
 
 check: install

@@ -10,8 +10,8 @@ from pathlib import Path
 from fault_proxy import Fault, Kind
 
 from cachegen.bitstream.manifest import Manifest, manifest_key, profile_key
-from cachegen.stream.algorithm1 import Algorithm1
-from cachegen.stream.controller import Controller
+from cachegen.policy.algorithm1 import Algorithm1
+from cachegen.policy.controller import Controller
 
 WEIGHTS = {
     "none": 6,

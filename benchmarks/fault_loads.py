@@ -21,9 +21,11 @@ from fault_truth import Request, Truth
 
 from cachegen.bitstream.manifest import manifest_key
 from cachegen.codec.levels import TEXT
+from cachegen.contexts.outcome import LoadedChunk
 from cachegen.errors import StoreError, StoreTimeout
+from cachegen.loading.load import load
+from cachegen.loading.result import LoadResult
 from cachegen.store import Store, open_store
-from cachegen.stream import LoadedChunk, LoadResult, load
 
 STALL_S = 0.4
 HUNG_S = 20.0

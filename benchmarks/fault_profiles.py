@@ -7,11 +7,11 @@ import torch
 from fault_model import FINGERPRINT
 
 from cachegen.codec import plain
-from cachegen.codec.basis import LayerGroup, Transform
 from cachegen.codec.levels import EncodingLevel
 from cachegen.codec.profile import Profile
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.tables import table_frequencies
+from cachegen.codec.transform.basis import LayerGroup, Transform
 from cachegen.kvcache import KVCache
 
 STEPS = {"low": 1.6, "medium": 0.8, "high": 0.4, "highest": 0.2}

@@ -14,10 +14,13 @@ from cachegen.bitstream.manifest import Manifest
 from cachegen.codec.codec import decode_chunk
 from cachegen.codec.levels import TEXT
 from cachegen.codec.profile import Profile
+from cachegen.contexts.objects import open_chunk
+from cachegen.contexts.outcome import LoadedChunk
+from cachegen.contexts.save import save
 from cachegen.kvcache import KVCache
+from cachegen.loading.load import load
+from cachegen.loading.result import LoadResult
 from cachegen.store import Store, read
-from cachegen.stream import LoadedChunk, LoadResult, load, save
-from cachegen.stream.objects import open_chunk
 
 CHUNK_TOKENS = 256
 LENGTHS = (1500, 1000, 330)

@@ -22,8 +22,8 @@ from record import append
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from cachegen.cores import available_cores
-from cachegen.engines.hf_probe import support_of
 from cachegen.engines.transformers import capture, fingerprint
+from cachegen.engines.transformers.probe import support_of
 from cachegen.refmodel import weights_path
 
 _RUNS = 15
@@ -89,7 +89,7 @@ def _gate(model: Any) -> None:
 
 
 def _probe_anew(model: Any) -> None:
-    from cachegen.engines import hf_probe
+    from cachegen.engines.transformers import probe as hf_probe
 
     hf_probe._KNOWN.pop(model, None)
     support_of(model)

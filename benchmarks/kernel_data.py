@@ -86,8 +86,8 @@ def coefficients(model_path: Path, profile_path: Path, texts: list[str]) -> Data
     from cachegen.cli.models import load_model
     from cachegen.codec.codec import encode_chunk
     from cachegen.codec.profile import read_profile
-    from cachegen.engines.hf_cache import capture
-    from cachegen.engines.hf_rope import rope_map
+    from cachegen.engines.transformers.cache import capture
+    from cachegen.engines.transformers.rope import rope_map
 
     model, tokenizer = load_model(model_path)
     profile = read_profile(profile_path)

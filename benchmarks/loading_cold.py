@@ -13,8 +13,8 @@ from cachegen import refmodel
 from cachegen.cli.models import load_model
 from cachegen.codec.profile import read_profile
 from cachegen.engines.transformers import capture, fingerprint
+from cachegen.loading.load import load
 from cachegen.store import open_store
-from cachegen.stream import load
 
 
 def main() -> None:

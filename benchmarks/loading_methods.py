@@ -19,11 +19,12 @@ from loading_world import Context, World, log_probabilities
 
 from cachegen.engines.transformers import capture, fingerprint
 from cachegen.kvcache import KVCache
-from cachegen.stream import LoadResult, load
-from cachegen.stream.algorithm1 import Algorithm1
-from cachegen.stream.controller import Controller
-from cachegen.stream.fixed import Fixed
-from cachegen.stream.min_ttft import MinTTFT
+from cachegen.loading.load import load
+from cachegen.loading.result import LoadResult
+from cachegen.policy.algorithm1 import Algorithm1
+from cachegen.policy.controller import Controller
+from cachegen.policy.fixed import Fixed
+from cachegen.policy.min_ttft import MinTTFT
 
 TEXT, RAW, INT8 = "text", "raw", "int8"
 ALGORITHM1, MIN_TTFT = "algorithm1", "min_ttft"

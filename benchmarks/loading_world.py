@@ -18,11 +18,11 @@ from cachegen.bitstream.manifest import Manifest
 from cachegen.cli.models import load_model
 from cachegen.codec.levels import FIXED_LEVELS
 from cachegen.codec.profile import Profile, read_profile
+from cachegen.contexts.save import save
 from cachegen.engines.transformers import capture, fingerprint, measure_prefill
 from cachegen.kvcache import KVCache
-from cachegen.links import Link, open_link
+from cachegen.netem import Link, open_link
 from cachegen.store import Store, open_store
-from cachegen.stream import save
 
 CONTINUATION_TOKENS = 128
 TEXT = "heldout-chesterton"

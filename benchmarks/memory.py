@@ -47,9 +47,9 @@ def store_synthetic(folder: str, num_tokens: int, level: str, chunk_tokens: int)
     """Smooth noise, one chunk at a time, so that this needs little memory itself."""
     import torch
 
+    from cachegen.contexts.save import save
     from cachegen.kvcache import KVCache
     from cachegen.store import open_store
-    from cachegen.stream import save
 
     store = open_store(folder)
     planes = _planes(min(chunk_tokens, num_tokens))
@@ -70,8 +70,8 @@ def store_synthetic(folder: str, num_tokens: int, level: str, chunk_tokens: int)
 
 def load_here(folder: str, num_tokens: str) -> None:
     """Load everything, check it, print the peak."""
+    from cachegen.loading.load import load
     from cachegen.store import open_store
-    from cachegen.stream import load
 
     store, tokens = open_store(folder), list(range(int(num_tokens)))
     before = _peak_bytes()

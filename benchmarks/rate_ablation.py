@@ -26,19 +26,19 @@ from record import append
 
 from cachegen import refmodel
 from cachegen.cli.models import load_model
-from cachegen.codec import analysis
-from cachegen.codec.kept import KeptRows, keep
-from cachegen.codec.learn import learn, learn_importance
+from cachegen.codec.calibration.kept import KeptRows, keep
+from cachegen.codec.calibration.learn import learn, learn_importance
+from cachegen.codec.calibration.moments import Moments, blank_moments, gather
+from cachegen.codec.calibration.sample import Sample
+from cachegen.codec.calibration.train import TransformTraining
 from cachegen.codec.levels import EncodingLevel
-from cachegen.codec.moments import Moments, blank_moments, gather
 from cachegen.codec.profile import Profile
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.rows import coded_planes
-from cachegen.codec.sample import Sample
-from cachegen.codec.train import TransformTraining
-from cachegen.engines.hf_learning import token_features
-from cachegen.engines.hf_rope import rope_map
-from cachegen.engines.hf_tasks import first_tokens
+from cachegen.codec.transform.rung import analysis
+from cachegen.engines.transformers.learning import token_features
+from cachegen.engines.transformers.rope import rope_map
+from cachegen.engines.transformers.tasks import first_tokens
 from cachegen.kvcache import KVCache
 
 TARGET_KL = 0.003

@@ -17,8 +17,8 @@ from cachegen.bitstream.chunk import decode, describe, encode
 from cachegen.codec.codec import resolve_level
 from cachegen.codec.levels import PROMISED_KL
 from cachegen.codec.profile import Profile
-from cachegen.engines.hf_quality import Window, as_dtype, evaluator
-from cachegen.engines.hf_tasks import first_tokens
+from cachegen.engines.transformers.quality import Window, as_dtype, evaluator
+from cachegen.engines.transformers.tasks import first_tokens
 from cachegen.kvcache import KVCache
 
 _CHARACTERS = 12 * (CONTEXT_TOKENS + CONTINUATION_TOKENS)

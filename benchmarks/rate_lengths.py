@@ -32,8 +32,8 @@ from record import append
 from cachegen.cli.models import load_network, load_tokenizer
 from cachegen.codec.codec import resolve_level
 from cachegen.codec.profile import read_profile
-from cachegen.engines.hf_cache import capture
-from cachegen.engines.hf_quality import Window, as_dtype, evaluator
+from cachegen.engines.transformers.cache import capture
+from cachegen.engines.transformers.quality import Window, as_dtype, evaluator
 from cachegen.kvcache import KVCache
 
 CHUNK_TOKENS = 1536

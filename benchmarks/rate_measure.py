@@ -15,9 +15,9 @@ import torch
 from rate_coder import Coder, Tokens
 
 from cachegen.bitstream.chunk import describe
+from cachegen.codec.calibration.sample import RoundTrip
 from cachegen.codec.levels import Quality
-from cachegen.codec.sample import RoundTrip
-from cachegen.engines.hf_quality import Window, evaluator
+from cachegen.engines.transformers.quality import Window, evaluator
 from cachegen.errors import TokensMismatch
 from cachegen.kvcache import KVCache
 

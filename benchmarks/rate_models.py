@@ -31,10 +31,10 @@ from rate_texts import CONTEXT_TOKENS, CONTINUATION_TOKENS, token_ids
 from cachegen.cli.models import load_network, load_tokenizer
 from cachegen.codec.levels import UNCALIBRATED_DEFAULT
 from cachegen.codec.profile import Profile, read_profile
-from cachegen.engines.hf_cache import capture
-from cachegen.engines.hf_quality import Window, as_dtype, coded_as, cut_windows, evaluator
-from cachegen.engines.hf_rope import rope_map
-from cachegen.engines.hf_tasks import first_tokens
+from cachegen.engines.transformers.cache import capture
+from cachegen.engines.transformers.quality import Window, as_dtype, coded_as, cut_windows, evaluator
+from cachegen.engines.transformers.rope import rope_map
+from cachegen.engines.transformers.tasks import first_tokens
 from cachegen.kvcache import KVCache
 from training.open_models.calibrating import calibrate
 from training.open_models.texts import check_data, write_texts

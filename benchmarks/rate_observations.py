@@ -30,9 +30,9 @@ from cachegen.codec import plain
 from cachegen.codec.paper import GROUP_TOKENS
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.rows import coded_planes
-from cachegen.engines.hf_cache import capture
-from cachegen.engines.hf_quality import Window, evaluator
-from cachegen.engines.hf_rope import rope_map
+from cachegen.engines.transformers.cache import capture
+from cachegen.engines.transformers.quality import Window, evaluator
+from cachegen.engines.transformers.rope import rope_map
 from cachegen.kvcache import KVCache
 
 WINDOWS = 8

@@ -39,9 +39,9 @@ from record import append
 from cachegen import refmodel
 from cachegen.cli.models import load_model
 from cachegen.codec.profile import Profile, read_profile
-from cachegen.engines.hf_cache import capture
-from cachegen.engines.hf_rope import rope_map
-from cachegen.engines.hf_tasks import answers_right
+from cachegen.engines.transformers.cache import capture
+from cachegen.engines.transformers.rope import rope_map
+from cachegen.engines.transformers.tasks import answers_right
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from rate_coder import Tokens
 
 from cachegen.bitstream.chunk import decode, encode
 from cachegen.codec.profile import Profile
-from cachegen.engines.hf_cache import capture
+from cachegen.engines.transformers.cache import capture
 from cachegen.kvcache import KVCache
 
 

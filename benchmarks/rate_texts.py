@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cachegen import refmodel
-from cachegen.codec.sample import Sample
-from cachegen.engines.hf_learning import samples
-from cachegen.engines.hf_quality import Window, cut_windows
-from cachegen.engines.hf_tasks import Task, first_tokens, task_text
+from cachegen.codec.calibration.sample import Sample
+from cachegen.engines.transformers.learning import samples
+from cachegen.engines.transformers.quality import Window, cut_windows
+from cachegen.engines.transformers.tasks import Task, first_tokens, task_text
 from cachegen.refmodel.measure import retrieval_tasks, task_windows
 
 CONTEXT_TOKENS = 1536

@@ -15,15 +15,15 @@ from cachegen.bitstream.chunk import encode
 from cachegen.cli.models import load_model
 from cachegen.codec.levels import LADDER, LOSSLESS
 from cachegen.codec.profile import Profile, read_profile
-from cachegen.engines.hf_cache import capture
+from cachegen.engines.transformers.cache import capture
+from cachegen.policy.controller import Option
+from cachegen.policy.costs import Costs, DecodeCost, PrefillCost
 from cachegen.simulation.geometries import LEVEL_ORDER, MEASURED_BITS, context_of, find_model
 from cachegen.simulation.hardware import costs_of, find_gpu
 from cachegen.simulation.oracle import earliest_s
 from cachegen.simulation.scenario import Chunk, Context
 from cachegen.simulation.trace import Trace, constant, random_trace, step
 from cachegen.simulation.trace_files import read_folder, shipped_names, shipped_trace
-from cachegen.stream.controller import Option
-from cachegen.stream.costs import Costs, DecodeCost, PrefillCost
 
 LEVELS = (*LADDER, LOSSLESS)
 DEFAULT_LEVEL = "high"

@@ -13,15 +13,15 @@ from pathlib import Path
 
 from record import ROOT
 
-from cachegen.cli.demo_client import Client
-from cachegen.cli.demo_falling import load_while_falling
-from cachegen.cli.demo_link import serving
-from cachegen.cli.demo_reader import Reader
-from cachegen.cli.demo_writer import make_job
+from cachegen.cli.demo.client import Client
+from cachegen.cli.demo.falling import load_while_falling
+from cachegen.cli.demo.link import serving
+from cachegen.cli.demo.reader import Reader
+from cachegen.cli.demo.writer import make_job
 from cachegen.cli.timeline import draw, write
 from cachegen.codec.levels import PACKED
 from cachegen.engines.transformers import save_context
-from cachegen.links import open_link
+from cachegen.netem import open_link
 from cachegen.store import open_store
 
 MBIT_S, LOW_MBIT_S, LOW_S = 20.0, 0.5, 0.6

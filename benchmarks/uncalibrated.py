@@ -26,9 +26,9 @@ from cachegen.codec.encoded import EncodedChunk
 from cachegen.codec.levels import PACKED, UNCALIBRATED_LADDER
 from cachegen.codec.model import model_to_arrays
 from cachegen.codec.rope import RopeMap
-from cachegen.engines.hf_quality import Window, cut_windows, evaluator
-from cachegen.engines.hf_rope import rope_map
-from cachegen.engines.hf_tasks import first_tokens
+from cachegen.engines.transformers.quality import Window, cut_windows, evaluator
+from cachegen.engines.transformers.rope import rope_map
+from cachegen.engines.transformers.tasks import first_tokens
 from cachegen.kvcache import KVCache
 
 CONTEXT_TOKENS, CONTINUATION_TOKENS = 1536, 128

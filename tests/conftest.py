@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from cachegen.codec.basis import LayerGroup, Transform
 from cachegen.codec.levels import EncodingLevel
 from cachegen.codec.profile import Profile
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.tables import table_frequencies
+from cachegen.codec.transform.basis import LayerGroup, Transform
 from cachegen.kvcache import KVCache
 
 VOCABULARY = 50

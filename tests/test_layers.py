@@ -18,22 +18,40 @@ LAYERS = {
     "kernels": 1,
     "codec": 2,
     "bitstream": 3,
+    "policy": 3,
     "store": 4,
-    "links": 4,
-    "stream": 5,
+    "netem": 4,
+    "contexts": 5,
+    "loading": 6,
     "simulation": 6,
-    "engines": 6,
     "server": 6,
-    "refmodel": 7,
-    ROOT: 8,
-    "cli": 9,
+    "engines": 7,
+    "refmodel": 8,
+    ROOT: 9,
+    "cli": 10,
 }
+# Policy decides and does nothing. Shaped links are between any two processes; the server knows keys
+# and bytes. The simulator drives the controllers of the loader and knows nothing of its threads.
 # The reference model is data and its questions, put to it through an engine: it knows no codec.
-# Links are between any two processes; the server knows keys and bytes.
 ALLOWED = {
-    "refmodel": {"refmodel", "engines", "errors"},
-    "links": {"links", "errors"},
+    "policy": {"policy", "codec", "errors"},
+    "netem": {"netem", "errors"},
     "server": {"server", "store", "errors"},
+    "simulation": {"simulation", "policy", "contexts", "bitstream", "codec", "errors"},
+    "refmodel": {"refmodel", "engines", "errors"},
+}
+# What would let a policy do I/O, ask a clock or wait.
+DOING = {
+    "asyncio",
+    "http",
+    "io",
+    "os",
+    "pathlib",
+    "socket",
+    "subprocess",
+    "time",
+    "torch",
+    "urllib",
 }
 
 
@@ -104,7 +122,7 @@ def test_imports_only_go_down():
         "import cachegen",
         "from ..store import url",
         "from .. import store",
-        "def f():\n    if True:\n        from cachegen.stream import load\n",
+        "def f():\n    if True:\n        from cachegen.loading.load import load\n",
         "class A:\n    def f(self):\n        import cachegen.cli\n",
     ),
 )
@@ -134,9 +152,47 @@ def test_the_reference_model_knows_no_codec():
     assert violations("from .tasks import Task", "cachegen.refmodel", is_package=True) == []
 
 
+def test_policy_does_no_io():
+    for file in sorted((SOURCE / ROOT / "policy").glob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        imported = {
+            name.split(".")[0]
+            for node in ast.walk(tree)
+            for name in (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
+        }
+        called = {
+            node.func.id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
+        assert not imported & DOING and "open" not in called and "print" not in called, file.name
+
+
+def test_the_simulator_knows_policies_and_contexts_and_no_loader():
+    for source in ("from cachegen.loading.run import Run", "from cachegen.store import Store"):
+        assert len(violations(source, "cachegen.simulation.engine")) == 1
+    for source in ("from cachegen.policy.fixed import Fixed", "import cachegen.contexts.options"):
+        assert violations(source, "cachegen.simulation.engine") == []
+
+
+def test_no_folder_is_a_heap():
+    counts = {
+        folder.name: len(list(folder.glob("*.py")))
+        for folder in (SOURCE / ROOT).rglob("*")
+        if folder.is_dir()
+    }
+    assert {name: count for name, count in counts.items() if count > 20} == {}
+
+
 def test_the_layers_of_the_package_itself():
     assert violations("from .cli import main", "cachegen", is_package=True) != []
-    assert violations("from .stream.saver import save", "cachegen", is_package=True) == []
+    assert violations("from .contexts.save import save", "cachegen", is_package=True) == []
 
 
 @pytest.mark.parametrize("module", ["cachegen", "cachegen.simulation.workers", "cachegen.server"])

@@ -19,12 +19,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from cachegen import refmodel
 from cachegen.bitstream.rates import with_rates
 from cachegen.cli.new_file import check_place, reads_as, write_checked
-from cachegen.codec.calibrate import calibrate
+from cachegen.codec.calibration.calibrate import calibrate
+from cachegen.codec.calibration.progress import Progress
+from cachegen.codec.calibration.sample import Sample
 from cachegen.codec.profile import Profile
-from cachegen.codec.progress import Progress
-from cachegen.codec.sample import Sample
 from cachegen.engines import transformers as engine
-from cachegen.engines.hf_quality import Evaluator
+from cachegen.engines.transformers.quality import Evaluator
 from cachegen.refmodel.measure import retrieval_tasks, task_windows
 
 PRESETS = ("transform", "plain", "paper")

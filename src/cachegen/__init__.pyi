@@ -1,9 +1,10 @@
 from .bitstream.chunk import decode, encode
 from .bitstream.manifest import Manifest
-from .codec.calibrate import calibrate
+from .codec.calibration.calibrate import calibrate
 from .codec.levels import EncodingLevel, Quality
 from .codec.profile import Profile, read_profile
 from .codec.rope import Rope, RopeMap
+from .contexts.save import save
 from .errors import (
     BitstreamError,
     CacheGenError,
@@ -18,11 +19,10 @@ from .errors import (
     UnsupportedCache,
 )
 from .kvcache import KVCache
+from .loading.load import load
+from .loading.result import LoadResult
+from .policy.controller import Controller, Decision
 from .store import Store, open_store
-from .stream.controller import Controller, Decision
-from .stream.loader import load
-from .stream.result import LoadResult
-from .stream.saver import save
 
 __all__ = [
     "BitstreamError",

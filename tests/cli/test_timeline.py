@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 import pytest
 
 from cachegen.cli.timeline import draw, write
-from cachegen.stream.controller import Decision, TimedDecision
-from cachegen.stream.result import LoadResult, Span
+from cachegen.loading.result import LoadResult, Span
+from cachegen.policy.controller import Decision, TimedDecision
 
 SVG = "{http://www.w3.org/2000/svg}"
 SPANS = (

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from cachegen.codec.calibrate import Evaluate, RoundTrip, calibrate
+from cachegen.codec.calibration.calibrate import Evaluate, RoundTrip, calibrate
+from cachegen.codec.calibration.sample import Sample
 from cachegen.codec.encoded import EncodedChunk
 from cachegen.codec.levels import Quality
 from cachegen.codec.profile import Profile
 from cachegen.codec.rope import Rope, RopeMap
-from cachegen.codec.sample import Sample
 from cachegen.kvcache import KVCache
 
 # Per layer ((key heads, key dim), (value heads, value dim)).

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cachegen.engines.hf_tasks import answers_right, task_text
+from cachegen.engines.transformers.tasks import answers_right, task_text
 from cachegen.refmodel import load_text, weights_path
 from cachegen.refmodel.measure import retrieval_tasks, task_windows
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from cachegen.policy.controller import Decision, LoadState, Option, Resource, Status
+from cachegen.policy.costs import Costs, DecodeCost, PrefillCost
 from cachegen.simulation.scenario import Chunk, Context, Request
-from cachegen.stream.controller import Decision, LoadState, Option, Resource, Status
-from cachegen.stream.costs import Costs, DecodeCost, PrefillCost
 
 SIZES = {"low": 1_000, "high": 4_000, "raw": 16_000}
 LEVELS = tuple(Option(name, size, rank) for rank, (name, size) in enumerate(SIZES.items()))

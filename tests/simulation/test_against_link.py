@@ -18,20 +18,22 @@ import pytest
 import torch
 
 from cachegen.bitstream.manifest import Manifest
+from cachegen.contexts.save import save
 from cachegen.kvcache import KVCache
-from cachegen.links import Link, open_link, playing
+from cachegen.loading.load import load
+from cachegen.loading.result import LoadResult
+from cachegen.loading.sharing import measurements_of
+from cachegen.netem import Link, open_link, rate_schedule
+from cachegen.policy.algorithm1 import Algorithm1
+from cachegen.policy.controller import Controller
+from cachegen.policy.costs import Costs, PrefillCost
+from cachegen.policy.fixed import Fixed
+from cachegen.policy.min_ttft import MinTTFT
 from cachegen.simulation.engine import simulate
 from cachegen.simulation.scenario import Request, SimulatedLoad
 from cachegen.simulation.stored import context_from
 from cachegen.simulation.trace import step
 from cachegen.store import open_store
-from cachegen.stream import LoadResult, load, save
-from cachegen.stream.algorithm1 import Algorithm1
-from cachegen.stream.controller import Controller
-from cachegen.stream.costs import Costs, PrefillCost
-from cachegen.stream.fixed import Fixed
-from cachegen.stream.min_ttft import MinTTFT
-from cachegen.stream.sharing import measurements_of
 
 LEVELS = ("lowest", "high", "raw")
 CHUNK_TOKENS, NUM_CHUNKS = 256, 8
@@ -105,7 +107,7 @@ def really(
     recompute: Callable[..., KVCache] | None = None,
 ) -> LoadResult:
     """Load over a link; where there is a model, its cost and the link's rate are known."""
-    with open_link(None) as link, serving(link, stored.folder) as url, playing(link, pieces):
+    with open_link(None) as link, serving(link, stored.folder) as url, rate_schedule(link, pieces):
         store = open_store(url)
         if recompute is not None:
             known = measurements_of(FINGERPRINT, "cpu")

@@ -5,15 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cachegen.policy.algorithm1 import Algorithm1
+from cachegen.policy.controller import Decision, LoadState, Option
+from cachegen.policy.costs import Costs, DecodeCost, PrefillCost
+from cachegen.policy.fixed import Fixed
+from cachegen.policy.min_ttft import MinTTFT
+from cachegen.policy.schedule import chunks_left
 from cachegen.simulation.engine import simulate, simulate_many
 from cachegen.simulation.scenario import Chunk, Context, Request
 from cachegen.simulation.trace import constant, step
-from cachegen.stream.algorithm1 import Algorithm1
-from cachegen.stream.controller import Decision, LoadState, Option
-from cachegen.stream.costs import Costs, DecodeCost, PrefillCost
-from cachegen.stream.fixed import Fixed
-from cachegen.stream.min_ttft import MinTTFT
-from cachegen.stream.schedule import chunks_left
 
 MBIT_8 = constant(8.0)  # a million bytes a second
 

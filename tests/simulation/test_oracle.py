@@ -2,14 +2,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cachegen.policy.controller import Option
+from cachegen.policy.costs import Costs, DecodeCost, PrefillCost
+from cachegen.policy.fixed import Fixed
+from cachegen.policy.min_ttft import MinTTFT
 from cachegen.simulation.engine import simulate
 from cachegen.simulation.oracle import earliest_s
 from cachegen.simulation.scenario import Chunk, Context, Request
 from cachegen.simulation.trace import constant, step
-from cachegen.stream.controller import Option
-from cachegen.stream.costs import Costs, DecodeCost, PrefillCost
-from cachegen.stream.fixed import Fixed
-from cachegen.stream.min_ttft import MinTTFT
 
 
 def test_a_fast_link_carries_everything(context, costs):

@@ -2,9 +2,9 @@ import math
 
 import pytest
 
+from cachegen.policy.link_estimate import Link
 from cachegen.simulation.pipe import Flow, Pipe
 from cachegen.simulation.trace import step
-from cachegen.stream.link import Link
 
 TRACE = step([(1.0, 8.0), (1.0, 80.0)])
 

@@ -1,9 +1,9 @@
 import pytest
 
+from cachegen.policy.algorithm1 import Algorithm1
+from cachegen.policy.fixed import Fixed
+from cachegen.policy.min_ttft import MinTTFT
 from cachegen.simulation.specs import parse_policy, parse_trace
-from cachegen.stream.algorithm1 import Algorithm1
-from cachegen.stream.fixed import Fixed
-from cachegen.stream.min_ttft import MinTTFT
 
 
 def test_policies():

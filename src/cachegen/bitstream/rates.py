@@ -9,9 +9,9 @@ import torch
 
 from cachegen.bitstream.chunk import encode
 from cachegen.bitstream.identity import Tokens
+from cachegen.codec.calibration.progress import Progress, Status, silent
 from cachegen.codec.levels import EncodingLevel, worst
 from cachegen.codec.profile import Profile
-from cachegen.codec.progress import Progress, Status, silent
 from cachegen.kvcache import KVCache
 
 PHASE = "sizes"

@@ -4,10 +4,10 @@ import sys
 
 import typer
 
-from cachegen.cli.calibration import calibrate
+from cachegen.cli.calibration.command import calibrate
 from cachegen.cli.chunks import decode, encode, inspect
 from cachegen.cli.contexts import load, save
-from cachegen.cli.demo import demo
+from cachegen.cli.demo.command import demo
 from cachegen.cli.serve import serve
 from cachegen.cli.simulate import simulate
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from cachegen.stream.controller import TimedDecision
-from cachegen.stream.result import LoadResult, Span
+from cachegen.loading.result import LoadResult, Span
+from cachegen.policy.controller import TimedDecision
 
 Rates = Sequence[tuple[float, float]]
 

@@ -8,10 +8,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from cachegen.codec import adaptive, fixed, lossless, matrix, paper, plain, transform
-from cachegen.codec.analysis import Analysed, analyse, distance, strangeness
+from cachegen.codec import fixed, lossless, matrix, paper, plain
+from cachegen.codec.adaptive import coding as adaptive
 from cachegen.codec.encoded import EncodedChunk
-from cachegen.codec.layers import geometry_of_layers, named_layers, rung_of_layers
 from cachegen.codec.levels import (
     SELF_CONTAINED,
     UNCALIBRATED_DEFAULT,
@@ -22,9 +21,12 @@ from cachegen.codec.levels import (
 from cachegen.codec.matrix import Planes
 from cachegen.codec.model import CodingModel, model_from_arrays, model_to_arrays, take
 from cachegen.codec.profile import NO_PROFILE, Profile
-from cachegen.codec.quantisation import nominal_active
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.symbols import Unrepresentable
+from cachegen.codec.transform import rung as transform
+from cachegen.codec.transform.analysis import Analysed, analyse, distance, strangeness
+from cachegen.codec.transform.layers import geometry_of_layers, named_layers, rung_of_layers
+from cachegen.codec.transform.quantisation import nominal_active
 from cachegen.errors import BitstreamError, ProfileMismatch
 from cachegen.kvcache import KVCache
 

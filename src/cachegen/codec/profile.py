@@ -20,7 +20,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from cachegen.codec.basis import Transform
 from cachegen.codec.levels import SELF_CONTAINED, TEXT, EncodingLevel, Quality, find_level
 from cachegen.codec.model import (
     MOST_SHARED_TABLES,
@@ -36,13 +35,14 @@ from cachegen.codec.model import (
     take_ids,
 )
 from cachegen.codec.rope import RopeMap
-from cachegen.codec.stored_transform import (
+from cachegen.codec.tables import pack_tables
+from cachegen.codec.transform.basis import Transform
+from cachegen.codec.transform.rung import TransformLevel, transform_level
+from cachegen.codec.transform.stored_transform import (
     is_for_encoders,
     transform_from_arrays,
     transform_to_arrays,
 )
-from cachegen.codec.tables import pack_tables
-from cachegen.codec.transform import TransformLevel, transform_level
 from cachegen.errors import BitstreamError
 from cachegen.kvcache import DTYPES, Geometry, PlaneShape
 

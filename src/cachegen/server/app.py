@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from cachegen.errors import KeyNotFound
+from cachegen.server.access_log import Observed
 from cachegen.server.bodies import (
     IN_MEMORY_BYTES,
     Uploads,
@@ -30,11 +31,10 @@ from cachegen.server.bodies import (
     make_spool,
     receive_body,
 )
+from cachegen.server.bounded_store import Shelf
 from cachegen.server.failures import FAILURES
 from cachegen.server.metrics import CONTENT_TYPE, Metrics
-from cachegen.server.observe import Observed
 from cachegen.server.ranges import span_of
-from cachegen.server.shelf import Shelf
 from cachegen.server.streamed import Content, Streamed
 from cachegen.server.tenants import Tenant, Tenants
 from cachegen.store.keys import MAX_KEY_LENGTH, is_key

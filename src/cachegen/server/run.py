@@ -13,10 +13,10 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from cachegen.server.app import make_app
+from cachegen.server.bounded_store import Shelf
 from cachegen.server.connections import LimitedConnection
 from cachegen.server.index import Index
 from cachegen.server.metrics import Metrics
-from cachegen.server.shelf import Shelf
 from cachegen.server.tenants import Tenants
 from cachegen.store import Store
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from cachegen.policy.link_estimate import Link
 from cachegen.simulation.loading import Loading, Machine
 from cachegen.simulation.pipe import Pipe
 from cachegen.simulation.scenario import Request, SimulatedLoad
 from cachegen.simulation.station import Station
 from cachegen.simulation.trace import Trace
-from cachegen.stream.link import Link
 
 TICK_S = 0.01
 LIMIT_S = 86400.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cachegen.codec.levels import LADDER, LOSSLESS, PACKED, RAW
+from cachegen.policy.controller import Option
 from cachegen.simulation.scenario import Chunk, Context
-from cachegen.stream.controller import Option
 
 RAW_BITS = 16.0
 LEVEL_ORDER = (*LADDER, PACKED, LOSSLESS, RAW)

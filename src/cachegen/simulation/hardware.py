@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cachegen.codec.levels import RAW
+from cachegen.policy.costs import Costs, DecodeCost, PrefillCost
 from cachegen.simulation.geometries import LEVEL_ORDER, ModelGeometry
-from cachegen.stream.costs import Costs, DecodeCost, PrefillCost
 
 UTILISATION = 0.5
 DECODE_GB_S = 20.0

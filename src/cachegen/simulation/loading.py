@@ -6,18 +6,18 @@ import math
 from dataclasses import dataclass
 
 from cachegen.codec.levels import TEXT
-from cachegen.simulation.pipe import Flow, Pipe
-from cachegen.simulation.scenario import Request, SimulatedLoad
-from cachegen.simulation.station import Job, Station
-from cachegen.stream.controller import (
+from cachegen.policy.controller import (
     MAX_UNDECODED,
     Decision,
     Status,
     TimedDecision,
     Transfer,
 )
-from cachegen.stream.refusal import Refusal
-from cachegen.stream.schedule import request_due_s
+from cachegen.policy.replan_guard import Refusal
+from cachegen.policy.schedule import request_due_s
+from cachegen.simulation.pipe import Flow, Pipe
+from cachegen.simulation.scenario import Request, SimulatedLoad
+from cachegen.simulation.station import Job, Station
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from itertools import accumulate
 
+from cachegen.policy.controller import Option
+from cachegen.policy.costs import Costs
 from cachegen.simulation.scenario import Chunk, Context
 from cachegen.simulation.trace import Trace
-from cachegen.stream.controller import Option
-from cachegen.stream.costs import Costs
 
 
 def earliest_s(context: Context, costs: Costs, *, trace: Trace, start_s: float = 0.0) -> float:

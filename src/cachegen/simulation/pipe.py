@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic
 
+from cachegen.policy.link_estimate import Link
 from cachegen.simulation.station import Owner
-from cachegen.stream.link import Link
 
 _WHOLE_BYTES = 0.5
 

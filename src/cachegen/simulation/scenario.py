@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cachegen.stream.controller import (
+from cachegen.policy.controller import (
     ChunkState,
     Controller,
     LoadState,
     Option,
     TimedDecision,
 )
-from cachegen.stream.costs import Costs
+from cachegen.policy.costs import Costs
 
 
 @dataclass(frozen=True, slots=True)

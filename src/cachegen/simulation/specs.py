@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cachegen.codec.levels import TEXT
+from cachegen.policy.algorithm1 import Algorithm1
+from cachegen.policy.controller import Controller
+from cachegen.policy.fixed import Fixed
+from cachegen.policy.min_ttft import MinTTFT
 from cachegen.simulation.trace import Trace, constant, random_trace, step
 from cachegen.simulation.trace_files import read_traces, shipped_names, shipped_trace
-from cachegen.stream.algorithm1 import Algorithm1
-from cachegen.stream.controller import Controller
-from cachegen.stream.fixed import Fixed
-from cachegen.stream.min_ttft import MinTTFT
 
 _EVERY_S = 0.1
 _TRACE_FORMS = (

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cachegen.codec.levels import TEXT
+from cachegen.policy.costs import Costs
 from cachegen.simulation.engine import simulate_many
 from cachegen.simulation.scenario import Context, Request, SimulatedLoad
 from cachegen.simulation.specs import Policy
 from cachegen.simulation.trace import Trace
-from cachegen.stream.costs import Costs
 
 _EARLIER_S = 10.0
 _WINDOW_S = 1.0

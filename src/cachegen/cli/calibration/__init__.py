@@ -1,0 +1,1 @@
+"""`cachegen calibrate`: a profile for a model, from text, with a forecast before it begins."""

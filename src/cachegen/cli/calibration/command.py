@@ -1,0 +1,302 @@
+"""`calibrate`: a profile for a model, from text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cachegen.cli.calibration.texts import CONTINUATION_TOKENS, Material, Sizes, read_material
+from cachegen.cli.models import load_network, load_tokenizer
+from cachegen.cli.new_file import check_place, reads_as, write_checked
+from cachegen.cli.output import Display, print_json, print_table, progress_bar
+from cachegen.cli.run_log import LoggedDisplay, RunLog
+
+if TYPE_CHECKING:
+    from cachegen.cli.calibration.costs import Costs
+    from cachegen.codec.calibration.checkpoint import Checkpoint
+    from cachegen.codec.calibration.progress import Progress, Status
+    from cachegen.codec.calibration.sizing import Sizes as Plan
+    from cachegen.codec.profile import Profile
+
+_MOST_FEATURES = 1024
+_ARITHMETIC = "torch.float32"
+_MEASURING = "measuring this machine"
+# Of every domain so many contexts are coded to see how small the levels are.
+_MOST_CODED = 4
+_LEAST_PROFILE_MB, _SHARE_OF_WEIGHTS = 128.0, 0.05
+
+
+def calibrate(
+    model: Annotated[Path, typer.Option(help="Folder of a transformers model.")],
+    text: Annotated[
+        list[str],
+        typer.Option(help="[NAME=]FILE of text like what will be coded; repeatable."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Profile to write.")],
+    tasks: Annotated[
+        Path | None,
+        typer.Option(help='Questions: lines of {"context": ..., "prompt": ..., "answer": ...}.'),
+    ] = None,
+    preset: Annotated[str, typer.Option(help="transform, plain or paper.")] = "transform",
+    max_profile_mb: Annotated[
+        float | None,
+        typer.Option(help="Largest profile of transform; 5% of the weights, at least 128."),
+    ] = None,
+    context_tokens: Annotated[int, typer.Option(help="Tokens of a sample context.")] = 1536,
+    num_samples: Annotated[int, typer.Option(help="Contexts to learn from.")] = 48,
+    num_windows: Annotated[int, typer.Option(help="Contexts a domain to measure on.")] = 8,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Calibrate: learn from text and place the levels by measured quality.
+
+    Every file is a domain, and a level is as good as in its worst. The first three quarters of
+    every file are learned from, the last quarter is measured on. A run that was cut off goes on
+    where it was when the same command is given again: what is done is kept in OUTPUT.partial.
+
+    How long it will take and how much memory is said first; that, what is found, and what it
+    really took are added to OUTPUT.log.
+    """
+    from cachegen.cli.calibration.forecast import describe_choices
+    from cachegen.codec.profile import CODECS
+
+    if preset not in CODECS:
+        raise ValueError(f"expected a preset of {', '.join(CODECS)}; got {preset!r}")
+    from cachegen.codec.profile import read_profile
+
+    place = check_place(output, check=read_profile)
+    read_tokens = CONTINUATION_TOKENS if preset == "transform" else 0
+    sizes = Sizes(context_tokens, num_samples, num_windows, read_tokens)
+    tokenizer = load_tokenizer(model)
+    warnings: list[str] = []
+    material = read_material(text, tasks, tokenizer, sizes, tell=warnings.append)
+    for line in warnings:
+        print(line, file=sys.stderr)
+    network = load_network(model)
+    twin = network if str(network.dtype) == _ARITHMETIC else load_network(model, dtype="float32")
+    if max_profile_mb is None:
+        weights = sum(one.numel() * one.element_size() for one in network.parameters())
+        max_profile_mb = max(_LEAST_PROFILE_MB, _SHARE_OF_WEIGHTS * weights / 1e6)
+    plan, choices = None, list[str]()
+    if preset == "transform":
+        plan, choices = describe_choices(
+            network, max_profile_mb=max_profile_mb, max_features=_MOST_FEATURES
+        )
+    run = _Run(
+        model=network,
+        twin=twin,
+        tokenizer=tokenizer,
+        material=material,
+        sizes=sizes,
+        preset=preset,
+        max_profile_mb=max_profile_mb,
+        plan=plan,
+    )
+    kept = place.with_name(place.name + ".partial")
+    log = RunLog(
+        place.with_name(place.name + ".log"), complain=lambda line: print(line, file=sys.stderr)
+    )
+    log.write(f"cachegen {version('cachegen')}: {preset} of {model} from {', '.join(text)}")
+    log.write("\n".join((*warnings, *choices)))
+    for line in choices:
+        print(line, file=sys.stderr)
+    try:
+        with progress_bar(quiet=False, counts=True) as display:
+            _run(run, place=place, kept=kept, display=LoggedDisplay(display, log))
+    except KeyboardInterrupt:
+        told = "nothing was kept yet"
+        if kept.is_dir():
+            told = f"{kept} keeps what is done; give the same command again to go on from there"
+        print(f"\nInterrupted: {told}.", file=sys.stderr)
+        raise
+    _show(output, as_json=as_json)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    """Everything that a calibration is made of.
+
+    Attributes:
+        model: in its own dtype.
+        twin: the same in float32.
+        tokenizer: of the model.
+        material: texts and questions.
+        sizes: how much of them.
+        preset: `transform`, `plain` or `paper`.
+        max_profile_mb: of `transform`.
+        plan: what it will learn; None in other presets.
+    """
+
+    model: Any
+    twin: Any
+    tokenizer: Any
+    material: Material
+    sizes: Sizes
+    preset: str
+    max_profile_mb: float
+    plan: Plan | None
+
+
+def _run(run: _Run, *, place: Path, kept: Path, display: LoggedDisplay) -> None:
+    """Say what it will cost, calibrate, put the profile in its place, and say what it cost."""
+    from cachegen.cli.calibration.account import Account, how_it_ended
+    from cachegen.codec.calibration.checkpoint import PHASES, Checkpoint
+    from cachegen.engines import transformers as engine
+
+    fingerprint = engine.fingerprint(run.model)
+    checkpoint = Checkpoint(kept, _inputs(fingerprint, run), tell=display.tell)
+    display.begin(_MEASURING)
+    account = Account(_forecast(run, checkpoint))
+    display.tell(account.prediction)
+    try:
+        profile = _profile(run, fingerprint, checkpoint=checkpoint, display=display)
+        write_checked(place, profile.file_bytes, check=reads_as(profile, place))
+    except BaseException as exc:
+        display.end(account.ended(how_it_ended(exc)))
+        raise
+    display.end(account.ended("finished"))
+    checkpoint.drop(*PHASES)
+
+
+def _forecast(run: _Run, checkpoint: Checkpoint) -> Costs:
+    from cachegen.cli.calibration.forecast import forecast, left_of
+
+    costs = forecast(
+        run.model,
+        run.twin,
+        run.material,
+        run.sizes,
+        preset=run.preset,
+        plan=run.plan,
+        max_features=_MOST_FEATURES,
+        most_coded=_MOST_CODED,
+    )
+    return left_of(costs, checkpoint, num_samples=run.sizes.num_samples)
+
+
+def _inputs(fingerprint: bytes, run: _Run) -> bytes:
+    """A digest of all that decides the profile; progress of any other is not taken up."""
+    deciding = {
+        "model": fingerprint.hex(),
+        "material": run.material.digest(),
+        "sizes": asdict(run.sizes),
+        "preset": run.preset,
+        "max_profile_mb": run.max_profile_mb,
+        "features": _MOST_FEATURES,
+        "versions": [version(name) for name in ("cachegen", "torch", "transformers")],
+    }
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).digest()
+
+
+def _shown(display: Display, phases: tuple[str, ...]) -> Progress:
+    """Shows every report with the phases that follow."""
+    display.update(_with_next(phases[0], phases))
+
+    def show(status: Status) -> None:
+        phase = _with_next(status.phase, phases)
+        display.update(phase, completed=status.done, total=status.total)
+        if status.message:
+            display.tell(status.message)
+
+    return show
+
+
+def _with_next(phase: str, phases: tuple[str, ...]) -> str:
+    following = phases[phases.index(phase) + 1 :] if phase in phases else ()
+    return f"{phase} (then {', '.join(following)})" if following else phase
+
+
+def _profile(run: _Run, fingerprint: bytes, *, checkpoint: Checkpoint, display: Display) -> Profile:
+    from cachegen.bitstream.rates import PHASE as SIZES
+    from cachegen.bitstream.rates import with_rates
+    from cachegen.codec.calibration.calibrate import PHASES, calibrate
+    from cachegen.codec.calibration.sample import START
+    from cachegen.engines import transformers as engine
+    from cachegen.engines.transformers.quality import REFERENCE
+
+    network, material, sizes = run.model, run.material, run.sizes
+    progress = _shown(display, (REFERENCE, *PHASES[run.preset], SIZES))
+    prefix = engine.first_tokens(run.tokenizer)
+    judge = engine.evaluator(
+        run.twin,
+        material.windows,
+        material.tasks,
+        tokenizer=run.tokenizer,
+        writer=network,
+        progress=progress,
+    )
+    features = partial(
+        engine.token_features,
+        network,
+        prefix=prefix,
+        max_features=_MOST_FEATURES,
+        frequent=[token for text in material.learned for token in text],
+        progress=progress,
+    )
+    profile = calibrate(
+        lambda after=START, /: engine.samples(
+            network,
+            material.learned,
+            num_tokens=sizes.context_tokens,
+            count=sizes.num_samples,
+            continuation_tokens=sizes.read_tokens,
+            prefix=prefix,
+            twin=run.twin,
+            after=after,
+        ),
+        evaluate=lambda roundtrip: judge(engine.coded_as(roundtrip, network.dtype)),
+        noise_floor=engine.noise_floor(judge, network),
+        fingerprint=fingerprint,
+        rope=engine.rope_map(network),
+        preset=run.preset,
+        token_features=features if run.preset == "transform" else None,
+        max_profile_mb=run.max_profile_mb,
+        windows=engine.windows_of(network),
+        notes={
+            "texts": ", ".join(material.windows),
+            "samples": str(sizes.num_samples),
+            "context_tokens": str(sizes.context_tokens),
+        },
+        num_samples=sizes.num_samples,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+    contexts = judge.contexts(dtype=network.dtype, most=_MOST_CODED)
+    return with_rates(profile, contexts, progress=progress)
+
+
+def _show(profile_path: Path, *, as_json: bool) -> None:
+    from cachegen.cli.explain import explain_profile
+
+    fields = explain_profile(profile_path.read_bytes())
+    if as_json:
+        print_json(fields)
+        return
+    rows = [
+        _row(level["name"], domain, quality)
+        for level in fields["levels"]
+        for domain, quality in level["domains"].items()
+    ]
+    print_table(
+        f"{profile_path}: default level {fields['default_level']}, {fields['bytes']:,} bytes",
+        ["level", "domain", "bits/value", "KL", "of answers", "perplexity", "top-1", "exact match"],
+        rows,
+    )
+    for sentence in fields.get("note_out_of_reach", "").splitlines():
+        print(sentence)
+
+
+def _row(level: str, domain: str, quality: dict[str, Any]) -> list[str]:
+    shown = ("bits_per_value", "kl", "answer_kl", "rel_ppl", "top1")
+    figures = [str(quality.get(key, "")) for key in shown]
+    exact = ""
+    if "exact_match" in quality:
+        exact = f"{quality['exact_match']:.3f} of {quality['exact_match_uncompressed']:.3f}"
+    return [level, domain, *figures, exact]

@@ -1,0 +1,305 @@
+"""How long a calibration will take, phase by phase, and how much memory: arithmetic alone.
+
+Every phase is a sum of products whose sizes are known, over speeds that were measured just before;
+the constants below were fitted to whole runs on two cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cachegen.cli.memory import gigabytes
+from cachegen.cli.pace import duration
+from cachegen.codec.calibration.kept import MOST_BYTES
+from cachegen.codec.calibration.sizing import Sizes as Plan
+
+# Steps that are tried until all levels are placed.
+TRIALS = 7
+NUM_LEVELS = 5
+# What is never a product (rounding, rotations, symbols, synthesis) costs as much as so many FLOP of
+# float32 products for each value of a cache.
+_CODING_FLOP, _KEEPING_FLOP, _ENTROPY_FLOP = 1500, 2000, 1000
+_PLAIN_FLOP = 4000
+# Of a forward pass, that with gradients of what is cached.
+_WITH_GRADIENTS = 4.5
+# Comparing predictions: as much as so many FLOP for each logit.
+_COMPARING_FLOP = 1200
+# Coefficients that are computed of every token, and those beyond that trials need on average.
+_LEADING, _SHARE_BEYOND = 512, 0.25
+_LOOKED_AT = 64
+_NOISE_WINDOWS = 2
+_BATCH_WINDOWS = 8
+_KEEPING_CHECKPOINTS = 1.05
+
+
+@dataclass(frozen=True, slots=True)
+class Speeds:
+    """What this machine does in a second, and this model on it.
+
+    Attributes:
+        own: FLOP of the model's own passes.
+        twin: FLOP of the passes of the model in float32.
+        short: FLOP of the model's own passes over many texts of a token or two.
+        float32: FLOP of products.
+        float64: the same in double precision.
+        eigenvectors: columns**3 of symmetric eigendecompositions in float64.
+        copied: bytes of float64 sums that are added to.
+    """
+
+    own: float
+    twin: float
+    short: float
+    float32: float
+    float64: float
+    eigenvectors: float
+    copied: float
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A model, as far as its passes cost.
+
+    Attributes:
+        body: parameters that every token goes through.
+        head: parameters that every predicted token goes through besides.
+        attention: multiplications and additions for each token and token before it.
+        vocabulary: rows of its input embedding.
+        values: in its caches, for each token.
+        value_bytes: of a value in its own dtype.
+        feature_columns: that are told of a token by itself, before they are mixed.
+    """
+
+    body: int
+    head: int
+    attention: int
+    vocabulary: int
+    values: int
+    value_bytes: int
+    feature_columns: int
+
+    def flop(self, tokens: int, *, past: int = 0, predicted: int = 1) -> float:
+        """Of a pass over tokens behind a past."""
+        reach = past + tokens / 2
+        return 2.0 * (tokens * self.body + predicted * self.head) + self.attention * tokens * reach
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A context that is measured on, and the tokens that are read behind it."""
+
+    context: int
+    read: int
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is calibrated.
+
+    Attributes:
+        preset: `transform`, `plain` or `paper`.
+        context_tokens: of a sample.
+        read_tokens: behind every sample, for its gradient.
+        num_samples: contexts to learn from.
+        windows: by domain.
+        tasks: contexts with their questions.
+        coded: windows that are coded at the end to see their sizes.
+        features: columns that are told of a token by itself.
+        asked_tokens: tokens that the model is asked for one by one.
+        plan: of `transform`: what it learns; None in the others.
+    """
+
+    preset: str
+    context_tokens: int
+    read_tokens: int
+    num_samples: int
+    windows: Sequence[Sequence[Piece]]
+    tasks: Sequence[Piece]
+    coded: Sequence[Piece]
+    features: int
+    asked_tokens: int
+    plan: Plan | None
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """A prediction.
+
+    Attributes:
+        seconds: by phase, in their order.
+        peak_bytes: the most memory that is resident.
+    """
+
+    seconds: dict[str, float]
+    peak_bytes: float
+
+    @property
+    def total_s(self) -> float:
+        """Of all phases."""
+        return sum(self.seconds.values())
+
+    def describe(self) -> str:
+        """One line for people: the sum, the phases, and the memory."""
+        phases = ", ".join(f"{name} {rough(took)}" for name, took in self.seconds.items())
+        memory = gigabytes(self.peak_bytes)
+        return f"about {rough(self.total_s)}: {phases}; peak memory about {memory}"
+
+
+def rough(seconds: float) -> str:
+    """A time without digits that nobody believes: `40 s`, `7 min`, `2 h 10 min`."""
+    if seconds < 10:
+        return duration(max(seconds, 1))
+    if seconds < 90:
+        return duration(5 * round(seconds / 5))
+    if seconds < 3600:
+        return f"{round(seconds / 60)} min"
+    return duration(600 * round(seconds / 600))
+
+
+def costs_of(shape: Shape, work: Work, speeds: Speeds, *, resident_bytes: float) -> Costs:
+    """What a calibration costs.
+
+    Args:
+        shape: of the model.
+        work: that is to be done.
+        speeds: of the machine.
+        resident_bytes: of the process with its models, before it begins.
+    """
+    found = {"reference runs": _reference_s(shape, work, speeds)}
+    if work.plan is not None:
+        found |= {
+            "features": _features_s(shape, work, speeds),
+            "moments": _moments_s(shape, work, work.plan, speeds),
+            "solving": _solving_s(shape, work, work.plan, speeds),
+        }
+        learned = _rows(shape, work) * work.num_samples * NUM_LEVELS
+        tables = _evaluation_s(shape, work, speeds)
+        tables += learned * shape.values * _KEEPING_FLOP / speeds.float32
+    else:
+        own = shape.flop(work.context_tokens) / speeds.own
+        values = work.context_tokens * shape.values
+        counted = values * _PLAIN_FLOP / speeds.float32
+        found["statistics"] = work.num_samples * (own + counted)
+        passes = NUM_LEVELS if work.preset == "paper" else 1
+        tables = work.num_samples * (passes * own + NUM_LEVELS * counted)
+    found["levels"] = TRIALS * _evaluation_s(shape, work, speeds)
+    found["tables"] = tables
+    found["sizes"] = NUM_LEVELS * sum(
+        _coding_s(one.context, shape, work, speeds)
+        + one.context * shape.values * _ENTROPY_FLOP / speeds.float32
+        for one in work.coded
+    )
+    return Costs(found, resident_bytes + _held_bytes(shape, work))
+
+
+def _rows(shape: Shape, work: Work) -> float:
+    """Kept of every sample."""
+    room = MOST_BYTES / (4 * max(shape.values, 1) * work.num_samples)
+    return min(float(work.context_tokens), room)
+
+
+def _reference_s(shape: Shape, work: Work, speeds: Speeds) -> float:
+    """Noise floor and reference runs."""
+    few = [one for own in work.windows for one in own[:_NOISE_WINDOWS]]
+    own_flop = sum(2 * _read_flop(shape, one) for one in few)
+    every = [one for own in work.windows for one in own]
+    own_flop += sum(shape.flop(one.context) for one in every)
+    twin_flop = sum(_read_flop(shape, one) for one in every)
+    twin_flop += sum(shape.flop(one.context) + _read_flop(shape, one) for one in work.tasks)
+    compared = sum(one.read for one in few) * shape.vocabulary * _COMPARING_FLOP
+    return own_flop / speeds.own + twin_flop / speeds.twin + compared / speeds.float32
+
+
+def _read_flop(shape: Shape, piece: Piece) -> float:
+    """Of reading on behind a context."""
+    return shape.flop(piece.read, past=piece.context, predicted=piece.read)
+
+
+def _features_s(shape: Shape, work: Work, speeds: Speeds) -> float:
+    """Tokens of the vocabulary, each by itself."""
+    passes = 2.0 * work.asked_tokens * (shape.body + shape.head)
+    mixing = 2.0 * work.asked_tokens * shape.feature_columns * work.features
+    return passes / speeds.short + mixing / speeds.float32
+
+
+def _moments_s(shape: Shape, work: Work, plan: Plan, speeds: Speeds) -> float:
+    own = shape.flop(work.context_tokens) / speeds.own
+    read = shape.flop(work.read_tokens, past=work.context_tokens, predicted=work.read_tokens)
+    products = plan.flops_per_token * work.context_tokens / speeds.float32
+    added = plan.learning_bytes / speeds.copied
+    each = own + _WITH_GRADIENTS * read / speeds.twin + products + added
+    return _KEEPING_CHECKPOINTS * work.num_samples * each
+
+
+def _solving_s(shape: Shape, work: Work, plan: Plan, speeds: Speeds) -> float:
+    """Eigenvectors of every group and lag, the products around them, and what tokens weigh."""
+    columns = shape.values
+    known = len(plan.lag_ranks) * work.features
+    widths = [columns * len(group) / sum(map(len, plan.groups)) for group in plan.groups]
+    cubes = sum(2 * width**3 for width in widths)
+    cubes += len(plan.lag_ranks) * 2 * work.features**3
+    products = sum(
+        10 * width**3 + 4 * width**2 * min(plan.most_coefficients, width) for width in widths
+    )
+    products += 2 * known * sum(width**2 for width in widths)
+    products += known**3 / 3 + 2 * known**2 * columns
+    products += len(plan.lag_ranks) * 4 * work.features**2 * columns
+    looked_at = sum(plan.lag_ranks) + _LEADING + plan.most_coefficients
+    weighing = 2.0 * _rows(shape, work) * work.num_samples * columns * looked_at
+    return cubes / speeds.eigenvectors + products / speeds.float64 + weighing / speeds.float32
+
+
+def _evaluation_s(shape: Shape, work: Work, speeds: Speeds) -> float:
+    """One trial: every context coded, continued and compared, every task answered."""
+    total = 0.0
+    for one in [one for own in work.windows for one in own]:
+        total += _coding_s(one.context, shape, work, speeds)
+        total += _read_flop(shape, one) / speeds.twin
+        total += one.read * shape.vocabulary * _COMPARING_FLOP / speeds.float32
+    for one in work.tasks:
+        total += _coding_s(one.context, shape, work, speeds)
+        total += _read_flop(shape, one) / speeds.twin
+    return total
+
+
+def _coding_s(tokens: int, shape: Shape, work: Work, speeds: Speeds) -> float:
+    """Of a context, to coefficients and back."""
+    values = tokens * shape.values
+    if work.plan is None:
+        return values * _PLAIN_FLOP / speeds.float32
+    most = work.plan.most_coefficients
+    looked_at = sum(work.plan.lag_ranks) + min(_LEADING, most) + _LOOKED_AT
+    beyond = _SHARE_BEYOND * max(most - _LEADING, 0)
+    return values * (2 * (looked_at + beyond) + _CODING_FLOP) / speeds.float32
+
+
+def _held_bytes(shape: Shape, work: Work) -> float:
+    """The most that is held at a time, beside the models."""
+    every = [one for own in work.windows for one in own]
+    wide = 4 * shape.values
+    logits = 4 * shape.vocabulary
+    judge = sum(one.context * wide + one.read * logits for one in every)
+    judge += sum(one.context * wide for one in work.tasks)
+    batch = sorted(every, key=lambda one: one.context)[-_BATCH_WINDOWS:]
+    trial = sum(2 * one.context * wide + 2 * one.read * logits for one in batch)
+    if work.plan is None:
+        sample = 3 * work.context_tokens * wide
+        counts = 8 * 256 * NUM_LEVELS * shape.values
+        return judge + max(trial, sample + counts)
+    plan = work.plan
+    features = 4 * shape.vocabulary * work.features
+    kept = 4 * _rows(shape, work) * work.num_samples * shape.values
+    columns = shape.values
+    widths = [columns * len(group) / sum(map(len, plan.groups)) for group in plan.groups]
+    known = len(plan.lag_ranks) * work.features
+    learning = plan.learning_bytes + features
+    gradients = 6 * work.context_tokens * wide + 4 * work.read_tokens * logits
+    solving = 8 * (2 * sum(w**2 for w in widths) + 3 * known * columns + 4 * max(widths) ** 2)
+    transform = 12 * plan.most_coefficients * columns
+    phases = {
+        "features": 3 * features,
+        "moments": learning + kept + max(plan.learning_bytes, gradients),
+        "solving": learning + kept + max(solving, plan.learning_bytes),
+        "levels": kept + transform + trial,
+    }
+    return judge + max(phases.values())

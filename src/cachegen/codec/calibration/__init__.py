@@ -1,0 +1,1 @@
+"""From samples of a model's caches to a profile whose levels are placed by measured quality."""

@@ -1,0 +1,1 @@
+"""Codec `transform`: learned transforms of keys and values together, predicted from the text."""

@@ -1,0 +1,141 @@
+"""From integers to planes: the second half of preset `transform`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+import torch
+
+from cachegen import kernels
+from cachegen.codec import matrix
+from cachegen.codec.fixed import unpack_planes
+from cachegen.codec.rope import RopeMap
+from cachegen.codec.transform.basis import IntegerBasis, Transform, ids_before
+from cachegen.kernels.layout import Lookup, PlaneLayout, Turn
+from cachegen.kvcache import Geometry, KVCache
+
+_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coefficients:
+    """The coefficients of a group.
+
+    Attributes:
+        steps: int16 (rows, coefficients); those beyond a row's depth mean nothing.
+        depths: int64 (rows,): the leading coefficients of a row that may be other than zero.
+        multipliers: int64 (rows,): what a step of the row is on the grid of the basis.
+    """
+
+    steps: np.ndarray
+    depths: np.ndarray
+    multipliers: np.ndarray
+
+
+def synthesise(
+    coefficients: Iterable[Coefficients],
+    tokens: Sequence[int] | np.ndarray,
+    sinks: dict[str, np.ndarray],
+    transform: Transform,
+    bases: Sequence[IntegerBasis],
+    rope: RopeMap,
+    geometry: Geometry,
+    *,
+    start: int,
+    rows: np.ndarray,
+    threads: int,
+) -> KVCache:
+    """The cache behind coefficients.
+
+    Args:
+        coefficients: of every group.
+        tokens: ids of all tokens covered.
+        sinks: the arrays `scales` and `codes` of the tokens before the rows.
+        transform: what it was analysed with.
+        bases: per group, the integers of its level.
+        rope: rotations to put back.
+        geometry: planes and dtype of the cache.
+        start: absolute position of the first token.
+        rows: int64 (rows,): the order of the coefficients' rows, each of which is one of the last
+            tokens, counted from the first that is not a sink.
+        threads: worker threads.
+
+    Raises:
+        BitstreamError: sinks that are not those of these tokens.
+    """
+    num_tokens = len(tokens)
+    sizes = [shape.width * num_tokens for shape in geometry.planes]
+    offsets = list(accumulate(sizes, initial=0))
+    elements = torch.empty(offsets[-1], dtype=geometry.dtype)
+    skipped = num_tokens - len(rows)
+    turns = _turns(rope, start + skipped + rows)
+    ids = ids_before(tokens, num_lags=len(transform.features), num_rows=len(rows))
+    ids = [own[rows] for own in ids]
+    for group, basis, own in zip(transform.groups, bases, coefficients, strict=True):
+        depth = own.steps.shape[1]
+        kernels.synthesise(
+            own.steps,
+            basis.rows[:depth],
+            basis.scales,
+            group.means,
+            _as_numpy(elements),
+            lookups=_lookups(transform, basis.prediction, ids),
+            planes=[
+                PlaneLayout(
+                    geometry.planes[plane].heads,
+                    geometry.planes[plane].dim,
+                    offsets[plane],
+                    rope.of_plane[plane],
+                )
+                for plane in group.planes
+                if geometry.planes[plane].width
+            ],
+            rotations=turns,
+            num_tokens=num_tokens,
+            tokens=skipped + rows,
+            depths=own.depths,
+            multipliers=own.multipliers,
+            tail=basis.tail,
+            dtype=_NAMES[geometry.dtype],
+            threads=threads,
+        )
+    pieces = elements.split_with_sizes(sizes)
+    planes = {
+        index: piece.view(shape.heads, num_tokens, shape.dim)
+        for index, (shape, piece) in enumerate(zip(geometry.planes, pieces, strict=True))
+    }
+    if skipped:
+        shapes = [(shape.heads, skipped, shape.dim) for shape in geometry.planes]
+        for index, first in enumerate(unpack_planes(sinks, shapes)):
+            matrix.fill_plane(planes[index][:, :skipped], first.transpose(0, 1))
+    return matrix.from_planes(planes, geometry, start=start, num_tokens=num_tokens)
+
+
+def _as_numpy(elements: torch.Tensor) -> np.ndarray:
+    if elements.dtype == torch.float32:
+        return elements.numpy()
+    return elements.view(torch.int16).numpy().view(np.uint16)
+
+
+def _lookups(
+    transform: Transform, prediction: np.ndarray, ids: Sequence[np.ndarray]
+) -> list[Lookup]:
+    """What the text adds: of each lag's features, with their own rows of the prediction."""
+    lookups, first = [], 0
+    for table, own in zip(transform.features, ids, strict=True):
+        stop = first + table.shape[1]
+        lookups.append(Lookup(table, own, prediction[first:stop]))
+        first = stop
+    return lookups
+
+
+def _turns(rope: RopeMap, positions: np.ndarray) -> list[Turn]:
+    positions = positions.astype(np.float32)[:, None]
+    angles = [positions * np.array(one.inverse_frequencies, dtype=np.float32) for one in rope.ropes]
+    return [
+        Turn(np.cos(angle), np.sin(angle), one.interleaved)
+        for angle, one in zip(angles, rope.ropes, strict=True)
+    ]

@@ -1,0 +1,1 @@
+"""Stored contexts: how a cache is cut, named, coded and published, and how it is found again."""

@@ -1,0 +1,63 @@
+"""From the cache of a context to the bytes of its objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cachegen.bitstream.chunk import encode, encode_kinds
+from cachegen.bitstream.kinds import ALL
+from cachegen.codec.profile import Profile
+from cachegen.codec.rope import RopeMap
+from cachegen.codec.transform.layers import Layers
+from cachegen.contexts.chunking import PlannedObject
+from cachegen.kvcache import KVCache
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoder:
+    """Codes what one call of `save` stores; the tokens are the context's, from its first one on.
+
+    The kinds of a chunk at a level are coded together and asked for one after the other.
+    """
+
+    kv: KVCache
+    tokens: list[int]
+    profile: Profile | None
+    rope: RopeMap | None
+    fingerprint: bytes
+    kinds: dict[str, Layers]
+    _last: dict[tuple[int, str], dict[str, bytes]] = field(default_factory=dict)
+
+    def tokens_of(self, item: PlannedObject) -> list[int]:
+        """The chunk's own."""
+        return self.tokens[item.chunk.start : item.chunk.stop]
+
+    def encode(self, item: PlannedObject) -> bytes:
+        """The bytes of an object."""
+        chunk = item.chunk
+        kv = self.kv.slice(chunk.start - self.kv.start, chunk.stop - self.kv.start)
+        tokens = self.tokens_of(item)
+        if item.layers == ALL:
+            return encode(
+                kv,
+                tokens=tokens,
+                profile=self.profile,
+                level=item.level,
+                rope=self.rope,
+                fingerprint=self.fingerprint,
+                chunk_id=chunk.chunk_id,
+            )
+        if (chunk.start, item.level) not in self._last:
+            coded = encode_kinds(
+                kv,
+                tuple(self.kinds.values()),
+                tokens=tokens,
+                profile=self.profile,
+                level=item.level,
+                rope=self.rope,
+                fingerprint=self.fingerprint,
+                chunk_id=chunk.chunk_id,
+            )
+            self._last.clear()
+            self._last[chunk.start, item.level] = dict(zip(self.kinds, coded, strict=True))
+        return self._last[chunk.start, item.level][item.layers]

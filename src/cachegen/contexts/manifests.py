@@ -1,0 +1,129 @@
+"""Manifests into the store: a new one, or the union with one that is there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cachegen.bitstream.identity import LINK_TOKENS
+from cachegen.bitstream.manifest import (
+    MAX_SIZE_BYTES,
+    ChunkEntry,
+    Manifest,
+    manifest_key,
+    read_manifest,
+    tokens_key,
+)
+from cachegen.contexts.prefix_key import Ids
+from cachegen.errors import BitstreamError, KeyNotFound, StoreError
+from cachegen.store import Store, read
+
+_ATTEMPTS = 4
+
+
+def read_stored_manifest(store: Store, context_id: bytes, *, fingerprint: bytes) -> Manifest:
+    """The manifest stored under a context's id.
+
+    Raises:
+        KeyNotFound: there is none.
+        BitstreamError: what is there is no manifest, or one of another context or model.
+        StoreError: the store fails.
+    """
+    key = manifest_key(context_id)
+    manifest = read_manifest(read(store, key, max_bytes=MAX_SIZE_BYTES))
+    if (manifest.context_id, manifest.fingerprint) != (context_id, fingerprint):
+        raise BitstreamError("it describes another context or model", field=key)
+    return manifest
+
+
+def publish(store: Store, manifest: Manifest, *, parent: str) -> Manifest:
+    """Store a manifest, of no use without ``parent``; objects that the one there names beyond it
+    stay named.
+
+    Raises:
+        StoreError: the store fails, or other writers keep getting in between.
+    """
+    key = manifest_key(manifest.context_id)
+    for _ in range(_ATTEMPTS):
+        if store.put(key, manifest.to_bytes(), parent=parent):
+            return manifest
+        stored = _stored(store, manifest)
+        if stored is not None and _covers(stored, manifest):
+            return stored
+        store.delete(key)
+        manifest = manifest if stored is None else _merge(manifest, stored)
+    raise StoreError(f"{key}: other writers changed it {_ATTEMPTS} times; try again")
+
+
+def smallest_key(chunk: ChunkEntry) -> str:
+    """The last object of the level that takes the least room: kept as long as the context is found.
+
+    Objects of a level are each other's parents, in their order.
+    """
+    levels = [chunk.at_level(level) for level in {o.level: None for o in chunk.objects}]
+    return min(levels, key=lambda level: sum(o.size_bytes for o in level))[-1].key
+
+
+def manifest_parent(manifest: Manifest, whole: Manifest) -> str:
+    """The token ids where a reader needs those of the last chunk, else that chunk."""
+    last = manifest.chunks[-1]
+    ends_here = last == whole.chunks[-1]
+    return tokens_key(whole.context_id) if ends_here else smallest_key(last)
+
+
+def prefixes_to_publish(whole: Manifest, *, first_new: int, ids: Ids) -> list[Manifest]:
+    """The manifests of a context, shortest first: of its chunks' ends and of itself.
+
+    Ends that are no multiple of 64 are found through the whole context only; a last chunk with
+    such an end is shared down to the last multiple inside it.
+    """
+    chunks, num_tokens = whole.chunks, whole.num_tokens
+    ends = {chunk.stop for chunk in chunks[first_new:] if chunk.stop % LINK_TOKENS == 0}
+    inner = num_tokens - num_tokens % LINK_TOKENS
+    if inner > chunks[-1].start:
+        ends.add(inner)
+    cut = [
+        replace(
+            whole,
+            context_id=ids.of(end),
+            num_tokens=end,
+            chunks=tuple(chunk for chunk in chunks if chunk.start < end),
+        )
+        for end in sorted(ends - {num_tokens})
+    ]
+    return [*cut, whole]
+
+
+def _stored(store: Store, manifest: Manifest) -> Manifest | None:
+    try:
+        return read_stored_manifest(store, manifest.context_id, fingerprint=manifest.fingerprint)
+    except (KeyNotFound, BitstreamError):
+        return None
+
+
+def _covers(stored: Manifest, new: Manifest) -> bool:
+    return _ranges(stored) == _ranges(new) and all(
+        set(ours.objects) <= set(theirs.objects)
+        for ours, theirs in zip(new.chunks, stored.chunks, strict=True)
+    )
+
+
+def _merge(new: Manifest, stored: Manifest) -> Manifest:
+    """Both manifests' objects, the new one's where both have a level; only the new one's where
+    the context is cut in other places."""
+    other_windows = new.windows and stored.windows and new.windows != stored.windows
+    if _ranges(stored) != _ranges(new) or other_windows:
+        return new
+    chunks = (
+        _merge_chunk(ours, theirs) for ours, theirs in zip(new.chunks, stored.chunks, strict=True)
+    )
+    return replace(new, chunks=tuple(chunks), windows=new.windows or stored.windows)
+
+
+def _merge_chunk(ours: ChunkEntry, theirs: ChunkEntry) -> ChunkEntry:
+    levels = {stored.level for stored in ours.objects}
+    kept = tuple(stored for stored in theirs.objects if stored.level not in levels)
+    return replace(ours, objects=ours.objects + kept)
+
+
+def _ranges(manifest: Manifest) -> list[tuple[bytes, int, int]]:
+    return [(chunk.chunk_id, chunk.start, chunk.stop) for chunk in manifest.chunks]

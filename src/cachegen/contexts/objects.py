@@ -1,0 +1,124 @@
+"""Objects in a store that may be absent, damaged, or written by somebody else first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from cachegen.bitstream.format import unpack
+from cachegen.bitstream.identity import TOKEN_BYTES, tokens_from_bytes
+from cachegen.bitstream.manifest import ChunkEntry, tokens_key
+from cachegen.codec.encoded import EncodedChunk
+from cachegen.codec.transform.layers import named_layers
+from cachegen.errors import (
+    BitstreamError,
+    CacheGenError,
+    KeyNotFound,
+    ProfileMismatch,
+    StoreError,
+    TokensMismatch,
+)
+from cachegen.store import Buffer, Store, read
+
+_ATTEMPTS = 4
+
+
+def put_or_adopt(
+    store: Store,
+    key: str,
+    data: bytes,
+    *,
+    check: Callable[[bytes], object],
+    parent: str | None = None,
+) -> bytes:
+    """The bytes under the key: ours, or those of whoever was first, if they pass the check.
+
+    An object that does not pass is removed, and ours takes its place.
+
+    Raises:
+        StoreError: the store fails, or the object cannot be replaced.
+    """
+    for _ in range(_ATTEMPTS):
+        if store.put(key, data, parent=parent):
+            return data
+        found = adopt(store, key, check=check)
+        if found is not None:
+            return found
+    raise StoreError(f"{key}: the object there is damaged and {_ATTEMPTS} times came back")
+
+
+def adopt(store: Store, key: str, *, check: Callable[[bytes], object]) -> bytes | None:
+    """The object's bytes if they pass the check; otherwise None, and the object is removed."""
+    try:
+        data = read(store, key)
+        check(data)
+    except KeyNotFound:
+        return None
+    except (BitstreamError, ProfileMismatch, TokensMismatch):
+        store.delete(key)
+        return None
+    return data
+
+
+def fetch_tokens(store: Store, chunk: ChunkEntry) -> list[int]:
+    """The tokens of a context's last chunk, which are stored with the context.
+
+    Raises:
+        KeyNotFound: they are gone.
+        BitstreamError: they are not as many as the context has.
+        StoreError: the store fails.
+    """
+    key, size_bytes = tokens_key(chunk.chunk_id), TOKEN_BYTES * chunk.stop
+    (found,) = store.lookup([key])
+    if found not in (None, size_bytes):
+        raise BitstreamError(f"expected {size_bytes} bytes, got {found}", field=key)
+    tokens = tokens_from_bytes(read(store, key, max_bytes=size_bytes))
+    own: list[int] = tokens[chunk.start :].tolist()
+    return own
+
+
+def check_digest(found: bytes, expected: bytes, *, field: str) -> None:
+    """Refuse bytes of another SHA-256.
+
+    Raises:
+        BitstreamError: they differ.
+    """
+    if found != expected:
+        raise BitstreamError(f"expected SHA-256 {expected.hex()}, got {found.hex()}", field=field)
+
+
+def open_chunk(
+    data: Buffer,
+    *,
+    entry: ChunkEntry,
+    level: str,
+    fingerprint: bytes,
+    layers: Sequence[int] | None = None,
+) -> EncodedChunk:
+    """The coded chunk in these bytes, which must be this entry's at this level.
+
+    ``layers`` are those that it must hold; None for all of the model's.
+
+    Raises:
+        BitstreamError: damaged bytes, or another chunk's.
+        ProfileMismatch: another model's.
+    """
+    chunk = unpack(data)
+    if chunk.fingerprint != fingerprint:
+        raise ProfileMismatch(
+            f"expected a chunk of model {fingerprint.hex()}, got one of {chunk.fingerprint.hex()}"
+        )
+    for field, found, expected in (
+        ("chunk_id", chunk.chunk_id.hex(), entry.chunk_id.hex()),
+        ("start", chunk.start, entry.start),
+        ("num_tokens", chunk.num_tokens, entry.num_tokens),
+        ("level", chunk.level, level),
+        ("layers", named_layers(chunk), None if layers is None else tuple(layers)),
+    ):
+        if found != expected:
+            raise BitstreamError(f"expected {expected}, got {found}", field=field)
+    return chunk
+
+
+def describe_failure(error: CacheGenError) -> str:
+    """A reason to record: the kind of error and its message."""
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,1 @@
+"""Who computed a cache: a digest of weights, configuration, adapters and types."""

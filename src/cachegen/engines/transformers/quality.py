@@ -1,0 +1,406 @@
+"""What calibration asks of a model: how well continuations and answers survive coding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from torch.nn.functional import kl_div, log_softmax
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from cachegen.codec.calibration.progress import Progress, Status, silent
+from cachegen.codec.calibration.sample import RoundTrip
+from cachegen.codec.levels import Quality
+from cachegen.engines.transformers.cache import capture
+from cachegen.engines.transformers.inputs import Tokens, token_ids
+from cachegen.engines.transformers.layers import new_cache, token_layers
+from cachegen.engines.transformers.model import input_device
+from cachegen.engines.transformers.probe import support_of
+from cachegen.engines.transformers.tasks import Task, answers_right, questions_answered
+from cachegen.kvcache import KVCache
+
+REFERENCE = "reference runs"
+_CHANGED = 1e-3
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A piece of text for measuring quality.
+
+    Attributes:
+        context: tokens whose cache is coded.
+        continuation: the tokens that follow. Each but the last is read on top of the context,
+            each but the first is predicted.
+        answers: which of the predicted tokens belong to answers; empty where none do.
+    """
+
+    context: tuple[int, ...]
+    continuation: tuple[int, ...]
+    answers: tuple[bool, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.answers and len(self.answers) != len(self.continuation) - 1:
+            raise ValueError(
+                f"expected one mark for each of {len(self.continuation) - 1} predicted tokens, "
+                f"got {len(self.answers)}"
+            )
+
+
+def spread(
+    texts: Sequence[Tokens], *, num_tokens: int, count: int, stride: int | None = None
+) -> list[tuple[int, ...]]:
+    """Pieces of `num_tokens` tokens, spread evenly over texts of any length.
+
+    Pieces start at least `stride` tokens apart; they do not overlap where it is None.
+
+    Raises:
+        ValueError: the texts are too short for so many pieces.
+    """
+    chosen = places(texts, num_tokens=num_tokens, count=count, stride=stride)
+    return [ids[start : start + num_tokens] for ids, start in chosen]
+
+
+def places(
+    texts: Sequence[Tokens], *, num_tokens: int, count: int, stride: int | None = None
+) -> list[tuple[tuple[int, ...], int]]:
+    """As `spread`: the text of each piece and where it begins there."""
+    found = [
+        (ids, start)
+        for ids in map(token_ids, texts)
+        for start in range(0, len(ids) - num_tokens + 1, stride or num_tokens)
+    ]
+    if count < 1 or len(found) < count:
+        raise ValueError(
+            f"expected text for {count} pieces of {num_tokens} tokens, got enough for "
+            f"{len(found)}; give more text or ask for fewer or shorter pieces"
+        )
+    return [found[index * len(found) // count] for index in range(count)]
+
+
+def cut_windows(
+    texts: Sequence[Tokens],
+    *,
+    num_tokens: int,
+    continuation_tokens: int = 128,
+    count: int,
+    prefix: Sequence[int] = (),
+    overlap: bool = False,
+) -> list[Window]:
+    """Windows spread evenly over the texts.
+
+    Args:
+        texts: held-out text.
+        num_tokens: tokens of a context, its prefix included.
+        continuation_tokens: tokens predicted after each context.
+        count: windows.
+        prefix: token ids put before every context.
+        overlap: whether contexts may share text, which needs less of it. Continuations never do.
+    """
+    body, following = num_tokens - len(prefix), continuation_tokens + 1
+    stride = following if overlap else None
+    pieces = spread(texts, num_tokens=body + following, count=count, stride=stride)
+    return [Window((*prefix, *piece[:body]), piece[body:]) for piece in pieces]
+
+
+def answer_window(
+    task: Task, tokenizer: PreTrainedTokenizerBase, *, continuation_tokens: int = 128
+) -> Window:
+    """A window whose continuation is the task's questions with their answers.
+
+    Fewer tokens are predicted where the questions hold no more.
+    """
+    ids, marks = questions_answered(task, tokenizer)
+    following = continuation_tokens + 1
+    return Window(task.context, ids[:following], marks[1:following])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Batch:
+    """Windows of one domain that run together.
+
+    Attributes:
+        windows: all of the same lengths.
+        caches: of their contexts, uncompressed.
+        logits: (windows, tokens, vocabulary) of the uncompressed run.
+    """
+
+    windows: tuple[Window, ...]
+    caches: tuple[KVCache, ...]
+    logits: torch.Tensor
+
+
+def evaluator(
+    model: PreTrainedModel,
+    windows: Mapping[str, Sequence[Window]],
+    tasks: Sequence[Task] = (),
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    batch_windows: int = 8,
+    writer: PreTrainedModel | None = None,
+    progress: Progress = silent,
+) -> Evaluator:
+    """Prefill the contexts once; what is returned measures one lossy round trip after another.
+
+    Args:
+        model: the model that continues the contexts.
+        windows: by domain, pieces of held-out text.
+        tasks: questions of domains that have windows too.
+        tokenizer: what the answers of the tasks are written with.
+        batch_windows: windows of the same lengths that are continued together.
+        writer: the same model in another dtype, which prefills them; its caches are converted.
+        progress: told how many windows and tasks are prefilled.
+
+    Raises:
+        ValueError: a domain without windows, tasks without a tokenizer, or predictions that are
+            NaN or infinite without any coding.
+    """
+    asked = {task.domain for task in tasks}
+    if not windows or not all(windows.values()) or not asked <= windows.keys():
+        raise ValueError("expected at least one window for every domain, of tasks too")
+    if tasks and tokenizer is None:
+        raise ValueError("expected the tokenizer that the answers of the tasks are written with")
+    tell = _Counter(sum(map(len, windows.values())) + len(tasks), progress)
+    batches = {
+        name: [
+            _prepare(model, writer or model, batch, name, tell)
+            for batch in _batches(found, batch_windows)
+        ]
+        for name, found in windows.items()
+    }
+    exams = {name: _exam(model, tasks, name, tokenizer, tell) for name in windows if name in asked}
+    return Evaluator(model, batches, exams)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluator:
+    """Contexts that are prefilled, what the model says behind them, and questions about them.
+
+    Called with a round trip it codes every context, continues from the result along the given
+    tokens and compares the predictions with those of the uncompressed run; then it answers the
+    tasks: the quality by domain.
+    """
+
+    model: PreTrainedModel
+    batches: Mapping[str, Sequence[_Batch]]
+    exams: Mapping[str, _Exam]
+
+    def __call__(self, roundtrip: RoundTrip) -> dict[str, Quality]:
+        """Measure coding by this."""
+        found = {name: _quality(self.model, own, roundtrip) for name, own in self.batches.items()}
+        for name, exam in self.exams.items():
+            found[name] = _with_answers(found[name], self.model, exam, roundtrip)
+        return found
+
+    def contexts(
+        self, *, dtype: torch.dtype, most: int
+    ) -> dict[str, list[tuple[Sequence[int], KVCache]]]:
+        """By domain some of the contexts, evenly spread: their tokens and caches.
+
+        Args:
+            dtype: of the caches.
+            most: contexts of a domain.
+        """
+        found: dict[str, list[tuple[Sequence[int], KVCache]]] = {}
+        for name, batches in self.batches.items():
+            own = [pair for one in batches for pair in zip(one.windows, one.caches, strict=True)]
+            count = min(most, len(own))
+            chosen = [own[index * len(own) // count] for index in range(count)]
+            found[name] = [(window.context, as_dtype(kv, dtype)) for window, kv in chosen]
+        return found
+
+
+def coded_as(roundtrip: RoundTrip, dtype: torch.dtype) -> RoundTrip:
+    """A round trip of caches of another dtype: rounded to this one, coded, and widened again.
+
+    So is quality measured in float32 arithmetic what a cache of 16 bits costs, its rounding too.
+    """
+    return lambda kv, tokens: as_dtype(roundtrip(as_dtype(kv, dtype), tokens), kv.dtype)
+
+
+def as_dtype(kv: KVCache, dtype: torch.dtype) -> KVCache:
+    """The same cache with values of another dtype."""
+    keys, values = (tuple(one.to(dtype) for one in planes) for planes in (kv.keys, kv.values))
+    return replace(kv, keys=keys, values=values)
+
+
+def noise_floor(judge: Evaluator, model: PreTrainedModel, *, most_windows: int = 2) -> float:
+    """KL, nats per token, by which a model differs from itself, in its least noisy domain.
+
+    One in a thousand of the cached values is changed in its lowest bit. What codings cost cannot be
+    told from this where it is less.
+
+    Args:
+        judge: has the contexts, and what follows them.
+        model: as it will be used, which has prefilled them.
+        most_windows: of each domain.
+    """
+    found = [
+        _quality(model, [_first(batches[0], model, most_windows)], _with_noise)
+        for batches in judge.batches.values()
+    ]
+    return min(quality.kl for quality in found)
+
+
+def _first(batch: _Batch, model: PreTrainedModel, most: int) -> _Batch:
+    """The first windows of a batch, as another model reads on behind them."""
+    windows = batch.windows[:most]
+    caches = tuple(as_dtype(kv, model.dtype) for kv in batch.caches[:most])
+    return _Batch(windows, caches, _continue(model, caches, windows))
+
+
+def _with_noise(kv: KVCache, tokens: Sequence[int]) -> KVCache:
+    del tokens
+    generator = torch.Generator().manual_seed(0)
+    words = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
+
+    def changed(plane: torch.Tensor) -> torch.Tensor:
+        noisy = plane.clone()
+        chosen = torch.rand(plane.shape, generator=generator) < _CHANGED
+        noisy.view(words[plane.dtype.itemsize])[chosen.to(plane.device)] ^= 1
+        return noisy
+
+    keys, values = (tuple(map(changed, planes)) for planes in (kv.keys, kv.values))
+    return replace(kv, keys=keys, values=values)
+
+
+def _batches(windows: Sequence[Window], most: int) -> Iterator[tuple[Window, ...]]:
+    """Windows of the same lengths, at most so many together."""
+    same: dict[tuple[int, int], list[Window]] = {}
+    for window in windows:
+        same.setdefault((len(window.context), len(window.continuation)), []).append(window)
+    for found in same.values():
+        for first in range(0, len(found), most):
+            yield tuple(found[first : first + most])
+
+
+def _prepare(
+    model: PreTrainedModel,
+    writer: PreTrainedModel,
+    windows: tuple[Window, ...],
+    domain: str,
+    tell: _Counter,
+) -> _Batch:
+    written = (capture(writer, window.context) for window in tell.each(windows))
+    caches = tuple(as_dtype(kv, model.dtype) for kv in written)
+    logits = _continue(model, caches, windows)
+    if not bool(torch.isfinite(logits.logsumexp(dim=-1)).all()):
+        raise ValueError(
+            f"expected finite predictions of the texts of {domain!r}, got NaN or infinities "
+            f"without any coding; does the model overflow in {str(writer.dtype)[6:]}?"
+        )
+    return _Batch(windows, caches, logits)
+
+
+@dataclass(slots=True)
+class _Counter:
+    """Counts what is prefilled and tells it."""
+
+    total: int
+    progress: Progress
+    done: int = 0
+
+    def each(self, items: Sequence[_Item]) -> Iterator[_Item]:
+        """The items, each told once the next is asked for."""
+        for item in items:
+            yield item
+            self.done += 1
+            self.progress(Status(REFERENCE, self.done, self.total))
+
+
+@torch.no_grad()
+def _continue(
+    model: PreTrainedModel, caches: Sequence[KVCache], windows: Sequence[Window]
+) -> torch.Tensor:
+    """Logits (windows, tokens, vocabulary) of the continuations read on top of the caches."""
+    inputs = torch.tensor([window.continuation[:-1] for window in windows])
+    inputs, cache = inputs.to(input_device(model)), new_cache(model)
+    devices = support_of(model).layers
+    for index, (layer, device) in enumerate(zip(token_layers(cache), devices, strict=True)):
+        layer.update(
+            torch.stack([kv.keys[index] for kv in caches]).to(device),
+            torch.stack([kv.values[index] for kv in caches]).to(device),
+        )
+    logits: torch.Tensor = model(input_ids=inputs, past_key_values=cache, use_cache=True).logits
+    return logits
+
+
+def _quality(model: PreTrainedModel, batches: Sequence[_Batch], roundtrip: RoundTrip) -> Quality:
+    found = torch.cat([_differences(model, batch, roundtrip) for batch in batches], dim=1)
+    kl, log_perplexity, agree = found[:3].mean(dim=1).tolist()
+    of_answers = found[0][found[3] > 0]
+    return Quality(
+        kl=kl,
+        rel_ppl=_expm1(log_perplexity),
+        top1=agree,
+        num_tokens=found.shape[1],
+        answer_kl=float(of_answers.mean()) if len(of_answers) else None,
+    )
+
+
+def _expm1(number: float) -> float:
+    """Infinite where the standard library's fails: that is one step's quality, not the run's."""
+    try:
+        return math.expm1(number)
+    except OverflowError:
+        return math.inf
+
+
+def _differences(model: PreTrainedModel, batch: _Batch, roundtrip: RoundTrip) -> torch.Tensor:
+    """Float64 (4, tokens), window by window, as `_compare` has them."""
+    pairs = zip(batch.caches, batch.windows, strict=True)
+    logits = _continue(model, [roundtrip(kv, w.context) for kv, w in pairs], batch.windows)
+    rows = zip(batch.logits, logits, batch.windows, strict=True)
+    return torch.cat([_compare(*row) for row in rows], dim=1)
+
+
+def _compare(before: torch.Tensor, after: torch.Tensor, window: Window) -> torch.Tensor:
+    """Of logits (tokens, vocabulary) without and with coding: float64 (4, tokens).
+
+    Rows: KL; what the log-likelihood lost; 1 where top-1 agrees; 1 where an answer is predicted.
+    """
+    before, after = (log_softmax(logits.float(), dim=-1) for logits in (before, after))
+    kl = kl_div(after, before, reduction="none", log_target=True).sum(dim=-1, dtype=torch.float64)
+    targets = torch.tensor(window.continuation[1:], device=before.device)[:, None]
+    lost = (before - after).gather(1, targets)[:, 0]
+    agree = after.argmax(-1) == before.argmax(-1)
+    marks = torch.tensor(window.answers or [False] * len(kl), device=before.device)
+    return torch.stack((kl, lost.double(), agree.double(), marks.double()))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Exam:
+    """Tasks of one domain, the caches of their contexts, and the share answered from these."""
+
+    tasks: tuple[Task, ...]
+    caches: tuple[KVCache, ...]
+    tokenizer: PreTrainedTokenizerBase
+    exact_match: float
+
+
+def _exam(
+    model: PreTrainedModel,
+    tasks: Sequence[Task],
+    domain: str,
+    tokenizer: PreTrainedTokenizerBase,
+    tell: _Counter,
+) -> _Exam:
+    asked = tuple(task for task in tasks if task.domain == domain)
+    caches = tuple(capture(model, task.context) for task in tell.each(asked))
+    right = answers_right(model, asked, None, tokenizer, caches=caches)
+    return _Exam(asked, caches, tokenizer, float(right.mean()))
+
+
+def _with_answers(
+    quality: Quality, model: PreTrainedModel, exam: _Exam, roundtrip: RoundTrip
+) -> Quality:
+    right = answers_right(model, exam.tasks, roundtrip, exam.tokenizer, caches=exam.caches)
+    return replace(
+        quality,
+        exact_match=float(right.mean()),
+        exact_match_uncompressed=exam.exact_match,
+        num_answers=len(right),
+    )

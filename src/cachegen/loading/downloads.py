@@ -1,0 +1,182 @@
+"""Objects on their way into memory, each in a thread of its own; who wants the same one waits."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cachegen.bitstream.manifest import StoredObject
+from cachegen.contexts.objects import check_digest
+from cachegen.errors import BitstreamError, CacheGenError, StoreError
+from cachegen.policy.link_estimate import Link
+from cachegen.store import Store
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrived:
+    """So many bytes of the object are here altogether."""
+
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fetched:
+    """The whole object, as the manifest describes it."""
+
+    data: memoryview
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Failed:
+    """It cannot be had."""
+
+    error: CacheGenError
+
+
+News = Arrived | Fetched | Failed
+Listener = Callable[[News], None]
+Leave = Callable[[bool], None]
+_Key = tuple[int, str, bytes]
+
+
+class Downloads:
+    """The downloads of a process: an object that is on its way is not asked for again."""
+
+    def __init__(self) -> None:
+        """Nothing is on its way."""
+        self._lock = threading.Lock()
+        self._running: dict[_Key, _Download] = {}
+
+    def start(self, store: Store, stored: StoredObject, *, link: Link, listener: Listener) -> Leave:
+        """Have an object fetched, and tell ``listener`` until the returned function is called.
+
+        Its argument says whether the download seems to hang: who asks next gets a new one. One
+        that nobody listens to any more is abandoned.
+        """
+        key = (id(store), stored.key, stored.sha256)
+        with self._lock:
+            download = self._running.get(key)
+            is_new = download is None or not download.join(listener)
+            if download is None or is_new:
+                download = self._running[key] = _Download(store, stored, link, self._forget)
+                download.join(listener)
+        if is_new:
+            download.start()
+
+        def leave(hangs: bool) -> None:
+            if hangs:
+                self._forget(download)
+            download.leave(listener)
+
+        return leave
+
+    def _forget(self, download: _Download) -> None:
+        stored = download.stored
+        key = (id(download.store), stored.key, stored.sha256)
+        with self._lock:
+            if self._running.get(key) is download:
+                del self._running[key]
+
+
+@dataclass(slots=True, eq=False)
+class _Download:
+    store: Store
+    stored: StoredObject
+    link: Link
+    forget: Callable[[_Download], None]
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+    _listeners: list[Listener] = field(init=False, default_factory=list)
+    _num_bytes: int = field(init=False, default=0)
+    _is_answered: bool = field(init=False, default=False)
+    _is_over: bool = field(init=False, default=False)
+
+    def start(self) -> None:
+        """A thread that no one waits for at exit: a dead server may hold it for a while."""
+        self.link.begin(time.perf_counter())
+        try:
+            threading.Thread(target=self._run, name="cachegen-fetch", daemon=True).start()
+        except RuntimeError as error:
+            self._finish(Failed(StoreError(f"{self.stored.key}: {error}")))
+
+    def join(self, listener: Listener) -> bool:
+        """Listen from now on; False where it is too late."""
+        with self._lock:
+            if self._is_over:
+                return False
+            self._listeners.append(listener)
+            if self._num_bytes:
+                listener(Arrived(self._num_bytes))
+            return True
+
+    def leave(self, listener: Listener) -> None:
+        """Listen no more; the last one to leave abandons the transfer."""
+        with self._lock:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+            if self._listeners or not self._end():
+                return
+        self.forget(self)
+
+    def _run(self) -> None:
+        try:
+            data = self._fetch()
+        except CacheGenError as error:
+            self._finish(Failed(error))
+        except Exception as error:  # a store's own mistake costs a chunk, not the load
+            self._finish(Failed(StoreError(f"{self.stored.key}: {type(error).__name__}: {error}")))
+        else:
+            if data is not None:
+                self._finish(Fetched(data))
+
+    def _fetch(self) -> memoryview | None:
+        """The object, filled in as it comes; None where it is not wanted any more."""
+        expected, digest = self.stored.size_bytes, hashlib.sha256()
+        whole = np.empty(expected, dtype=np.uint8).data
+        for part in self.store.get(self.stored.key):
+            start, stop = self._num_bytes, self._num_bytes + len(part)
+            if stop > expected:
+                self._num_bytes = stop
+                break
+            digest.update(part)
+            whole[start:stop] = part
+            if not self._advance(len(part)):
+                return None
+        if self._num_bytes != expected:
+            raise BitstreamError(
+                f"expected {expected} bytes, got {self._num_bytes}", field=self.stored.key
+            )
+        check_digest(digest.digest(), self.stored.sha256, field=self.stored.key)
+        return whole.toreadonly()
+
+    def _advance(self, num_bytes: int) -> bool:
+        """Tell everyone; False where nobody listens any more."""
+        with self._lock:
+            if self._is_over:
+                return False
+            self.link.arrived(num_bytes, time.perf_counter(), first=not self._is_answered)
+            self._is_answered = True
+            self._num_bytes += num_bytes
+            for listener in self._listeners:
+                listener(Arrived(self._num_bytes))
+            return True
+
+    def _finish(self, news: Fetched | Failed) -> None:
+        with self._lock:
+            if not self._end():
+                return
+            for listener in self._listeners:
+                listener(news)
+        self.forget(self)
+
+    def _end(self) -> bool:
+        """End the transfer, once; the lock is held."""
+        if self._is_over:
+            return False
+        self._is_over = True
+        self.link.end(time.perf_counter(), answered=self._is_answered)
+        return True

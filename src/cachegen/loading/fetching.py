@@ -1,0 +1,121 @@
+"""The link of one load: the transfer under way and those asked for ahead of its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cachegen.bitstream.manifest import StoredObject
+from cachegen.errors import StoreTimeout
+from cachegen.loading.bundle import BundleNews, Whole, fetch_together
+from cachegen.loading.downloads import Arrived, Failed, Leave
+from cachegen.loading.journal import Journal
+from cachegen.loading.resources import Surroundings
+from cachegen.loading.result import Span
+from cachegen.loading.sharing import downloads
+from cachegen.policy.controller import LoadState, Option, Transfer
+
+HANGS = StoreTimeout.__name__
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FromLink:
+    """News of a transfer."""
+
+    transfer: Transfer
+    news: BundleNews
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ended:
+    """A transfer of these objects that is whole, or cannot go on."""
+
+    transfer: Transfer
+    objects: tuple[StoredObject, ...]
+    news: Whole | Failed
+
+
+class Fetching:
+    """Keeps the transfers of a state true, and the journal's fetch spans."""
+
+    def __init__(
+        self,
+        state: LoadState,
+        around: Surroundings,
+        journal: Journal,
+        tell: Callable[[FromLink], None],
+    ) -> None:
+        """Nothing is under way; ``tell`` takes the news, in any thread."""
+        self._state, self._around, self._journal, self._tell = state, around, journal, tell
+        self._heard_s: dict[int, float] = {}
+        self._leaves: dict[int, Leave] = {}
+        self._objects: dict[int, tuple[StoredObject, ...]] = {}
+
+    @property
+    def num_objects(self) -> int:
+        """How many objects have been asked for by the transfers under way."""
+        return sum(len(self._objects[transfer.chunk]) for transfer in self._state.transfers)
+
+    def start(self, chunk: int, option: Option, objects: Sequence[StoredObject]) -> None:
+        """Ask for what is needed of a chunk."""
+        now_s, tell = self._journal.now_s(), self._tell
+        transfer = Transfer(chunk, option, now_s)
+        self._objects[chunk] = tuple(objects)
+        self._leaves[chunk] = fetch_together(
+            downloads(),
+            self._around.store,
+            objects,
+            link=self._around.link,
+            listener=lambda news: tell(FromLink(transfer, news)),
+        )
+        self._heard_s[chunk] = now_s
+        self._state.transfers.append(transfer)
+
+    def end(self, transfer: Transfer, outcome: str) -> None:
+        """End a transfer, whole or not."""
+        now_s, transfers = self._journal.now_s(), self._state.transfers
+        self._leaves.pop(transfer.chunk)(outcome == HANGS)
+        was_first = transfers.index(transfer) == 0
+        transfers.remove(transfer)
+        if was_first and transfers:
+            self._heard_s[transfers[0].chunk] = now_s
+        self._journal.spans.append(
+            Span(
+                "fetch",
+                transfer.began_s,
+                now_s,
+                transfer.chunk,
+                transfer.option.level,
+                transfer.received_bytes,
+                outcome,
+            )
+        )
+
+    def abandon(self, first: int = 0) -> list[Transfer]:
+        """End the transfers under way from this one on, and return them."""
+        abandoned = self._state.transfers[first:][::-1]
+        for transfer in abandoned:
+            self.end(transfer, "abandoned")
+        return abandoned
+
+    def take(self, event: FromLink) -> Ended | None:
+        """Note bytes that arrived; the end of a transfer is for the caller."""
+        transfer, news = event.transfer, event.news
+        if transfer not in self._state.transfers:
+            return None
+        if isinstance(news, Arrived):
+            self._heard_s[transfer.chunk] = self._journal.now_s()
+            transfer.received_bytes = news.num_bytes
+            return None
+        return Ended(transfer, self._objects[transfer.chunk], news)
+
+    def stalled(self) -> Ended | None:
+        """What the first transfer counts as, once it has been silent for too long.
+
+        One asked for ahead may be silent while those before it go on.
+        """
+        limit_s, transfer = self._around.stall_s, self._state.transfer
+        if transfer is None or self._state.now_s - self._heard_s[transfer.chunk] < limit_s:
+            return None
+        silence = Failed(StoreTimeout(f"no bytes for {limit_s} s"))
+        return Ended(transfer, self._objects[transfer.chunk], silence)

@@ -1,0 +1,207 @@
+"""`load`: the longest stored prefix of a context, fetched, decoded or recomputed, never wrong."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cachegen.bitstream.identity import Tokens, tokens_from_bytes, tokens_to_bytes
+from cachegen.codec.levels import EXACT_LEVELS, TEXT
+from cachegen.codec.profile import Profile
+from cachegen.contexts.forking import survive_forks
+from cachegen.contexts.lookup import Found, Stored, found_in, look_up
+from cachegen.contexts.needs import Cut, Needs, begin
+from cachegen.contexts.objects import describe_failure
+from cachegen.contexts.prefix_key import Lineage
+from cachegen.contexts.profiles import Profiles
+from cachegen.contexts.time_limit import within
+from cachegen.errors import StoreError, StoreTimeout
+from cachegen.kvcache import KVCache
+from cachegen.loading.decoding import Decoder
+from cachegen.loading.journal import Journal
+from cachegen.loading.resources import surroundings
+from cachegen.loading.result import LoadResult, Span
+from cachegen.loading.run import Progress, Run
+from cachegen.loading.sharing import link_to, measurements_of, remember
+from cachegen.policy.controller import Controller, LoadState
+from cachegen.policy.fixed import Fixed
+from cachegen.policy.link_estimate import Link
+from cachegen.policy.min_ttft import MinTTFT
+from cachegen.store import Store
+
+Recompute = Callable[..., KVCache]
+
+
+def load(
+    tokens: Tokens,
+    *,
+    store: Store,
+    profile: Profile | None = None,
+    level: str | None = None,
+    slo_s: float | None = None,
+    controller: Controller | None = None,
+    recompute: Recompute | None = None,
+    fingerprint: bytes,
+    salt: bytes = b"",
+    extra: bytes = b"",
+    exact: bool = True,
+    cut: Cut | None = None,
+    complete: bool = False,
+    device: torch.device | str = "cpu",
+    stall_s: float = 3.0,
+    progress: Progress | None = None,
+    cancel: threading.Event | None = None,
+) -> LoadResult:
+    """Load the cache of as many of these tokens as are stored, from the first one on.
+
+    While one chunk is fetched another is decoded and a third may be recomputed; the controller
+    decides which. A chunk that cannot be had is asked for again, then at another level, then
+    recomputed; without a way to recompute it the result ends before it. The result's chunks say
+    what went wrong, its decisions what was done and why.
+
+    Of layers with windows, as `save` was told of them, only what going on needs is loaded: in the
+    result they hold their last tokens, all others hold all.
+
+    Args:
+        tokens: the context, possibly longer than what is stored.
+        store: where to look.
+        profile: statistics of the model; where another one is needed it is read from the store.
+        level: load everything at this level, or as near to it as possible. When None the
+            controller chooses, at the quality of the profile's default level or better where no
+            deadline presses.
+        slo_s: deadline in seconds from now: the best quality that meets it, or the earliest end
+            where none can.
+        controller: chooses; by default `Fixed(level)` where a level is given, else `MinTTFT()`.
+        recompute: ``recompute(tokens, *, past)`` gives the cache of a token range, after the
+            cache of all tokens before it (None where there are none), in which layers with
+            windows hold what they need to go on. It is called in the calling thread.
+        fingerprint: SHA-256 that identifies the model.
+        salt: the tenant, as it was saved.
+        extra: whatever else changes the KV of equal tokens, as it was saved.
+        exact: False to accept also KV that was computed on top of lossily loaded KV.
+        cut: ``cut(num_tokens)``, at most that many, is where the reader goes on of so many loaded
+            tokens: windows reach back from there. By default it drops none.
+        complete: load every token of layers with windows too.
+        device: where the cache is to live.
+        stall_s: silence after which a transfer counts as failed; twice as long for the lookup,
+            which is waited for no longer than half of ``slo_s`` where there is a model.
+        progress: called with (tokens there, tokens altogether), from another thread; what it
+            raises ends the load.
+        cancel: set it from anywhere to end the load.
+
+    Raises:
+        ValueError: no tokens, a level that nothing is stored at, level and controller at once, or
+            a recomputed cache that does not fit.
+        StoreError: the store cannot be asked, and there is no `recompute`.
+        LoadCancelled: `cancel` was set.
+    """
+    survive_forks()
+    asked = tokens_from_bytes(tokens_to_bytes(tokens))
+    if not len(asked):
+        raise ValueError("expected at least one token, got none")
+    if slo_s is not None and not slo_s >= 0:
+        raise ValueError(f"expected slo_s as seconds from now, at least 0, got {slo_s}")
+    if level is not None and controller is not None:
+        raise ValueError("expected a level or a controller, got both")
+    journal, profiles = Journal(), Profiles(store, profile)
+    link = link_to(store.url, measurements_of(fingerprint, str(device)))
+    lineage = Lineage(fingerprint, salt, extra, exact=exact)
+    ask = partial(look_up, asked, lineage, store=store, profiles=profiles)
+    try:
+        patience_s = _patience_s(link, stall_s, slo_s) if recompute else 2 * stall_s
+        found = found_in(_answer(ask, link, patience_s, cancel), profiles, level)
+    except StoreError as error:
+        if recompute is None:
+            raise
+        found = Found.nothing(len(asked), describe_failure(error))
+    found = found.with_lost() if recompute is not None else found
+    for index, trouble in found.troubles:
+        journal.trouble(index, trouble)
+    journal.spans.append(Span("lookup", 0.0, journal.now_s()))
+    wanted = asked[: found.num_tokens]
+    decoder = Decoder(wanted, found.tail, profiles, fingerprint, found.windows)
+    around = surroundings(decoder, store, device=device, stall_s=stall_s)
+    needs = Needs(found.chunks, found.entries, windows=found.windows, cut=cut, complete=complete)
+    begin(needs, found.chunks, can_recompute=recompute is not None)
+    state = LoadState(
+        chunks=list(found.chunks),
+        costs=around.measurements.costs(store.url),
+        default_rank=found.default_rank,
+        can_recompute=recompute is not None,
+        slo_s=slo_s,
+    )
+    run = Run(
+        state,
+        needs,
+        controller or (MinTTFT() if level is None else Fixed(level)),
+        around=around,
+        journal=journal,
+        progress=progress,
+        cancel=cancel,
+    )
+    _work_off(run, wanted, recompute)
+    result = _result(run, found)
+    threading.Thread(target=remember, args=(around.measurements, store.url)).start()
+    return result
+
+
+def _patience_s(link: Link, stall_s: float, slo_s: float | None) -> float:
+    """How long to wait for the lookup where a model could begin instead: less where a deadline
+    presses, or where the store was silent a moment ago."""
+    patience_s = 2 * stall_s
+    if slo_s is not None:
+        patience_s = min(patience_s, slo_s / 2)
+    if link.was_silent(time.monotonic()):
+        patience_s = min(patience_s, stall_s / 4)
+    return patience_s
+
+
+def _answer(
+    ask: Callable[[], Stored], link: Link, patience_s: float, cancel: threading.Event | None
+) -> Stored:
+    """The store's answer in time; the link remembers whether there was one."""
+    try:
+        stored = within(patience_s, ask, cancel=cancel)
+    except StoreTimeout:
+        link.went_silent(time.monotonic())
+        raise
+    link.went_silent(None)
+    return stored
+
+
+def _work_off(run: Run, tokens: NDArray[np.uint32], recompute: Recompute | None) -> None:
+    """Let the load run, and recompute what it asks for in this thread."""
+    driver = threading.Thread(target=run.drive, name="cachegen-load", daemon=True)
+    driver.start()
+    try:
+        while (job := run.jobs.get()) is not None:
+            assert recompute is not None
+            run.recompute(job, partial(recompute, tokens[job.start : job.stop].tolist()))
+    finally:
+        run.stop()
+        driver.join()
+        run.drop_jobs()
+    if run.failure is not None:
+        raise run.failure
+
+
+def _result(run: Run, found: Found) -> LoadResult:
+    chunks, journal = run.chunks(), run.journal
+    num_tokens = run.state.chunks[-1].stop if run.state.chunks else 0
+    spans = journal.in_order()
+    return LoadResult(
+        kv=run.around.assembly.kv(num_tokens, last=run.needs.last_at_end()),
+        num_tokens=num_tokens,
+        exact=found.exact and all(c.level in (*EXACT_LEVELS, TEXT, None) for c in chunks),
+        ttft_s=journal.now_s(),
+        size_bytes=sum(span.size_bytes for span in spans),
+        chunks=(*chunks, *found.lost),
+        decisions=tuple(journal.decisions),
+        spans=spans,
+    )

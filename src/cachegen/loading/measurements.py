@@ -1,0 +1,192 @@
+"""What was measured on this machine, kept between runs in the user's cache directory.
+
+One JSON file for each (model, device, number of threads). A file that is missing, damaged or of
+another kind means that nothing is known. Processes that write at once do not mix: the last one's
+file stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import tempfile
+import threading
+import time
+from dataclasses import astuple, dataclass
+from math import isclose
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import platformdirs
+import torch
+
+from cachegen.policy.costs import Costs, DecodeCost, PrefillCost, fit_decode, fit_prefill
+
+FOLDER_VARIABLE = "CACHEGEN_CACHE_DIR"
+_FORMAT = "cachegen-costs-1"
+_MOST_SAMPLES = 32
+_MOST_STORES = 64
+_LINK_AGE_S = 3600.0
+_SAME = 1e-6
+
+Prefill = tuple[int, int, float]
+Decode = tuple[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What a store gave.
+
+    Attributes:
+        bytes_per_s: its throughput.
+        request_s: from asking to the first byte.
+        at_s: when, in seconds of the epoch.
+    """
+
+    bytes_per_s: float
+    request_s: float
+    at_s: float
+
+
+class Measurements:
+    """What a model takes on a device, and what stores give. Safe to share between threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Know nothing yet; ``path`` is where `save` writes."""
+        self.path = path
+        self._lock = threading.Lock()
+        self._prefill: list[Prefill] = []
+        self._decode: dict[str, list[Decode]] = {}
+        self._links: dict[str, Link] = {}
+        self._prefill_cost: PrefillCost | None = None
+        self._decode_costs: dict[str, DecodeCost] = {}
+
+    @classmethod
+    def read(cls, fingerprint: bytes, device: str) -> Measurements:
+        """What is known of a model on a device with as many threads as there are now."""
+        threads = torch.get_num_threads()
+        name = f"{fingerprint.hex()[:32]}-{device.replace(':', '')}-{threads}.json"
+        found = cls(_folder() / name)
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+            found._take(json.loads(found.path.read_text(encoding="utf-8")))
+        return found
+
+    def costs(self, url: str | None = None) -> Costs:
+        """The costs fitted to the samples; with the request time of a store, if one is named."""
+        with self._lock:
+            link = None if url is None else self._links.get(_name(url))
+            if self._prefill_cost is None:
+                self._prefill_cost = fit_prefill(self._prefill)
+            for level in self._decode.keys() - self._decode_costs.keys():
+                self._decode_costs[level] = fit_decode(self._decode[level])
+            return Costs(
+                self._prefill_cost, dict(self._decode_costs), link.request_s if link else 0.0
+            )
+
+    def throughput(self, url: str) -> float | None:
+        """Bytes per second that a store gave last; None where that is not known, or long ago."""
+        with self._lock:
+            link = self._links.get(_name(url))
+        is_fresh = link is not None and 0 <= time.time() - link.at_s < _LINK_AGE_S
+        return link.bytes_per_s if link is not None and is_fresh else None
+
+    def add_prefill(self, num_tokens: int, past: int, seconds: float) -> None:
+        """So many tokens were computed after so many others."""
+        with self._lock:
+            self._prefill.append((num_tokens, past, seconds))
+            _thin(self._prefill, [_size_class(n, before) for n, before, _ in self._prefill])
+            self._prefill_cost = None
+
+    def add_decode(self, level: str, num_tokens: int, seconds: float) -> None:
+        """A chunk of so many tokens was decoded."""
+        with self._lock:
+            samples = self._decode.setdefault(level, [])
+            samples.append((num_tokens, seconds))
+            _thin(samples, [_size_class(n) for n, _ in samples])
+            self._decode_costs.pop(level, None)
+
+    def add_link(self, url: str, bytes_per_s: float, request_s: float) -> None:
+        """A store gives so many bytes per second, the first after so many seconds.
+
+        The throughput that is known already is no news and gets no younger.
+        """
+        with self._lock:
+            known = self._links.pop(_name(url), None)
+            is_news = known is None or not isclose(known.bytes_per_s, bytes_per_s, rel_tol=_SAME)
+            at_s = time.time() if known is None or is_news else known.at_s
+            self._links[_name(url)] = Link(bytes_per_s, request_s, at_s)
+            while len(self._links) > _MOST_STORES:
+                del self._links[next(iter(self._links))]
+
+    def save(self) -> None:
+        """Replace the file as one step; where that is not permitted, nothing is kept."""
+        with self._lock:
+            content = {
+                "format": _FORMAT,
+                "prefill": self._prefill,
+                "decode": self._decode,
+                "links": {url: astuple(link) for url, link in self._links.items()},
+            }
+            text = json.dumps(content, indent=1)
+        with contextlib.suppress(OSError):
+            _replace(self.path, text)
+
+    def _take(self, content: Any) -> None:
+        """Believe a file's content whole, or raise and believe none of it."""
+        if content["format"] != _FORMAT:
+            raise ValueError(f"expected the format {_FORMAT}, got {content['format']}")
+        prefill = [(int(n), int(p), _positive(s)) for n, p, s in content["prefill"]]
+        decode = {
+            str(level): [(int(n), _positive(s)) for n, s in samples]
+            for level, samples in content["decode"].items()
+        }
+        links = {
+            str(url): Link(_positive(rate), _positive(wait), _positive(at))
+            for url, (rate, wait, at) in content["links"].items()
+        }
+        self._prefill, self._decode, self._links = prefill, decode, links
+
+
+def _folder() -> Path:
+    named = os.environ.get(FOLDER_VARIABLE)
+    return Path(named) if named else platformdirs.user_cache_path("cachegen") / "costs"
+
+
+def _name(url: str) -> str:
+    """The URL without what is secret or changes: user, password, query."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _size_class(num_tokens: int, past: int = 0) -> tuple[int, int]:
+    return num_tokens.bit_length(), past.bit_length()
+
+
+def _thin(samples: list[Prefill] | list[Decode], classes: list[tuple[int, int]]) -> None:
+    """Drop the oldest sample of the fullest class while there are too many."""
+    while len(samples) > _MOST_SAMPLES:
+        fullest = max(classes, key=classes.count)
+        oldest = classes.index(fullest)
+        del samples[oldest], classes[oldest]
+
+
+def _replace(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(name, path)
+    except OSError:
+        os.unlink(name)
+        raise
+
+
+def _positive(value: Any) -> float:
+    number = float(value)
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError(f"expected a finite number from 0 up, got {number}")
+    return number

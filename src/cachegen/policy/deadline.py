@@ -1,0 +1,118 @@
+"""The best quality that ends within a deadline, both ends working at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from cachegen.codec.levels import EXACT_LEVELS
+from cachegen.policy.controller import LoadState, Option
+from cachegen.policy.schedule import (
+    UNKNOWN_S,
+    Ends,
+    Outlook,
+    Plan,
+    assumed_bytes_per_s,
+    best_plan,
+    decode_s,
+    earliest_plan,
+    first_arrival_s,
+    look,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Prudence:
+    """How far plans are trusted to estimates.
+
+    Attributes:
+        low: share of the expected throughput to count on, where its variation is not known.
+        worst: share of the throughput counted on at which the deadline must still be met, all
+            chunks after the next one being taken at the smallest level.
+        model: a recomputation is planned to take this many times what it is expected to, since it
+            shares the machine with the rest of the load and cannot be taken back.
+        bet: a recomputation that itself ends after the deadline cannot be taken back; it is begun
+            only where all ends within this share of the time that fetching would take.
+    """
+
+    low: float = 0.75
+    worst: float = 0.6
+    model: float = 1.2
+    bet: float = 0.5
+
+
+def plan_in_time(
+    state: LoadState, left: Sequence[int], target: int, *, remaining_s: float, prudence: Prudence
+) -> Plan:
+    """The plan of best quality that ends in time; the earliest end where none does.
+
+    Recomputed chunks and exact levels are of equal quality; the earliest end decides. ``target``
+    is the chunk that is to be fetched next.
+    """
+    expected = assumed_bytes_per_s(state)
+    rate = min(state.low_bytes_per_s or prudence.low * expected, expected)
+    outlook = careful(look(state, left, rate), prudence.model)
+    by_text = text_in_time(outlook, remaining_s)
+    slower = prudence.worst * rate
+    exact: list[Plan] = []
+    for option in reversed(state.chunks[target].options):
+        is_exact = option.level in EXACT_LEVELS
+        if exact and not is_exact:
+            break
+        if by_text is None and first_arrival_s(outlook, option) > remaining_s:
+            continue
+        plan = best_plan(outlook, option.rank, within_s=remaining_s)
+        if plan.finish_s > remaining_s:
+            continue
+        if _worst_s(outlook, target, option, slower) > remaining_s:
+            continue
+        if not is_exact:
+            return by_text or plan
+        exact.append(plan)
+    if exact:
+        return min(exact, key=lambda plan: plan.finish_s)
+    options = state.chunks[target].options
+    late = careful(look(state, left, expected), prudence.model)
+    return _late_plan(late, options, remaining_s, prudence.bet)
+
+
+def careful(outlook: Outlook, model: float) -> Outlook:
+    """The outlook where recomputing takes so many times as long."""
+    compute_s = [model * seconds for seconds in outlook.compute_s]
+    return Outlook(outlook.state, outlook.left, outlook.bytes_per_s, outlook.free, compute_s)
+
+
+def _worst_s(outlook: Outlook, target: int, option: Option, bytes_per_s: float) -> float:
+    """The end at a lower throughput, all chunks after this one at their smallest."""
+    state, free = outlook.state, outlook.free
+    link_s = max(free.link_s, state.costs.request_s) + option.size_bytes / bytes_per_s
+    decoder_s = max(free.decoder_s, link_s) + decode_s(state, state.chunks[target], option.level)
+    others = [i for i, index in enumerate(outlook.left) if index != target]
+    after = Outlook(
+        state,
+        [outlook.left[i] for i in others],
+        bytes_per_s,
+        Ends(link_s, decoder_s, free.model_s),
+        [outlook.compute_s[i] for i in others],
+    )
+    return best_plan(after, 0).finish_s
+
+
+def text_in_time(outlook: Outlook, remaining_s: float) -> Plan | None:
+    """Text for all that is left, where that ends in time."""
+    fetched_s = outlook.free.decoder_s
+    text_s = outlook.free.model_s + sum(outlook.compute_s)
+    finish_s = max(text_s, fetched_s)
+    if finish_s > remaining_s:
+        return None
+    return Plan(0, len(outlook.left), finish_s, fetched_s, text_s)
+
+
+def _late_plan(outlook: Outlook, options: Sequence[Option], remaining_s: float, bet: float) -> Plan:
+    """The earliest end, without bets that do not pay."""
+    plan = earliest_plan(outlook, options)
+    if plan.split == 0 or outlook.free.model_s + outlook.compute_s[0] <= remaining_s:
+        return plan
+    without_model = replace(outlook, compute_s=[UNKNOWN_S] * len(outlook.left))
+    fetched = best_plan(without_model, options[0].rank)
+    return plan if plan.finish_s < bet * fetched.finish_s else fetched

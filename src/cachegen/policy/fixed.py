@@ -1,0 +1,52 @@
+"""One level for every chunk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cachegen.policy.controller import Decision, LoadState, Resource
+from cachegen.policy.in_order import best_that_fits, next_to_fetch, recompute_front, text_fits
+from cachegen.policy.schedule import nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """Every chunk at one level, in the order of the context.
+
+    A chunk that lacks the level is taken at the next better one, else at the best there is. With
+    a deadline that the level cannot meet, as far as the throughput is known: the best smaller
+    level that can, else text if that can, else the level all the same.
+
+    Attributes:
+        level: its name.
+    """
+
+    level: str
+
+    def choose(self, state: LoadState, resource: Resource) -> Decision | None:
+        """The next chunk in the order of the context."""
+        left = next_to_fetch(state)
+        if not left:
+            return recompute_front(state, by_choice=False) if resource == "model" else None
+        asked = nearest(state.chunks[left[0]].options, self._rank(state))
+        option = best_that_fits(state, left, up_to=asked.rank)
+        by_text = option is None and state.bytes_per_s is not None and text_fits(state)
+        if resource == "model":
+            return recompute_front(state, by_choice=by_text)
+        if by_text:
+            return None
+        if option is None or option is asked:
+            return Decision.fetch(left[0], asked.level, f"{self.level} was asked for")
+        return Decision.fetch(left[0], option.level, f"{asked.level} would miss the deadline")
+
+    def reconsider(self, state: LoadState) -> Decision | None:
+        """Never."""
+        return None
+
+    def _rank(self, state: LoadState) -> int:
+        """Of the level, wherever a chunk still has it."""
+        for chunk in state.chunks:
+            option = chunk.option(self.level)
+            if option is not None:
+                return option.rank
+        return state.default_rank
