@@ -61,7 +61,7 @@ def transform_profile(kv: KVCache) -> Profile:
         rope=RopeMap.none(len(kv.geometry.planes)),
         frequencies=table_frequencies(counts[None], margin=0, escape=True),
         table_ids=(np.zeros(width, dtype=np.int64),) * len(STEPS),
-        transform=Transform((group,), tuple(tables), num_sinks=4, unit=1.0, strangeness=1e9),
+        transform=Transform((group,), tuple(tables), num_sinks=4, unit=1.0, ood_score=1e9),
         num_active=(((width,),),) * len(STEPS),
     )
 

@@ -63,7 +63,7 @@ def transform_profile(
             tuple(np.split(features.astype(np.int8), np.cumsum(LAG_RANKS)[:-1], axis=1)),
             num_sinks=4,
             unit=1.0,
-            strangeness=1e9,
+            ood_score=1e9,
         ),
         num_active=((active,),) * len(levels),
     )

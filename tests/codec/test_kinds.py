@@ -82,7 +82,7 @@ def test_what_gives_way_gives_way_in_all_kinds(kv, profile, codec):
     if codec == "lossless":
         keys[2][:, 10:30:2] = float("nan")
     else:
-        profile = replace(profile, transform=replace(profile.transform, strangeness=1e-9))
+        profile = replace(profile, transform=replace(profile.transform, ood_score=1e-9))
     whole = encode_chunk(kv, tokens=TOKENS, profile=profile, level="low")
     chunks = encode_kinds(kv, KINDS, tokens=TOKENS, profile=profile, level="low")
     assert whole.codec == codec == chunks[0].codec == chunks[1].codec

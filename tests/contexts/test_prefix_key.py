@@ -7,15 +7,15 @@ from itertools import combinations, product
 import pytest
 import torch
 
-from cachegen.contexts.prefix_key import Ids, Lineage
+from cachegen.contexts.prefix_key import Ids, PrefixKey
 from cachegen.store import open_store
 
 TOKENS = list(range(300))
 
 
 def test_every_lineage_has_its_own_ids() -> None:
-    lineages = [
-        Lineage(fingerprint, salt, extra, exact, complete)
+    prefix_keys = [
+        PrefixKey(fingerprint, salt, extra, exact, complete)
         for fingerprint, salt, extra, exact, complete in product(
             (bytes(32), b"f" * 32),
             (b"", b"a", b"ab"),
@@ -24,8 +24,8 @@ def test_every_lineage_has_its_own_ids() -> None:
             (True, False),
         )
     ]
-    assert len({lineage.seed for lineage in lineages}) == len(lineages)
-    for one, other in combinations(lineages[:12], 2):
+    assert len({prefix_key.seed for prefix_key in prefix_keys}) == len(prefix_keys)
+    for one, other in combinations(prefix_keys[:12], 2):
         assert not {Ids(TOKENS, one).of(n) for n in (1, 64, 100)} & {
             Ids(TOKENS, other).of(n) for n in (1, 64, 100)
         }

@@ -303,7 +303,7 @@ def transform_profile(
         frequencies=frequencies,
         table_ids=tuple(ids),
         transform=Transform(
-            groups, (features[:, :2], features[:, 2:]), num_sinks=4, unit=0.5, strangeness=0.125
+            groups, (features[:, :2], features[:, 2:]), num_sinks=4, unit=0.5, ood_score=0.125
         ),
         num_active=tuple((own,) for own in active),
     )

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cachegen.kernels import PlaneLayout, Turn, synthesis
+from cachegen.kernels import PlaneLayout, PlaneRotation, synthesis
 
 DTYPES = ("float32", "bfloat16", "float16")
 # Before, between and after planes; what lies there must stay as it was.
@@ -22,7 +22,7 @@ class Case:
     scales: NDArray[np.float32]
     means: NDArray[np.float32]
     planes: tuple[PlaneLayout, ...]
-    rotations: tuple[Turn, ...]
+    rotations: tuple[PlaneRotation, ...]
     num_tokens: int
     tokens: NDArray[np.int64]
     depths: NDArray[np.int64] | None = None
@@ -83,7 +83,7 @@ def make_case(
     turns = []
     for count in pairs:
         angles = rng.uniform(-9, 9, (num_rows, count)).astype(np.float32)
-        turns.append(Turn(np.cos(angles), np.sin(angles), interleaved))
+        turns.append(PlaneRotation(np.cos(angles), np.sin(angles), interleaved))
     return Case(
         coefficients=rng.integers(-32768, 32768, (num_rows, num_coefficients), dtype=np.int16),
         basis=rng.integers(-32768, 32768, (num_coefficients, columns), dtype=np.int16),

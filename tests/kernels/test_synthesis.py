@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cachegen.kernels import PlaneLayout, Turn, _native, cpu, synthesis
+from cachegen.kernels import PlaneLayout, PlaneRotation, _native, cpu, synthesis
 from tests.kernels.planes import DTYPES, GAP, ROWS, Case, assert_same, make_case
 
 
@@ -27,7 +27,7 @@ def test_a_case_worked_out_by_hand(kernel_set):
         means=np.array([0, 1, 0, -100], dtype=np.float32),
         # Columns: a pair that turns by 90 degrees in the second row, and two heads of one value.
         planes=(PlaneLayout(1, 2, 4, 0), PlaneLayout(2, 1, 0)),
-        rotations=(Turn(np.float32([[1], [0]]), np.float32([[0], [1]])),),
+        rotations=(PlaneRotation(np.float32([[1], [0]]), np.float32([[0], [1]])),),
         num_tokens=2,
         tokens=np.arange(2),
     )
@@ -127,7 +127,7 @@ def test_strided_and_read_only_input(kernel_set):
         basis=np.asfortranarray(case.basis),
         scales=np.repeat(case.scales, 2)[::2],
         means=np.repeat(case.means, 2)[::2],
-        rotations=(Turn(np.asfortranarray(turn.cos), np.asfortranarray(turn.sin)),),
+        rotations=(PlaneRotation(np.asfortranarray(turn.cos), np.asfortranarray(turn.sin)),),
     )
     for array in (strided.coefficients, strided.basis, strided.scales, turn.cos):
         array.setflags(write=False)
@@ -165,8 +165,14 @@ MISFITS: dict[str, tuple[dict[str, Any], str]] = {
     "many depths": ({"depths": np.arange(5)}, "5 depths for 4 rows"),
     "too deep": ({"depths": np.arange(1, 5)}, "1 to 4, but rows have 3 coefficients"),
     "negative depth": ({"depths": np.arange(-1, 3)}, "depths are -1 to 2"),
-    "other rows": ({"rotations": (Turn(*np.ones((2, 5, 16), np.float32)),)}, "each of 4 rows"),
-    "many pairs": ({"rotations": (Turn(*np.ones((2, 4, 17), np.float32)),)}, "34 dimensions turn"),
+    "other rows": (
+        {"rotations": (PlaneRotation(*np.ones((2, 5, 16), np.float32)),)},
+        "each of 4 rows",
+    ),
+    "many pairs": (
+        {"rotations": (PlaneRotation(*np.ones((2, 4, 17), np.float32)),)},
+        "34 dimensions turn",
+    ),
 }
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from cachegen.errors import LoadCancelled
-from cachegen.loading.sharing import measurements_of, turns_at
+from cachegen.loading.sharing import measurements_of, model_queue_of
 from cachegen.policy.controller import Decision, LoadState, Resource, Status
 from cachegen.policy.min_ttft import MinTTFT
 from cachegen.store import open_store
@@ -215,7 +215,7 @@ def test_the_model_is_free_again_after_a_load_that_failed(toy, full, error) -> N
 
 
 def test_a_load_that_waits_for_the_model_is_cancelled(toy, full) -> None:
-    turn, cancel = turns_at(toy.fingerprint, "cpu").queue(None), threading.Event()
+    turn, cancel = model_queue_of(toy.fingerprint, "cpu").queue(None), threading.Event()
     threading.Timer(0.2, cancel.set).start()
     empty = open_store("memory:")
     toy.save(TOKENS, empty, levels=["raw"])
@@ -223,7 +223,7 @@ def test_a_load_that_waits_for_the_model_is_cancelled(toy, full) -> None:
         empty.delete(chunk.objects[0].key)
     with pytest.raises(LoadCancelled):
         toy.load(TOKENS, empty, recompute=toy.recompute(TOKENS), cancel=cancel)
-    turns_at(toy.fingerprint, "cpu").end(turn)
+    model_queue_of(toy.fingerprint, "cpu").end(turn)
 
 
 def test_the_same_chunk_is_fetched_once_for_two(toy, full, intercept) -> None:

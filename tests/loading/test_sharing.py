@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 
-from cachegen.loading.sharing import link_to, measurements_of, turns_at
+from cachegen.loading.sharing import link_to, measurements_of, model_queue_of
 
 
 def test_one_of_each_also_for_threads_at_once() -> None:
@@ -26,4 +26,4 @@ def test_one_of_each_in_a_process() -> None:
     assert known is not measurements_of(bytes(32), "cuda:0")
     assert link_to("file:one", known) is link_to("file:one", known)
     assert link_to("file:one", known) is not link_to("file:two", known)
-    assert turns_at(bytes(32), "cpu") is turns_at(bytes(32), "cpu")
+    assert model_queue_of(bytes(32), "cpu") is model_queue_of(bytes(32), "cpu")

@@ -24,7 +24,7 @@ from cachegen.policy.controller import (
     Transfer,
 )
 from cachegen.policy.costs import Costs, DecodeCost, PrefillCost
-from cachegen.policy.deadline import Prudence
+from cachegen.policy.deadline import SafetyMargins
 from cachegen.policy.fixed import Fixed
 from cachegen.policy.min_ttft import MinTTFT
 from cachegen.policy.schedule import request_due_s
@@ -270,7 +270,7 @@ def test_every_load_ends(controller: Controller, data: st.DataObject):
 def test_min_ttft_is_nearly_the_best_of_all_plans(load: tuple[LoadState, float]):
     state, rate = load
     best = best_s(state, rate, range(DEFAULT, len(LEVELS)))
-    trusting = MinTTFT(prudence=Prudence(model=1.0))
+    trusting = MinTTFT(margins=SafetyMargins(model=1.0))
     ttft_s = World(state, trusting, [(1.0, rate)]).run()
     assert ttft_s <= 1.05 * best + state.costs.request_s + 1e-6
     assert all(chunk.level not in LEVELS[:DEFAULT] for chunk in state.chunks)
@@ -282,7 +282,7 @@ def test_prudence_costs_no_more_than_its_margin(load: tuple[LoadState, float]):
     state, rate = load
     best = best_s(state, rate, range(DEFAULT, len(LEVELS)))
     ttft_s = World(state, MinTTFT(), [(1.0, rate)]).run()
-    assert ttft_s <= 1.05 * Prudence().model * best + state.costs.request_s + 1e-6
+    assert ttft_s <= 1.05 * SafetyMargins().model * best + state.costs.request_s + 1e-6
 
 
 @given(load=loads())

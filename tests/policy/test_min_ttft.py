@@ -2,7 +2,7 @@ import pytest
 
 from cachegen.policy.controller import ChunkState, Decision, LoadState, Option, Status, Transfer
 from cachegen.policy.costs import Costs, DecodeCost, PrefillCost
-from cachegen.policy.deadline import Prudence, plan_in_time
+from cachegen.policy.deadline import SafetyMargins, plan_in_time
 from cachegen.policy.min_ttft import MinTTFT
 
 MBIT = 125_000
@@ -163,7 +163,7 @@ def test_a_big_chunk_must_leave_time_for_the_rest_on_a_slower_link():
     state = load(prefill_s=100.0, slo_s=1.1)
     state.low_bytes_per_s = state.bytes_per_s
     assert both(state)[0] == (7, "highest")
-    careful = MinTTFT(prudence=Prudence(worst=0.15))
+    careful = MinTTFT(margins=SafetyMargins(worst=0.15))
     assert what(careful.choose(state, "link")) == (7, "high")
 
 
@@ -171,7 +171,7 @@ def test_quality_rises_with_the_deadline():
     state = load(prefill_s=0.5)
     ranks = []
     for step in range(1, 60):
-        plan = plan_in_time(state, range(8), 7, remaining_s=0.1 * step, prudence=Prudence())
+        plan = plan_in_time(state, range(8), 7, remaining_s=0.1 * step, margins=SafetyMargins())
         if plan.finish_s <= 0.1 * step:
             ranks.append(min(plan.rank, EXACT))
     assert ranks == sorted(ranks)

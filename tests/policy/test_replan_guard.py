@@ -6,15 +6,15 @@ import pytest
 
 from cachegen.policy.controller import ChunkState, LoadState
 from cachegen.policy.costs import Costs
-from cachegen.policy.replan_guard import Refusal
+from cachegen.policy.replan_guard import ReplanGuard
 
 STATE = LoadState([ChunkState(0, 64, ())], Costs(), default_rank=0, now_s=1.0, bytes_per_s=1e6)
 
 
 def test_it_holds_while_all_goes_as_planned() -> None:
-    refusal = Refusal.of(STATE)
-    assert refusal.holds(STATE)
-    assert refusal.holds(replace(STATE, now_s=1.09, bytes_per_s=1.04e6))
+    guard = ReplanGuard.of(STATE)
+    assert guard.holds(STATE)
+    assert guard.holds(replace(STATE, now_s=1.09, bytes_per_s=1.04e6))
 
 
 @pytest.mark.parametrize(
@@ -31,14 +31,14 @@ def test_it_holds_while_all_goes_as_planned() -> None:
     ids=lambda change: ", ".join(change),
 )
 def test_it_ends_when_something_changes(change) -> None:
-    assert not Refusal.of(STATE).holds(replace(STATE, **change))
+    assert not ReplanGuard.of(STATE).holds(replace(STATE, **change))
 
 
 def test_it_never_holds_without_a_throughput() -> None:
     unknown = replace(STATE, bytes_per_s=None)
-    assert not Refusal.of(unknown).holds(unknown)
+    assert not ReplanGuard.of(unknown).holds(unknown)
 
 
 def test_what_can_be_counted_on_decides() -> None:
     careful = replace(STATE, low_bytes_per_s=0.5e6)
-    assert Refusal.of(careful).holds(replace(careful, bytes_per_s=2e6))
+    assert ReplanGuard.of(careful).holds(replace(careful, bytes_per_s=2e6))

@@ -24,7 +24,7 @@ from cachegen.codec.profile import NO_PROFILE, Profile
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.symbols import Unrepresentable
 from cachegen.codec.transform import rung as transform
-from cachegen.codec.transform.analysis import Analysed, analyse, distance, strangeness
+from cachegen.codec.transform.analysis import Analysed, analyse, distance, ood_score
 from cachegen.codec.transform.layers import geometry_of_layers, named_layers, rung_of_layers
 from cachegen.codec.transform.quantisation import nominal_active
 from cachegen.errors import BitstreamError, ProfileMismatch
@@ -249,11 +249,12 @@ def _encode_within_bound(
 def _distrust(analysed: Analysed, profile: Profile) -> float:
     """By how much a chunk may cost more than the metric says: 1 within what was learned from.
 
-    A metric learned on other text errs; how much, was found to grow with the strangeness.
+    A metric learned on other text errs; how much, was found to grow with the
+    out-of-distribution score.
     """
     assert profile.transform is not None
-    found = strangeness(analysed, num_active=nominal_active(profile.num_active[-1]))
-    return max(1.0, found / profile.transform.strangeness)
+    found = ood_score(analysed, num_active=nominal_active(profile.num_active[-1]))
+    return max(1.0, found / profile.transform.ood_score)
 
 
 def _encode_alone(kv: KVCache, level: EncodingLevel, rope: RopeMap, threads: int) -> EncodedChunk:

@@ -15,7 +15,7 @@ from cachegen.bitstream.manifest import Manifest, manifest_key
 from cachegen.contexts.manifests import read_stored_manifest
 from cachegen.contexts.objects import describe_failure
 from cachegen.contexts.outcome import LoadedChunk
-from cachegen.contexts.prefix_key import Ids, Lineage
+from cachegen.contexts.prefix_key import Ids, PrefixKey
 from cachegen.contexts.time_limit import begun
 from cachegen.errors import BitstreamError, KeyNotFound, StoreDenied, StoreError, StoreTimeout
 from cachegen.store import Store
@@ -43,11 +43,11 @@ class Prefix:
 class _Candidate:
     num_tokens: int
     context_id: bytes
-    lineage: Lineage
+    prefix_key: PrefixKey
 
 
-def find_prefix(tokens: Tokens, *, store: Store, lineages: list[Lineage]) -> Prefix:
-    """Find it; where several are equally long, the earlier lineage's.
+def find_prefix(tokens: Tokens, *, store: Store, prefix_keys: list[PrefixKey]) -> Prefix:
+    """Find it; where several are equally long, the earlier key's.
 
     The manifest of all the tokens is asked for first: where it is there, as for a context that was
     saved as it is now asked for, one round trip is enough. One lookup for all prefixes follows a
@@ -56,7 +56,7 @@ def find_prefix(tokens: Tokens, *, store: Store, lineages: list[Lineage]) -> Pre
     Raises:
         StoreError: the store fails.
     """
-    candidates = [found for lineage in lineages for found in _candidates(tokens, lineage)]
+    candidates = [found for prefix_key in prefix_keys for found in _candidates(tokens, prefix_key)]
     keys = [manifest_key(candidate.context_id) for candidate in candidates]
     longest = next(c for c in candidates if c.num_tokens == len(tokens))
     whole = begun(partial(_read, store, longest))
@@ -88,12 +88,12 @@ def _was_had(manifest: Future[Manifest]) -> bool:
     return manifest.done() and manifest.exception() is None
 
 
-def _candidates(tokens: Tokens, lineage: Lineage) -> Iterator[_Candidate]:
+def _candidates(tokens: Tokens, prefix_key: PrefixKey) -> Iterator[_Candidate]:
     """Every prefix that might be stored: a snapshot only of all the tokens."""
-    ids, num_tokens = Ids(tokens, lineage), len(tokens)
-    boundaries = range(LINK_TOKENS, num_tokens, LINK_TOKENS) if lineage.complete else ()
+    ids, num_tokens = Ids(tokens, prefix_key), len(tokens)
+    boundaries = range(LINK_TOKENS, num_tokens, LINK_TOKENS) if prefix_key.complete else ()
     for length in (*boundaries, num_tokens):
-        yield _Candidate(length, ids.of(length), lineage)
+        yield _Candidate(length, ids.of(length), prefix_key)
 
 
 def _again(ask: Callable[[], Answer]) -> Answer:
@@ -110,11 +110,11 @@ def _again(ask: Callable[[], Answer]) -> Answer:
 
 def _read(store: Store, candidate: _Candidate) -> Manifest:
     manifest = read_stored_manifest(
-        store, candidate.context_id, fingerprint=candidate.lineage.fingerprint
+        store, candidate.context_id, fingerprint=candidate.prefix_key.fingerprint
     )
-    if (manifest.num_tokens, manifest.exact) != (candidate.num_tokens, candidate.lineage.exact):
+    if (manifest.num_tokens, manifest.exact) != (candidate.num_tokens, candidate.prefix_key.exact):
         raise BitstreamError(
-            f"expected {candidate.num_tokens} tokens, exact {candidate.lineage.exact}; "
+            f"expected {candidate.num_tokens} tokens, exact {candidate.prefix_key.exact}; "
             f"got {manifest.num_tokens}, {manifest.exact}",
             field=manifest_key(candidate.context_id),
         )

@@ -14,7 +14,7 @@ from cachegen.contexts.find_prefix import Prefix, find_prefix
 from cachegen.contexts.objects import describe_failure, fetch_tokens
 from cachegen.contexts.options import choose_level, options_of, rank_of
 from cachegen.contexts.outcome import LoadedChunk
-from cachegen.contexts.prefix_key import Lineage
+from cachegen.contexts.prefix_key import PrefixKey
 from cachegen.contexts.profiles import Profiles
 from cachegen.errors import CacheGenError, StoreError
 from cachegen.policy.controller import ChunkState
@@ -41,14 +41,14 @@ class Found:
     exact: bool
     lost: tuple[LoadedChunk, ...]
     tail: list[int] | CacheGenError = field(default_factory=list)
-    troubles: tuple[tuple[int, str], ...] = ()
+    errors: tuple[tuple[int, str], ...] = ()
     windows: tuple[int, ...] = ()
 
     @classmethod
-    def nothing(cls, num_tokens: int, trouble: str) -> Found:
+    def nothing(cls, num_tokens: int, error: str) -> Found:
         """Tokens of which no store can be asked."""
         chunks = (ChunkState(0, num_tokens, ()),)
-        return cls(chunks, (), 0, True, (), troubles=((0, trouble),))
+        return cls(chunks, (), 0, True, (), errors=((0, error),))
 
     @property
     def num_tokens(self) -> int:
@@ -58,12 +58,12 @@ class Found:
     def with_lost(self) -> Found:
         """The lost ranges as chunks that cannot be fetched, for a model to recompute."""
         chunks = (ChunkState(chunk.start, chunk.stop, ()) for chunk in self.lost)
-        troubles = ((index, c.reason) for index, c in enumerate(self.lost, len(self.chunks)))
+        errors = ((index, c.reason) for index, c in enumerate(self.lost, len(self.chunks)))
         return replace(
             self,
             chunks=(*self.chunks, *chunks),
             lost=(),
-            troubles=(*self.troubles, *troubles),
+            errors=(*self.errors, *errors),
         )
 
 
@@ -83,17 +83,17 @@ class Stored:
 
 
 def look_up(
-    tokens: NDArray[np.uint32], lineage: Lineage, *, store: Store, profiles: Profiles
+    tokens: NDArray[np.uint32], prefix_key: PrefixKey, *, store: Store, profiles: Profiles
 ) -> Stored:
     """Ask the store for all that is needed before chunks are fetched.
 
-    Prefixes of an exact lineage are preferred where another one is accepted too.
+    Prefixes of an exact prefix key are preferred where another one is accepted too.
 
     Raises:
         StoreError: the store fails, in whatever way.
     """
     try:
-        prefix = find_prefix(tokens, store=store, lineages=_accepted(lineage))
+        prefix = find_prefix(tokens, store=store, prefix_keys=_accepted(prefix_key))
         if prefix.manifest is None:
             return Stored(prefix, None, [])
         profiles.read_for(prefix.manifest)
@@ -121,12 +121,12 @@ def found_in(stored: Stored, profiles: Profiles, level: str | None) -> Found:
         exact=manifest.exact,
         lost=stored.prefix.lost,
         tail=stored.tail,
-        troubles=_troubles(manifest, profiles),
+        errors=_errors(manifest, profiles),
         windows=manifest.windows,
     )
 
 
-def _troubles(manifest: Manifest, profiles: Profiles) -> tuple[tuple[int, str], ...]:
+def _errors(manifest: Manifest, profiles: Profiles) -> tuple[tuple[int, str], ...]:
     """Why chunks cannot be had at levels whose profile is missing."""
     return tuple(
         (index, f"{stored.level}: {describe_failure(failure)}")
@@ -164,12 +164,16 @@ def _may_be_predicted(chunk: ChunkEntry, ladder: Profile | None) -> bool:
     return any(stored.profile_hash not in known_not_to for stored in chunk.objects)
 
 
-def _accepted(lineage: Lineage) -> list[Lineage]:
+def _accepted(prefix_key: PrefixKey) -> list[PrefixKey]:
     """Better ones first."""
-    exactness = (True,) if lineage.exact else (True, False)
+    exactness = (True,) if prefix_key.exact else (True, False)
     return [
-        Lineage(
-            lineage.fingerprint, lineage.salt, lineage.extra, exact=is_exact, complete=is_complete
+        PrefixKey(
+            prefix_key.fingerprint,
+            prefix_key.salt,
+            prefix_key.extra,
+            exact=is_exact,
+            complete=is_complete,
         )
         for is_exact, is_complete in product(exactness, (True, False))
     ]

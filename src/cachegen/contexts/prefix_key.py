@@ -8,7 +8,7 @@ from cachegen.bitstream.identity import LINK_TOKENS, Tokens, chain, context_id, 
 
 
 @dataclass(frozen=True, slots=True)
-class Lineage:
+class PrefixKey:
     """What two caches of equal tokens must share to be the same.
 
     Attributes:
@@ -39,9 +39,9 @@ class Lineage:
 class Ids:
     """The ids of a context's prefixes."""
 
-    def __init__(self, tokens: Tokens, lineage: Lineage) -> None:
+    def __init__(self, tokens: Tokens, prefix_key: PrefixKey) -> None:
         """Hash the tokens once."""
-        self._tokens, self._seed = tokens, lineage.seed
+        self._tokens, self._seed = tokens, prefix_key.seed
         self._chain = chain(tokens, self._seed)
 
     def of(self, num_tokens: int) -> bytes:

@@ -30,7 +30,7 @@ from cachegen.contexts.manifests import (
     smallest_key,
 )
 from cachegen.contexts.objects import adopt, check_digest, open_chunk, put_or_adopt
-from cachegen.contexts.prefix_key import Ids, Lineage
+from cachegen.contexts.prefix_key import Ids, PrefixKey
 from cachegen.errors import BitstreamError, KeyNotFound
 from cachegen.kvcache import KVCache
 from cachegen.store import Store
@@ -86,14 +86,14 @@ def save(
     survive_forks()
     _check_tokens(kv, tokens)
     known = tokens_from_bytes(tokens_to_bytes(tokens))
-    lineage = Lineage(fingerprint, salt, extra, exact, complete=kv.is_complete)
-    ids = Ids(known, lineage)
+    prefix_key = PrefixKey(fingerprint, salt, extra, exact, complete=kv.is_complete)
+    ids = Ids(known, prefix_key)
     wanted = plan_levels(profile, levels, exact=exact)
     kinds = plan_kinds(kv, profile, wanted, windows)
     encoder = Encoder(kv, known.tolist(), profile, rope, fingerprint, layers_by_kind(windows))
     chunks = plan_chunks(kv, ids, chunk_tokens=chunk_tokens)
     prefix, known_windows = (
-        _stored_prefix(store, known[: kv.start], lineage) if kv.start else ((), ())
+        _stored_prefix(store, known[: kv.start], prefix_key) if kv.start else ((), ())
     )
     of_chunk = [(*level, kind) for level in wanted.items() for kind in kinds[level[0]]]
     planned = [PlannedObject(chunk, *object_) for chunk in chunks for object_ in of_chunk]
@@ -133,17 +133,17 @@ def _check_tokens(kv: KVCache, tokens: Tokens) -> None:
 
 
 def _stored_prefix(
-    store: Store, tokens: Tokens, lineage: Lineage
+    store: Store, tokens: Tokens, prefix_key: PrefixKey
 ) -> tuple[tuple[ChunkEntry, ...], tuple[int, ...]]:
     """The chunks of a stored context of exactly these tokens, and its windows; a lossy
     continuation may begin on an exact one."""
-    for known in dict.fromkeys((lineage, replace(lineage, exact=True))):
+    for known in dict.fromkeys((prefix_key, replace(prefix_key, exact=True))):
         context_id = Ids(tokens, known).of(len(tokens))
         try:
-            stored = read_stored_manifest(store, context_id, fingerprint=lineage.fingerprint)
+            stored = read_stored_manifest(store, context_id, fingerprint=prefix_key.fingerprint)
         except (KeyNotFound, BitstreamError):
             continue
-        chunks = tuple(_offered(chunk, exact=lineage.exact) for chunk in stored.chunks)
+        chunks = tuple(_offered(chunk, exact=prefix_key.exact) for chunk in stored.chunks)
         if chunks[-1].stop == len(tokens) and all(chunk.objects for chunk in chunks):
             return chunks, stored.windows
     raise ValueError(

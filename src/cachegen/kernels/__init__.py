@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cachegen.kernels import reference, synthesis
-from cachegen.kernels.layout import CodedBlock, Lookup, PlaneLayout, Turn
+from cachegen.kernels.layout import CodedBlock, Lookup, PlaneLayout, PlaneRotation
 from cachegen.kernels.tables import normalise
 
 __all__ = [
     "CodedBlock",
     "Lookup",
     "PlaneLayout",
-    "Turn",
+    "PlaneRotation",
     "active_set",
     "decode",
     "encode",
@@ -102,7 +102,7 @@ def synthesise(
     *,
     lookups: Sequence[Lookup] = (),
     planes: Sequence[PlaneLayout],
-    rotations: Sequence[Turn],
+    rotations: Sequence[PlaneRotation],
     num_tokens: int,
     tokens: NDArray[np.int64],
     depths: NDArray[np.int64] | None = None,

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cachegen.kernels import _native, checks
-from cachegen.kernels.layout import CodedBlock, Lookup, PlaneLayout, Turn
+from cachegen.kernels.layout import CodedBlock, Lookup, PlaneLayout, PlaneRotation
 from cachegen.kernels.synthesis_checks import check_synthesise
 
 # In the order of the native statuses; 0 means that all is well.
@@ -114,7 +114,7 @@ def synthesise(
     *,
     lookups: Sequence[Lookup] = (),
     planes: Sequence[PlaneLayout],
-    rotations: Sequence[Turn],
+    rotations: Sequence[PlaneRotation],
     num_tokens: int,
     tokens: NDArray[np.int64],
     depths: NDArray[np.int64] | None = None,

@@ -106,7 +106,7 @@ class Lookup:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Turn:
+class PlaneRotation:
     """A rotation of the first 2 * pairs dimensions of a head, row by row.
 
     Attributes:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cachegen.kernels.layout import Lookup, PlaneLayout, Turn
+from cachegen.kernels.layout import Lookup, PlaneLayout, PlaneRotation
 from cachegen.kernels.synthesis_checks import check_synthesise, check_tail
 
 LARGEST_FLOAT16 = np.float32(65504)
@@ -25,7 +25,7 @@ def synthesise(
     *,
     lookups: Sequence[Lookup] = (),
     planes: Sequence[PlaneLayout],
-    rotations: Sequence[Turn],
+    rotations: Sequence[PlaneRotation],
     num_tokens: int,
     tokens: NDArray[np.int64],
     depths: NDArray[np.int64] | None = None,
@@ -89,7 +89,7 @@ def _looked_up(lookup: Lookup) -> NDArray[np.uint32]:
     return features @ lookup.basis.astype(np.uint32)
 
 
-def _turn(values: NDArray[np.float32], by: Turn) -> None:
+def _turn(values: NDArray[np.float32], by: PlaneRotation) -> None:
     """Rotate values (rows, heads, dim) in place."""
     pairs = by.cos.shape[1]
     turned = values[:, :, : 2 * pairs]

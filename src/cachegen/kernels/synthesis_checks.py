@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cachegen.kernels.checks import check_array
-from cachegen.kernels.layout import Lookup, PlaneLayout, Turn
+from cachegen.kernels.layout import Lookup, PlaneLayout, PlaneRotation
 
 ELEMENT_TYPES: dict[str, type[np.generic]] = {
     "float32": np.float32,
@@ -29,7 +29,7 @@ def check_synthesise(
     *,
     lookups: Sequence[Lookup] = (),
     planes: Sequence[PlaneLayout],
-    rotations: Sequence[Turn],
+    rotations: Sequence[PlaneRotation],
     num_tokens: int,
     tokens: NDArray[np.int64],
     depths: NDArray[np.int64] | None,
@@ -143,7 +143,7 @@ def _check_lookup(lookup: Lookup, name: str, num_rows: int, num_columns: int) ->
         raise ValueError(f"{name}.basis must be {expected}, got {lookup.basis.shape}")
 
 
-def _check_turn(turn: Turn, name: str, num_rows: int) -> None:
+def _check_turn(turn: PlaneRotation, name: str, num_rows: int) -> None:
     check_array(turn.cos, f"{name}.cos", dtype=np.float32, ndim=2)
     check_array(turn.sin, f"{name}.sin", dtype=np.float32, ndim=2)
     if turn.cos.shape != turn.sin.shape or len(turn.cos) != num_rows:
@@ -153,7 +153,7 @@ def _check_turn(turn: Turn, name: str, num_rows: int) -> None:
         )
 
 
-def _check_plane(plane: PlaneLayout, name: str, rotations: Sequence[Turn]) -> None:
+def _check_plane(plane: PlaneLayout, name: str, rotations: Sequence[PlaneRotation]) -> None:
     if min(plane.heads, plane.dim) < 1 or plane.offset < 0:
         raise ValueError(f"{name} has no values or a negative offset: {plane}")
     if plane.rotation is None:

@@ -10,7 +10,7 @@ from cachegen.errors import StoreTimeout
 from cachegen.loading.bundle import BundleNews, Whole, fetch_together
 from cachegen.loading.downloads import Arrived, Failed, Leave
 from cachegen.loading.journal import Journal
-from cachegen.loading.resources import Surroundings
+from cachegen.loading.resources import LoadResources
 from cachegen.loading.result import Span
 from cachegen.loading.sharing import downloads
 from cachegen.policy.controller import LoadState, Option, Transfer
@@ -41,12 +41,12 @@ class Fetching:
     def __init__(
         self,
         state: LoadState,
-        around: Surroundings,
+        resources: LoadResources,
         journal: Journal,
         tell: Callable[[FromLink], None],
     ) -> None:
         """Nothing is under way; ``tell`` takes the news, in any thread."""
-        self._state, self._around, self._journal, self._tell = state, around, journal, tell
+        self._state, self._resources, self._journal, self._tell = state, resources, journal, tell
         self._heard_s: dict[int, float] = {}
         self._leaves: dict[int, Leave] = {}
         self._objects: dict[int, tuple[StoredObject, ...]] = {}
@@ -63,9 +63,9 @@ class Fetching:
         self._objects[chunk] = tuple(objects)
         self._leaves[chunk] = fetch_together(
             downloads(),
-            self._around.store,
+            self._resources.store,
             objects,
-            link=self._around.link,
+            link=self._resources.link,
             listener=lambda news: tell(FromLink(transfer, news)),
         )
         self._heard_s[chunk] = now_s
@@ -114,7 +114,7 @@ class Fetching:
 
         One asked for ahead may be silent while those before it go on.
         """
-        limit_s, transfer = self._around.stall_s, self._state.transfer
+        limit_s, transfer = self._resources.stall_s, self._state.transfer
         if transfer is None or self._state.now_s - self._heard_s[transfer.chunk] < limit_s:
             return None
         silence = Failed(StoreTimeout(f"no bytes for {limit_s} s"))

@@ -17,13 +17,13 @@ class Journal:
         began_s: the load's beginning on the machine's monotonic clock.
         spans: the work.
         decisions: what was decided.
-        troubles: by chunk, what went wrong with it.
+        errors: by chunk, what went wrong with it.
     """
 
     began_s: float = field(default_factory=time.perf_counter)
     spans: list[Span] = field(default_factory=list)
     decisions: list[TimedDecision] = field(default_factory=list)
-    troubles: dict[int, list[str]] = field(default_factory=dict)
+    errors: dict[int, list[str]] = field(default_factory=dict)
 
     def now_s(self) -> float:
         """The load's clock."""
@@ -33,15 +33,15 @@ class Journal:
         """Record a decision."""
         self.decisions.append(TimedDecision(self.now_s(), decision))
 
-    def trouble(self, chunk: int, text: str) -> None:
+    def error(self, chunk: int, text: str) -> None:
         """Record what went wrong, once."""
-        known = self.troubles.setdefault(chunk, [])
+        known = self.errors.setdefault(chunk, [])
         if text not in known:
             known.append(text)
 
     def reason(self, chunk: int) -> str:
         """All that went wrong with a chunk."""
-        return "; ".join(self.troubles.get(chunk, ()))
+        return "; ".join(self.errors.get(chunk, ()))
 
     def in_order(self) -> tuple[Span, ...]:
         """The spans by their beginnings."""

@@ -18,14 +18,14 @@ from cachegen.contexts.forking import survive_forks
 from cachegen.contexts.lookup import Found, Stored, found_in, look_up
 from cachegen.contexts.needs import Cut, Needs, begin
 from cachegen.contexts.objects import describe_failure
-from cachegen.contexts.prefix_key import Lineage
+from cachegen.contexts.prefix_key import PrefixKey
 from cachegen.contexts.profiles import Profiles
 from cachegen.contexts.time_limit import within
 from cachegen.errors import StoreError, StoreTimeout
 from cachegen.kvcache import KVCache
 from cachegen.loading.decoding import Decoder
 from cachegen.loading.journal import Journal
-from cachegen.loading.resources import surroundings
+from cachegen.loading.resources import load_resources
 from cachegen.loading.result import LoadResult, Span
 from cachegen.loading.run import Progress, Run
 from cachegen.loading.sharing import link_to, measurements_of, remember
@@ -111,8 +111,8 @@ def load(
         raise ValueError("expected a level or a controller, got both")
     journal, profiles = Journal(), Profiles(store, profile)
     link = link_to(store.url, measurements_of(fingerprint, str(device)))
-    lineage = Lineage(fingerprint, salt, extra, exact=exact)
-    ask = partial(look_up, asked, lineage, store=store, profiles=profiles)
+    prefix_key = PrefixKey(fingerprint, salt, extra, exact=exact)
+    ask = partial(look_up, asked, prefix_key, store=store, profiles=profiles)
     try:
         patience_s = _patience_s(link, stall_s, slo_s) if recompute else 2 * stall_s
         found = found_in(_answer(ask, link, patience_s, cancel), profiles, level)
@@ -121,17 +121,17 @@ def load(
             raise
         found = Found.nothing(len(asked), describe_failure(error))
     found = found.with_lost() if recompute is not None else found
-    for index, trouble in found.troubles:
-        journal.trouble(index, trouble)
+    for index, reason in found.errors:
+        journal.error(index, reason)
     journal.spans.append(Span("lookup", 0.0, journal.now_s()))
     wanted = asked[: found.num_tokens]
     decoder = Decoder(wanted, found.tail, profiles, fingerprint, found.windows)
-    around = surroundings(decoder, store, device=device, stall_s=stall_s)
+    resources = load_resources(decoder, store, device=device, stall_s=stall_s)
     needs = Needs(found.chunks, found.entries, windows=found.windows, cut=cut, complete=complete)
     begin(needs, found.chunks, can_recompute=recompute is not None)
     state = LoadState(
         chunks=list(found.chunks),
-        costs=around.measurements.costs(store.url),
+        costs=resources.measurements.costs(store.url),
         default_rank=found.default_rank,
         can_recompute=recompute is not None,
         slo_s=slo_s,
@@ -140,14 +140,14 @@ def load(
         state,
         needs,
         controller or (MinTTFT() if level is None else Fixed(level)),
-        around=around,
+        resources=resources,
         journal=journal,
         progress=progress,
         cancel=cancel,
     )
     _work_off(run, wanted, recompute)
     result = _result(run, found)
-    threading.Thread(target=remember, args=(around.measurements, store.url)).start()
+    threading.Thread(target=remember, args=(resources.measurements, store.url)).start()
     return result
 
 
@@ -196,7 +196,7 @@ def _result(run: Run, found: Found) -> LoadResult:
     num_tokens = run.state.chunks[-1].stop if run.state.chunks else 0
     spans = journal.in_order()
     return LoadResult(
-        kv=run.around.assembly.kv(num_tokens, last=run.needs.last_at_end()),
+        kv=run.resources.assembly.kv(num_tokens, last=run.needs.last_at_end()),
         num_tokens=num_tokens,
         exact=found.exact and all(c.level in (*EXACT_LEVELS, TEXT, None) for c in chunks),
         ttft_s=journal.now_s(),

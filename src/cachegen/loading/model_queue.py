@@ -1,4 +1,4 @@
-"""Turns at a model that several loads use."""
+"""The queue at a model that several loads use, one chunk at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _POLL_S = 0.05
 _POLITE_S = 0.005
 
 
-class Turns:
+class ModelQueue:
     """A model that several loads use, one chunk at a time.
 
     A load takes it where it is free, and lets others go first after it had it; where there is no

@@ -9,14 +9,14 @@ import torch
 from cachegen.loading.assembly import Assembly
 from cachegen.loading.decoding import Decoder
 from cachegen.loading.measurements import Measurements
-from cachegen.loading.model_queue import Turns
-from cachegen.loading.sharing import link_to, measurements_of, turns_at
+from cachegen.loading.model_queue import ModelQueue
+from cachegen.loading.sharing import link_to, measurements_of, model_queue_of
 from cachegen.policy.link_estimate import Link
 from cachegen.store import Store
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Surroundings:
+class LoadResources:
     """Everything but the chunks and their controller.
 
     Attributes:
@@ -24,7 +24,7 @@ class Surroundings:
         assembly: where they go.
         store: where objects come from.
         link: the way to it.
-        turns: the queue for the model.
+        model_queue: the queue for the model.
         measurements: what is known of the machine, and learned on the way.
         device: where the cache is to live.
         stall_s: silence after which a transfer counts as failed.
@@ -34,23 +34,23 @@ class Surroundings:
     assembly: Assembly
     store: Store
     link: Link
-    turns: Turns
+    model_queue: ModelQueue
     measurements: Measurements
     device: torch.device | str
     stall_s: float
 
 
-def surroundings(
+def load_resources(
     decoder: Decoder, store: Store, *, device: torch.device | str, stall_s: float
-) -> Surroundings:
+) -> LoadResources:
     """For the tokens and model of a decoder, and a store."""
     measurements = measurements_of(decoder.fingerprint, str(device))
-    return Surroundings(
+    return LoadResources(
         decoder=decoder,
         assembly=Assembly(len(decoder.tokens), len(decoder.windows) or None),
         store=store,
         link=link_to(store.url, measurements),
-        turns=turns_at(decoder.fingerprint, str(device)),
+        model_queue=model_queue_of(decoder.fingerprint, str(device)),
         measurements=measurements,
         device=device,
         stall_s=stall_s,

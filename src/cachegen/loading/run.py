@@ -23,7 +23,7 @@ from cachegen.loading.bundle import Whole
 from cachegen.loading.fetching import Ended, Fetching, FromLink
 from cachegen.loading.journal import Journal
 from cachegen.loading.model_queue import Turn
-from cachegen.loading.resources import Surroundings
+from cachegen.loading.resources import LoadResources
 from cachegen.loading.result import Span
 from cachegen.loading.retries import Remedy, Retries
 from cachegen.loading.sharing import decoder
@@ -35,7 +35,7 @@ from cachegen.policy.controller import (
     LoadState,
     Status,
 )
-from cachegen.policy.replan_guard import Refusal
+from cachegen.policy.replan_guard import ReplanGuard
 from cachegen.policy.schedule import nearest, request_due_s
 
 _TICK_S = 0.01
@@ -83,22 +83,22 @@ class Run:
         needs: Needs,
         controller: Controller,
         *,
-        around: Surroundings,
+        resources: LoadResources,
         journal: Journal,
         progress: Progress | None = None,
         cancel: threading.Event | None = None,
     ) -> None:
         """Nothing begins before `drive`; ``needs`` are of the state's chunks."""
-        self.state, self.needs, self.around, self.journal = state, needs, around, journal
+        self.state, self.needs, self.resources, self.journal = state, needs, resources, journal
         self.jobs: queue.SimpleQueue[ModelJob | None] = queue.SimpleQueue()
         self.failure: BaseException | None = None
         self._controller, self._progress = controller, progress
         self._cancelled = cancel or threading.Event()
         self._stopped = False
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
-        self._fetching = Fetching(state, around, journal, self._events.put)
+        self._fetching = Fetching(state, resources, journal, self._events.put)
         self._retries = Retries()
-        self._refusal: Refusal | None = None
+        self._replan_guard: ReplanGuard | None = None
         self._undecoded = 0
         self._had: dict[int, list[StoredObject]] = {}
         self._owed: set[int] = set()
@@ -107,7 +107,7 @@ class Run:
     def drive(self) -> None:
         """Work until every chunk is there, or what is left cannot be had."""
         try:
-            with self.around.turns.using(self, lambda: self._events.put(None)):
+            with self.resources.model_queue.using(self, lambda: self._events.put(None)):
                 self._settle(*range(len(self.state.chunks)))
                 self._advance()
                 while not self.state.is_done:
@@ -131,7 +131,7 @@ class Run:
         while not self.jobs.empty():
             job = self.jobs.get()
             if job is not None:
-                self.around.turns.end(job.turn)
+                self.resources.model_queue.end(job.turn)
 
     def recompute(self, job: ModelJob, compute: Callable[..., KVCache]) -> None:
         """Do a job in the calling thread: ``compute(past=...)`` gives its part.
@@ -143,19 +143,19 @@ class Run:
             if job.turn.wait(lambda: self._stopped or self._cancelled.is_set()):
                 self._recompute_now(job, compute)
         finally:
-            self.around.turns.end(job.turn)
+            self.resources.model_queue.end(job.turn)
 
     def _recompute_now(self, job: ModelJob, compute: Callable[..., KVCache]) -> None:
-        assembly, began_s = self.around.assembly, self.journal.now_s()
+        assembly, began_s = self.resources.assembly, self.journal.now_s()
         part = compute(past=assembly.kv(job.start, last=self.needs.last_before(job.start)))
         misfit = assembly.misfit(part, start=job.start, stop=job.stop)
         if misfit:
             raise ValueError(f"`recompute` gave a cache that does not fit: {misfit}")
-        assembly.place(part.to(self.around.device))
-        synchronize(self.around.device)
+        assembly.place(part.to(self.resources.device))
+        synchronize(self.resources.device)
         ended_s = self.journal.now_s()
         seconds = ended_s - began_s
-        self.around.measurements.add_prefill(job.stop - job.start, job.start, seconds)
+        self.resources.measurements.add_prefill(job.stop - job.start, job.start, seconds)
         self._events.put(_Worked(job.chunk, "recompute", began_s, ended_s))
 
     def chunks(self) -> tuple[LoadedChunk, ...]:
@@ -174,7 +174,7 @@ class Run:
 
     def _next_event(self) -> _Event:
         waits = bool(self.state.transfers or self._retries.pending)
-        waits = waits or self.around.turns.users > 1
+        waits = waits or self.resources.model_queue.users > 1
         tick_s = _TICK_S if waits else _IDLE_TICK_S
         try:
             return self._events.get(timeout=min(request_due_s(self.state) or tick_s, tick_s))
@@ -267,8 +267,8 @@ class Run:
     def _failed(self, index: int, level: str, error: CacheGenError, *, began_s: float) -> None:
         chunk = self.state.chunks[index]
         chunk.status, chunk.level = Status.WAITING, None
-        self._refusal = None
-        self.journal.trouble(index, f"{level}: {type(error).__name__}: {error}")
+        self._replan_guard = None
+        self.journal.error(index, f"{level}: {type(error).__name__}: {error}")
         now_s = self.journal.now_s()
         remedy = self._retries.failed(index, level, error, began_s=began_s, now_s=now_s)
         if remedy is Remedy.AGAIN:
@@ -280,7 +280,7 @@ class Run:
 
     def _advance(self) -> None:
         """Give every idle resource something to do."""
-        self._look_around()
+        self._look_resources()
         self._transfer_ended(self._fetching.stalled())
         if self.state.transfers:
             self._reconsider()
@@ -289,13 +289,13 @@ class Run:
         self._use_model()
         self._insist()
 
-    def _look_around(self) -> None:
-        state, around = self.state, self.around
+    def _look_resources(self) -> None:
+        state, resources = self.state, self.resources
         state.now_s = self.journal.now_s()
-        state.bytes_per_s, state.low_bytes_per_s = around.link.share(
+        state.bytes_per_s, state.low_bytes_per_s = resources.link.share(
             self.journal.began_s + state.now_s, own=self._fetching.num_objects
         )
-        state.model_share = around.turns.users
+        state.model_share = resources.model_queue.users
         state.decoder_share = decoder().share(self._undecoded)
 
     def _reconsider(self) -> None:
@@ -306,13 +306,13 @@ class Run:
         if decision.action == "recompute" and self.needs.misses_before(place):
             return
         first = self.state.place_of(decision.chunk)
-        turn = self.around.turns.take(self) if decision.action == "recompute" else None
+        turn = self.resources.model_queue.take(self) if decision.action == "recompute" else None
         if decision.action == "recompute" and turn is None:
             return
         for transfer in self._fetching.abandon(first):
             chunk = self.state.chunks[transfer.chunk]
             chunk.status, chunk.level = Status.WAITING, None
-        self._refusal = None
+        self._replan_guard = None
         self._carry_out(decision, turn)
 
     @property
@@ -334,7 +334,7 @@ class Run:
             return True
         decision = self._controller.choose(self.state, "link")
         if decision is None:
-            self._refusal = None
+            self._replan_guard = None
             return False
         self._carry_out(decision)
         return True
@@ -365,9 +365,9 @@ class Run:
         front = state.chunks[state.front]
         if front.status is not Status.WAITING or (state.front in self._owed and front.options):
             return
-        if self._refusal is not None and self._refusal.holds(state):
+        if self._replan_guard is not None and self._replan_guard.holds(state):
             return
-        turn = self.around.turns.take(self)
+        turn = self.resources.model_queue.take(self)
         if turn is None:
             return
         handed_over = False
@@ -377,10 +377,10 @@ class Run:
                 self._carry_out(decision, turn)
                 handed_over = True
             else:
-                self._refusal = Refusal.of(state)
+                self._replan_guard = ReplanGuard.of(state)
         finally:
             if not handed_over:
-                self.around.turns.end(turn)
+                self.resources.model_queue.end(turn)
 
     def _insist(self) -> None:
         """Nobody waits for nothing: the front chunk is had somehow, or the load ends there."""
@@ -394,7 +394,7 @@ class Run:
         if state.can_recompute:
             if state.recompute_began_s is None:
                 decision = Decision.recompute(state.front, "there is no other way")
-                self._carry_out(decision, self.around.turns.queue(self))
+                self._carry_out(decision, self.resources.model_queue.queue(self))
         elif options:
             best = options[-1].level
             self._carry_out(Decision.fetch(state.front, best, "there is no other way"))
@@ -429,7 +429,7 @@ class Run:
         if index != self.state.front or self.state.recompute_began_s is not None:
             raise ValueError(f"chunk {index} cannot be recomputed before those in front of it")
         if self.needs.misses_before(chunk.start):
-            self.around.turns.end(turn)
+            self.resources.model_queue.end(turn)
             self.needs.compute_at(chunk.start)
             self._settle(*range(index))
             return
@@ -460,9 +460,11 @@ class Run:
         ended_s = self.journal.now_s()
         if error is None:
             num_tokens = self.needs.entries[index].num_tokens
-            self.around.measurements.add_decode(objects[0].level, num_tokens, ended_s - began_s)
+            self.resources.measurements.add_decode(objects[0].level, num_tokens, ended_s - began_s)
         self._events.put(_Worked(index, "decode", began_s, ended_s, error, objects))
 
     def _place(self, index: int, stored: StoredObject, data: memoryview) -> None:
-        around, entry = self.around, self.needs.entries[index]
-        around.decoder.decode(data, entry, stored, assembly=around.assembly, device=around.device)
+        resources, entry = self.resources, self.needs.entries[index]
+        resources.decoder.decode(
+            data, entry, stored, assembly=resources.assembly, device=resources.device
+        )

@@ -16,7 +16,7 @@ from cachegen.forks import PerProcess
 from cachegen.loading.decoder_threads import DecoderThreads
 from cachegen.loading.downloads import Downloads
 from cachegen.loading.measurements import Measurements
-from cachegen.loading.model_queue import Turns
+from cachegen.loading.model_queue import ModelQueue
 from cachegen.policy.link_estimate import Link
 
 _SAVE_EVERY_S = 10.0
@@ -33,7 +33,7 @@ class _Shared:
 
     making: threading.Lock = field(default_factory=threading.Lock)
     measurements: dict[_Model, Measurements] = field(default_factory=dict)
-    turns: dict[_Model, Turns] = field(default_factory=dict)
+    model_queues: dict[_Model, ModelQueue] = field(default_factory=dict)
     links: dict[str, Link] = field(default_factory=dict)
     saved_s: dict[int, float] = field(default_factory=dict)
     downloads: Downloads = field(default_factory=Downloads)
@@ -79,11 +79,11 @@ def remember(known: Measurements, url: str) -> None:
     known.save()
 
 
-def turns_at(fingerprint: bytes, device: str) -> Turns:
+def model_queue_of(fingerprint: bytes, device: str) -> ModelQueue:
     """The one of this process for a model on a device."""
     shared = _SHARED()
     with shared.making:
-        return shared.turns.setdefault((fingerprint, device), Turns())
+        return shared.model_queues.setdefault((fingerprint, device), ModelQueue())
 
 
 def decoder() -> DecoderThreads:

@@ -22,7 +22,7 @@ from cachegen.policy.schedule import (
 
 
 @dataclass(frozen=True, slots=True)
-class Prudence:
+class SafetyMargins:
     """How far plans are trusted to estimates.
 
     Attributes:
@@ -42,7 +42,12 @@ class Prudence:
 
 
 def plan_in_time(
-    state: LoadState, left: Sequence[int], target: int, *, remaining_s: float, prudence: Prudence
+    state: LoadState,
+    left: Sequence[int],
+    target: int,
+    *,
+    remaining_s: float,
+    margins: SafetyMargins,
 ) -> Plan:
     """The plan of best quality that ends in time; the earliest end where none does.
 
@@ -50,10 +55,10 @@ def plan_in_time(
     is the chunk that is to be fetched next.
     """
     expected = assumed_bytes_per_s(state)
-    rate = min(state.low_bytes_per_s or prudence.low * expected, expected)
-    outlook = careful(look(state, left, rate), prudence.model)
+    rate = min(state.low_bytes_per_s or margins.low * expected, expected)
+    outlook = careful(look(state, left, rate), margins.model)
     by_text = text_in_time(outlook, remaining_s)
-    slower = prudence.worst * rate
+    slower = margins.worst * rate
     exact: list[Plan] = []
     for option in reversed(state.chunks[target].options):
         is_exact = option.level in EXACT_LEVELS
@@ -72,8 +77,8 @@ def plan_in_time(
     if exact:
         return min(exact, key=lambda plan: plan.finish_s)
     options = state.chunks[target].options
-    late = careful(look(state, left, expected), prudence.model)
-    return _late_plan(late, options, remaining_s, prudence.bet)
+    late = careful(look(state, left, expected), margins.model)
+    return _late_plan(late, options, remaining_s, margins.bet)
 
 
 def careful(outlook: Outlook, model: float) -> Outlook:

@@ -15,7 +15,7 @@ from cachegen.policy.controller import (
     Status,
     Transfer,
 )
-from cachegen.policy.deadline import Prudence, careful, plan_in_time, text_in_time
+from cachegen.policy.deadline import SafetyMargins, careful, plan_in_time, text_in_time
 from cachegen.policy.in_order import recompute_front
 from cachegen.policy.schedule import (
     UNKNOWN_S,
@@ -47,13 +47,13 @@ class MinTTFT:
     of the context.
 
     Attributes:
-        prudence: how far plans are trusted to estimates.
+        margins: how far plans are trusted to estimates.
         gain: share of the time left that abandoning a transfer must save.
         least_gain_s: seconds that it must save at least.
         in_flight_bytes: so much of an abandoned transfer is on its way already, and comes first.
     """
 
-    prudence: Prudence = field(default_factory=Prudence)
+    margins: SafetyMargins = field(default_factory=SafetyMargins)
     gain: float = 0.25
     least_gain_s: float = 0.01
     in_flight_bytes: int = 48 << 10
@@ -136,10 +136,10 @@ class MinTTFT:
         if state.slo_s is None:
             allowed = [o for o in options if o.rank >= state.default_rank] or options[-1:]
             outlook = look(state, left, rate)
-            plan = earliest_plan(careful(outlook, self.prudence.model), allowed)
+            plan = earliest_plan(careful(outlook, self.margins.model), allowed)
             return text_in_time(outlook, plan.finish_s) or plan
         remaining_s = state.slo_s - state.now_s
-        return plan_in_time(state, left, target, remaining_s=remaining_s, prudence=self.prudence)
+        return plan_in_time(state, left, target, remaining_s=remaining_s, margins=self.margins)
 
 
 def _next_to_fetch(state: LoadState, left: Sequence[int]) -> int | None:

@@ -11,7 +11,7 @@ _LONGEST_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class ReplanGuard:
     """What was known when the model was left idle.
 
     As long as all goes as planned the answer stays the same, and plans cost time.
@@ -29,7 +29,7 @@ class Refusal:
     model_share: int
 
     @classmethod
-    def of(cls, state: LoadState) -> Refusal:
+    def of(cls, state: LoadState) -> ReplanGuard:
         """The model is left idle in this state."""
         return cls(state.now_s, state.front, _counted_on(state), state.model_share)
 

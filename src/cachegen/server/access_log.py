@@ -23,7 +23,7 @@ class _Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class AccessLog:
     """The application, its requests counted and, if `logs`, printed one JSON line each."""
 
     app: ASGIApp

@@ -1,4 +1,4 @@
-"""The HTTP interface of a shelf: what each path and method does.
+"""The HTTP interface of a bounded store: what each path and method does.
 
 Objects lie at ``/<key>`` for any HTTP client; `cachegen.store.wire` names the other paths.
 """
@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from cachegen.errors import KeyNotFound
-from cachegen.server.access_log import Observed
+from cachegen.server.access_log import AccessLog
 from cachegen.server.bodies import (
     IN_MEMORY_BYTES,
     Uploads,
@@ -31,7 +31,7 @@ from cachegen.server.bodies import (
     make_spool,
     receive_body,
 )
-from cachegen.server.bounded_store import Shelf
+from cachegen.server.bounded_store import BoundedStore
 from cachegen.server.failures import FAILURES
 from cachegen.server.metrics import CONTENT_TYPE, Metrics
 from cachegen.server.ranges import span_of
@@ -47,11 +47,16 @@ _LARGEST_AT_ONCE = 4
 
 
 def make_app(
-    shelf: Shelf, tenants: Tenants, *, metrics: Metrics, max_object_bytes: int, logs: bool = False
-) -> Observed:
+    bounded_store: BoundedStore,
+    tenants: Tenants,
+    *,
+    metrics: Metrics,
+    max_object_bytes: int,
+    logs: bool = False,
+) -> AccessLog:
     """The ASGI application."""
     uploads = Uploads(_LARGEST_AT_ONCE * max_object_bytes)
-    handlers = _Handlers(shelf, tenants, metrics, max_object_bytes, uploads)
+    handlers = _Handlers(bounded_store, tenants, metrics, max_object_bytes, uploads)
     routes = [
         Route("/healthz", handlers.healthz),
         Route("/metrics", handlers.render_metrics),
@@ -63,12 +68,12 @@ def make_app(
         Route("/{key:path}", handlers.delete, methods=["DELETE"]),
     ]
     app = Starlette(routes=routes, exception_handlers=FAILURES)
-    return Observed(app, metrics, logs)
+    return AccessLog(app, metrics, logs)
 
 
 @dataclass(frozen=True, slots=True)
 class _Handlers:
-    shelf: Shelf
+    bounded_store: BoundedStore
     tenants: Tenants
     metrics: Metrics
     max_object_bytes: int
@@ -88,7 +93,7 @@ class _Handlers:
     async def head(self, request: Request) -> Response:
         """An object's size."""
         key = _full(self._tenant(request), request.path_params["key"])
-        (size_bytes,) = await run_in_threadpool(self.shelf.lookup, [key])
+        (size_bytes,) = await run_in_threadpool(self.bounded_store.lookup, [key])
         if size_bytes is None:
             raise KeyNotFound(key)
         return Response(headers=_headers(size_bytes))
@@ -96,7 +101,7 @@ class _Handlers:
     async def get(self, request: Request) -> Response:
         """An object, or a range of it."""
         key = _full(self._tenant(request), request.path_params["key"])
-        return Streamed(_object(self.shelf, key, request.headers.get("range")))
+        return Streamed(_object(self.bounded_store, key, request.headers.get("range")))
 
     async def put(self, request: Request) -> Response:
         """Create an object: 201, or 412 where there is one. What is large and cannot be stored is
@@ -106,13 +111,13 @@ class _Handlers:
             raise HTTPException(400, f"expected a key other than {', '.join(RESERVED)}")
         key, parent = _full(tenant, name), request.headers.get(PARENT_HEADER)
         put = partial(
-            self.shelf.put,
+            self.bounded_store.put,
             key,
             parent=None if parent is None else _full(tenant, parent),
             quota_bytes=tenant.quota_bytes,
         )
         declared_bytes = declared_size(request, max_bytes=self.max_object_bytes)
-        admits = partial(self.shelf.admits, key, quota_bytes=tenant.quota_bytes)
+        admits = partial(self.bounded_store.admits, key, quota_bytes=tenant.quota_bytes)
         if _is_large(declared_bytes) and not await run_in_threadpool(admits, declared_bytes or 0):
             return Response(status_code=412)
         created = await self._take(request, put, declared_bytes)
@@ -121,7 +126,7 @@ class _Handlers:
     async def delete(self, request: Request) -> Response:
         """Remove an object, if there is one."""
         key = _full(self._tenant(request), request.path_params["key"])
-        await run_in_threadpool(self.shelf.delete, key)
+        await run_in_threadpool(self.bounded_store.delete, key)
         return Response(status_code=204)
 
     async def lookup(self, request: Request) -> Response:
@@ -131,12 +136,12 @@ class _Handlers:
             body += piece
             check_size(len(body), _MAX_LOOKUP_BYTES)
         keys = [_full(tenant, key) for key in _keys_in(body)]
-        return JSONResponse({"sizes": await run_in_threadpool(self.shelf.lookup, keys)})
+        return JSONResponse({"sizes": await run_in_threadpool(self.bounded_store.lookup, keys)})
 
     async def list_keys(self, request: Request) -> Response:
         """The keys below ``?prefix=``, one a line."""
         tenant, prefix = self._tenant(request), request.query_params.get("prefix", "")
-        return Streamed(_listing(self.shelf, tenant, _full(tenant, prefix, empty=True)))
+        return Streamed(_listing(self.bounded_store, tenant, _full(tenant, prefix, empty=True)))
 
     async def _take(self, request: Request, put: partial[bool], declared_bytes: int | None) -> bool:
         max_bytes = self.max_object_bytes
@@ -164,8 +169,8 @@ def _full(tenant: Tenant, key: str, *, empty: bool = False) -> str:
 
 
 @contextmanager
-def _object(shelf: Shelf, key: str, wanted: str | None) -> Iterator[Content]:
-    with shelf.reading(key, partial(span_of, wanted)) as reading:
+def _object(bounded_store: BoundedStore, key: str, wanted: str | None) -> Iterator[Content]:
+    with bounded_store.reading(key, partial(span_of, wanted)) as reading:
         size_bytes = reading.stop - reading.start
         status, headers = 200, _headers(size_bytes)
         if size_bytes < reading.size_bytes:
@@ -184,9 +189,9 @@ def _headers(size_bytes: int) -> dict[str, str]:
 
 
 @contextmanager
-def _listing(shelf: Shelf, tenant: Tenant, prefix: str) -> Iterator[Content]:
+def _listing(bounded_store: BoundedStore, tenant: Tenant, prefix: str) -> Iterator[Content]:
     skipped = len(tenant.namespace) + 1 if tenant.namespace else 0
-    lines = (f"{key[skipped:]}\n".encode() for key in shelf.store.list(prefix))
+    lines = (f"{key[skipped:]}\n".encode() for key in bounded_store.store.list(prefix))
     pieces = iter(lambda: b"".join(itertools.islice(lines, _KEYS_A_PIECE)), b"")
     yield Content(200, {"content-type": "text/plain"}, pieces)
 

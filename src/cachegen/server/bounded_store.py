@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from cachegen.errors import KeyNotFound, StoreError, StoreFull
 from cachegen.server.index import Index
 from cachegen.server.key_locks import KeyLocks
-from cachegen.server.pins import Use, Uses
+from cachegen.server.pins import Pin, Pins
 from cachegen.store import Buffer, Store
 
 _SCAN_KEYS = 1000
@@ -28,7 +28,7 @@ class Reading:
     buffers: Iterator[Buffer]
 
 
-class Shelf:
+class BoundedStore:
     """A store, its index, and how much may be in it. Thread-safe.
 
     Others may add objects to the store and remove them meanwhile, but not replace any.
@@ -51,7 +51,7 @@ class Shelf:
         self._on_evict = on_evict
         self._key_locks = KeyLocks()
         self._room_lock = threading.Lock()
-        self._uses = Uses()
+        self._pins = Pins()
         self._reserved: Counter[str] = Counter()
 
     def scan(self) -> None:
@@ -88,7 +88,7 @@ class Shelf:
         """
         with ExitStack() as stack:
             with self._key_locks.holding(key):
-                use = stack.enter_context(self._uses.using(key))
+                use = stack.enter_context(self._pins.using(key))
                 (size_bytes,) = self.lookup([key])
             if size_bytes is None:
                 raise KeyNotFound(f"{key}: there is no such object")
@@ -133,8 +133,8 @@ class Shelf:
             return False
         with (
             self._room(key, len(data), quota_bytes),
-            self._uses.using(key),
-            self._uses.using(parent),
+            self._pins.using(key),
+            self._pins.using(parent),
         ):
             if parent is not None:
                 self.lookup([parent])
@@ -207,7 +207,7 @@ class Shelf:
 
     def _victim(self, size_bytes: int) -> str:
         """The least recently used of the objects that nobody uses and nothing needs."""
-        used = self._uses.keys()
+        used = self._pins.keys()
         for key in self.index.leaves(len(used) + 1):
             if key not in used:
                 return key
@@ -219,7 +219,7 @@ class Shelf:
     def _evict(self, key: str) -> None:
         """Remove an object unless it has come into use."""
         with self._key_locks.holding(key):
-            if self._uses.has(key):
+            if self._pins.has(key):
                 return
             size_bytes = self.index.size(key) or 0
             self._remove(key)
@@ -228,12 +228,12 @@ class Shelf:
     def _remove(self, key: str) -> None:
         """Readers are told first, so that none takes bytes of what may come after for the rest.
         Who holds the key's lock knows that no reader comes in between."""
-        self._uses.mark_gone(key)
+        self._pins.mark_gone(key)
         self.store.delete(key)
         self.index.remove(key)
 
 
-def _checked(buffers: Iterator[Buffer], use: Use, size_bytes: int) -> Iterator[Buffer]:
+def _checked(buffers: Iterator[Buffer], use: Pin, size_bytes: int) -> Iterator[Buffer]:
     """The buffers of one object: under the key of a deleted one, another may soon be."""
     for buffer in buffers:
         size_bytes -= len(buffer)

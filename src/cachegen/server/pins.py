@@ -10,23 +10,23 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True, eq=False)
-class Use:
+class Pin:
     """Somebody needs an object; `gone` tells that it was removed all the same."""
 
     gone: bool = False
 
 
-class Uses:
+class Pins:
     """The uses of all objects; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._of_key: defaultdict[str, set[Use]] = defaultdict(set)
+        self._of_key: defaultdict[str, set[Pin]] = defaultdict(set)
 
     @contextmanager
-    def using(self, key: str | None) -> Iterator[Use]:
+    def using(self, key: str | None) -> Iterator[Pin]:
         """A use of an object, or of none, while the context lasts."""
-        use = Use()
+        use = Pin()
         if key is None:
             yield use
             return

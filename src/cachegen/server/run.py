@@ -13,7 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from cachegen.server.app import make_app
-from cachegen.server.bounded_store import Shelf
+from cachegen.server.bounded_store import BoundedStore
 from cachegen.server.connections import LimitedConnection
 from cachegen.server.index import Index
 from cachegen.server.metrics import Metrics
@@ -75,18 +75,18 @@ def serve(
     """
     index = Index(index_path, namespaces=tenants.namespaces)
     metrics = Metrics(index)
-    shelf = Shelf(
+    bounded_store = BoundedStore(
         store,
         index=index,
         capacity_bytes=limits.capacity_bytes,
         on_evict=metrics.count_eviction,
     )
     if limits.capacity_bytes is not None or tenants.have_quotas:
-        shelf.scan()
+        bounded_store.scan()
     if limits.capacity_bytes is not None and index_path is None:
         _LOG.warning(_FORGETS)
     app = make_app(
-        shelf, tenants, metrics=metrics, max_object_bytes=limits.max_object_bytes, logs=logs
+        bounded_store, tenants, metrics=metrics, max_object_bytes=limits.max_object_bytes, logs=logs
     )
     config = _config(app, address, limits=limits)
     server = uvicorn.Server(config)

@@ -13,7 +13,7 @@ from cachegen.policy.controller import (
     TimedDecision,
     Transfer,
 )
-from cachegen.policy.replan_guard import Refusal
+from cachegen.policy.replan_guard import ReplanGuard
 from cachegen.policy.schedule import request_due_s
 from cachegen.simulation.pipe import Flow, Pipe
 from cachegen.simulation.scenario import Request, SimulatedLoad
@@ -47,7 +47,7 @@ class Loading:
         self._machine = machine
         self._flows: dict[int, Flow[Loading]] = {}
         self._link_busy_since_s = 0.0
-        self._refusal: Refusal | None = None
+        self._replan_guard: ReplanGuard | None = None
         self._queued_bytes = 0.0
         self._undecoded = 0
         self._received = self._abandoned = 0
@@ -139,7 +139,7 @@ class Loading:
     def _use_link(self, now_s: float) -> bool:
         decision = self.request.controller.choose(self.state, "link")
         if decision is None:
-            self._refusal = None
+            self._replan_guard = None
             return False
         self._carry_out(decision, now_s)
         return True
@@ -148,13 +148,13 @@ class Loading:
         """By choice only a model that is free is used; nobody queues for it."""
         if not self.state.can_recompute or self._machine.model or not self._front_waits:
             return
-        if self._refusal is not None and self._refusal.holds(self.state):
+        if self._replan_guard is not None and self._replan_guard.holds(self.state):
             return
         decision = self.request.controller.choose(self.state, "model")
         if decision is not None and decision.action == "recompute":
             self._carry_out(decision, now_s)
         else:
-            self._refusal = Refusal.of(self.state)
+            self._replan_guard = ReplanGuard.of(self.state)
 
     def _insist(self, now_s: float) -> None:
         """Nobody may wait for nothing: the chunk at the front is had, if from a busy model."""
@@ -220,7 +220,7 @@ class Loading:
             self._end_transfer(transfer, transfer.received_bytes, now_s)
             chunk = self.state.chunks[transfer.chunk]
             chunk.status, chunk.level = Status.WAITING, None
-        self._refusal = None
+        self._replan_guard = None
 
     def _end_transfer(self, transfer: Transfer, received_bytes: int, now_s: float) -> None:
         self._machine.pipe.end(self._flows.pop(transfer.chunk), now_s)

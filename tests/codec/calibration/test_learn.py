@@ -8,7 +8,7 @@ from cachegen.codec.calibration.learn import learn
 from cachegen.codec.calibration.moments import blank_moments, gather, lagged
 from cachegen.codec.calibration.sample import Sample
 from cachegen.codec.rope import RopeMap
-from cachegen.codec.transform.analysis import analyse, strangeness
+from cachegen.codec.transform.analysis import analyse, ood_score
 from cachegen.codec.transform.quantisation import Quantiser
 from cachegen.kvcache import KVCache
 
@@ -193,7 +193,7 @@ def test_other_sources_are_stranger():
     def strange(one, num_tokens=400):
         sample = one.sample(50, num_tokens=num_tokens)
         analysed = analyse(sample.kv, sample.tokens, transform, RopeMap.none(4))
-        return strangeness(analysed, num_active=(WIDTH,))
+        return ood_score(analysed, num_active=(WIDTH,))
 
     assert strange(source) < 0.02
     assert strange(source, 100) < 0.1

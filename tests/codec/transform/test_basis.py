@@ -28,7 +28,7 @@ def group_of(num_coefficients, num_features, width, *, seed=0, scale=1.0):
 
 def features_of(tokens, *tables, last=None):
     transform = Transform(
-        (), tuple(np.array(t, dtype=np.int8) for t in tables), 0, 1.0, strangeness=0.0
+        (), tuple(np.array(t, dtype=np.int8) for t in tables), 0, 1.0, ood_score=0.0
     )
     rows = np.full((len(tokens) if last is None else last, transform.num_features), 99, np.int16)
     fill_features(rows, transform, tokens)

@@ -128,7 +128,7 @@ def wide(profile):
 
 
 def test_what_lies_behind_the_precise_coefficients_is_stored_in_bytes(profile):
-    transform = replace(wide(profile), strangeness=1.0)
+    transform = replace(wide(profile), ood_score=1.0)
     geometry = Geometry((PlaneShape(3, 50),) * 2, torch.bfloat16)
     arrays = transform_to_arrays(transform)
     assert arrays["synthesis.0"].shape == (128, 300)
@@ -159,7 +159,7 @@ def test_large_coefficients_are_not_heard_in_those_of_eight_bits(profile):
 @pytest.mark.parametrize("name", ("synthesis", "analysis"))
 def test_bytes_that_do_not_fit_are_refused(profile, name):
     geometry = Geometry((PlaneShape(3, 50),) * 2, torch.bfloat16)
-    arrays = transform_to_arrays(replace(wide(profile), strangeness=1.0))
+    arrays = transform_to_arrays(replace(wide(profile), ood_score=1.0))
     for changed, said in (
         ({f"{name}_exponents.0": np.full(300, 100, np.int8)}, "exponents"),
         ({f"{name}_exponents.0": np.zeros(299, np.int8)}, f"{name}_exponents"),

@@ -1,6 +1,7 @@
 """Some rows of every sample, kept so that no context is computed twice.
 
-What tokens weigh is fitted to them, and tables, bounds and strangeness are counted over them.
+What tokens weigh is fitted to them, and tables, bounds and out-of-distribution scores are counted
+over them.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def learn(
         _group(moments, index, planes, metrics[index], text, unit, most_coefficients)
         for index, planes in enumerate(groups)
     )
-    return Transform(found, tuple(text.tables), num_sinks, unit, strangeness=np.inf)
+    return Transform(found, tuple(text.tables), num_sinks, unit, ood_score=np.inf)
 
 
 def learn_importance(transform: Transform, rows: Sequence[KeptRows]) -> Importance:

@@ -27,7 +27,7 @@ from cachegen.codec.rope import RopeMap
 from cachegen.codec.symbols import clipped_symbols
 from cachegen.codec.tables import MARGIN, MAX_TABLES, cluster, histograms, table_frequencies
 from cachegen.codec.transform import rung as transform
-from cachegen.codec.transform.analysis import analyse, strangeness
+from cachegen.codec.transform.analysis import analyse, ood_score
 from cachegen.codec.transform.basis import Transform
 from cachegen.codec.transform.importance import relative_steps
 from cachegen.codec.transform.quantisation import Quantiser, nominal_active
@@ -46,11 +46,11 @@ _NEGLIGIBLE = 0.33
 _SLACK = 1.25
 # Of the largest coefficient that was learned from: what others may be.
 _REACH = 1.5
-# Held-out text like the samples reaches this strangeness, in nats per coefficient.
+# Held-out text like the samples reaches this out-of-distribution score, in nats per coefficient.
 _ORDINARY = 0.03
 # A bound of 0 would refuse everything; one beyond float32 no chunk could carry.
 _BOUNDS = (1e-12, 1e30)
-# Of units and strangeness, as FORMAT.md has it.
+# Of units and scores, as FORMAT.md has it.
 _RANGE = (1e-30, 1e30)
 
 
@@ -97,7 +97,7 @@ class TransformTraining:
             found = transform_from_arrays(dict(saved.arrays), geometry)
             rows = _rows_so_far(passes.checkpoint, saved.state["num_samples"])
             if rows is not None:
-                return cls(replace(found, strangeness=np.inf), geometry, rope, fingerprint, rows)
+                return cls(replace(found, ood_score=np.inf), geometry, rope, fingerprint, rows)
         features = _features(token_features, passes.checkpoint)
         moments, sizes, rows = _gathered(
             passes,
@@ -154,29 +154,29 @@ class TransformTraining:
         finest = _REACH * largest * grid.fraction / grid.most
         return replace(limits, finest=min(max(finest, limits.finest), limits.coarsest))
 
-    def strangeness_among(
+    def highest_ood_score(
         self, levels: Sequence[EncodingLevel], evaluate: Callable[[RoundTrip], object]
     ) -> float:
-        """The strangeness of the strangest context that the levels were measured on."""
+        """The largest out-of-distribution score among the contexts levels were measured on."""
         active, found = nominal_active(self.num_active(levels[-1].step)), [0.0]
 
         def look(kv: KVCache, tokens: Sequence[int]) -> KVCache:
             analysed = analyse(kv, tokens, self.transform, self.rope)
-            found.append(strangeness(analysed, num_active=active))
+            found.append(ood_score(analysed, num_active=active))
             return kv
 
         evaluate(look)
         return max(found)
 
     def finish(
-        self, levels: Sequence[EncodingLevel], *, default_level: str, strangest: float = 0.0
+        self, levels: Sequence[EncodingLevel], *, default_level: str, highest: float = 0.0
     ) -> Profile:
         """The profile with these levels: their tables and bounds, from the rows kept.
 
         Args:
             levels: placed.
             default_level: one of them, or another that takes their place.
-            strangest: strangeness that quality was measured at, beyond that of the samples.
+            highest: the out-of-distribution score that quality was measured at.
         """
         active = [self.num_active(level.step) for level in levels]
         found = self._tally(levels, active)
@@ -202,7 +202,7 @@ class TransformTraining:
             transform=replace(
                 self.transform,
                 unit=min(max(self.transform.unit * nats**0.5, _RANGE[0]), _RANGE[1]),
-                strangeness=min(max(_SLACK * max(strangest, *found.strange), _ORDINARY), _RANGE[1]),
+                ood_score=min(max(_SLACK * max(highest, *found.scores), _ORDINARY), _RANGE[1]),
             ),
             num_active=tuple(active),
         )
@@ -221,7 +221,7 @@ class TransformTraining:
         for kept in self.rows:
             analysed = kept.analysed(self.transform)
             nominal = nominal_active(active[-1])
-            found.strange.append(strangeness(analysed, num_active=nominal))
+            found.scores.append(ood_score(analysed, num_active=nominal))
             found.lost.append([])
             for index, quantiser in enumerate(quantisers):
                 quantised = quantiser.quantise(analysed, few_rows=0)
@@ -240,12 +240,12 @@ class _Tally:
     Attributes:
         counts: int64 (coefficients of all levels, 256): how often each takes each symbol.
         lost: per sample, the distortion at each level.
-        strange: the strangeness of each sample.
+        scores: the out-of-distribution score of each sample.
     """
 
     counts: np.ndarray
     lost: list[list[float]]
-    strange: list[float]
+    scores: list[float]
 
 
 def _gathered(
@@ -331,7 +331,7 @@ def _keep_solved(
     Raises:
         ValueError: it holds NaN, infinities or units beyond the format.
     """
-    arrays = transform_to_arrays(replace(found, strangeness=1.0))
+    arrays = transform_to_arrays(replace(found, ood_score=1.0))
     try:
         transform_from_arrays(arrays, geometry)
     except BitstreamError as exc:

@@ -29,7 +29,7 @@ from cachegen.codec.transform.basis import (
 )
 from cachegen.kvcache import KVCache
 
-# Coefficients of every token that are computed at once: weights and strangeness look at no others.
+# Coefficients of every token that are computed at once: weights and scores look at no others.
 LEADING = 512
 # Nats per coefficient and row that mean squares of few rows show by chance, heavy tails included.
 _CHANCE = 4.0
@@ -220,7 +220,7 @@ def distance(one: Analysed, other: Analysed) -> float:
     return transform.unit**2 * lost / max(one.num_rows, 1)
 
 
-def strangeness(analysed: Analysed, *, num_active: Sequence[int]) -> float:
+def ood_score(analysed: Analysed, *, num_active: Sequence[int]) -> float:
     """How far a chunk's leading coefficients are from those the transform has learned of.
 
     The Kullback-Leibler divergence, nats per coefficient, between normal distributions with the

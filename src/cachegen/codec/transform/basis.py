@@ -86,7 +86,7 @@ class Transform:
             the token itself, one for the token before it, and so on.
         num_sinks: first tokens of a context that are kept at eight bits.
         unit: of coefficients, in square roots of nats per token.
-        strangeness: of the strangest context that was learned from; see `analysis.strangeness`.
+        ood_score: the largest among the contexts that were learned from; see `analysis.ood_score`.
         importance: what tokens weigh; None where all weigh the same.
     """
 
@@ -94,7 +94,7 @@ class Transform:
     features: tuple[np.ndarray, ...]
     num_sinks: int
     unit: float
-    strangeness: float
+    ood_score: float
     importance: Importance | None = None
 
     @property

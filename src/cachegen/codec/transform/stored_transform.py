@@ -28,7 +28,7 @@ def transform_to_arrays(transform: Transform) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {
         "num_sinks": np.array([transform.num_sinks], dtype=np.uint32),
         "unit": np.array([transform.unit], dtype=np.float64),
-        "strangeness": np.array([transform.strangeness], dtype=np.float64),
+        "strangeness": np.array([transform.ood_score], dtype=np.float64),
     }
     for lag, table in enumerate(transform.features):
         arrays[f"features.{lag}"] = table
@@ -71,11 +71,11 @@ def transform_from_arrays(arrays: dict[str, np.ndarray], geometry: Geometry) -> 
     """
     num_sinks = int(take(arrays, "num_sinks", count=1)[0])
     unit = float(take(arrays, "unit", count=1)[0])
-    strangeness = float(take(arrays, "strangeness", count=1)[0])
-    plausible = all(_RANGE[0] <= number <= _RANGE[1] for number in (unit, strangeness))
+    ood_score = float(take(arrays, "strangeness", count=1)[0])
+    plausible = all(_RANGE[0] <= number <= _RANGE[1] for number in (unit, ood_score))
     if num_sinks > MOST_SINKS or not plausible:
         raise BitstreamError(
-            f"{num_sinks} sinks, unit {unit}, strangeness {strangeness}", field="unit"
+            f"{num_sinks} sinks, unit {unit}, strangeness {ood_score}", field="unit"
         )
     features = _features(arrays)
     num_features = sum(table.shape[1] for table in features)
@@ -83,7 +83,7 @@ def transform_from_arrays(arrays: dict[str, np.ndarray], geometry: Geometry) -> 
     while sum(len(group.planes) for group in groups) < len(geometry.planes):
         groups.append(_group(arrays, len(groups), num_features, geometry, groups))
     importance = _importance(arrays, groups) if "importance.position" in arrays else None
-    return Transform(tuple(groups), features, num_sinks, unit, strangeness, importance)
+    return Transform(tuple(groups), features, num_sinks, unit, ood_score, importance)
 
 
 def _importance(arrays: dict[str, np.ndarray], groups: list[LayerGroup]) -> Importance:

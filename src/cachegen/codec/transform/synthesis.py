@@ -14,7 +14,7 @@ from cachegen.codec import matrix
 from cachegen.codec.fixed import unpack_planes
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.transform.basis import IntegerBasis, Transform, ids_before
-from cachegen.kernels.layout import Lookup, PlaneLayout, Turn
+from cachegen.kernels.layout import Lookup, PlaneLayout, PlaneRotation
 from cachegen.kvcache import Geometry, KVCache
 
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
@@ -132,10 +132,10 @@ def _lookups(
     return lookups
 
 
-def _turns(rope: RopeMap, positions: np.ndarray) -> list[Turn]:
+def _turns(rope: RopeMap, positions: np.ndarray) -> list[PlaneRotation]:
     positions = positions.astype(np.float32)[:, None]
     angles = [positions * np.array(one.inverse_frequencies, dtype=np.float32) for one in rope.ropes]
     return [
-        Turn(np.cos(angle), np.sin(angle), one.interleaved)
+        PlaneRotation(np.cos(angle), np.sin(angle), one.interleaved)
         for angle, one in zip(angles, rope.ropes, strict=True)
     ]
