@@ -257,7 +257,7 @@ def open_bench(
     aside.mkdir()
     (namespace,) = (path for path in folder.iterdir() if path.is_dir())
     with ExitStack() as stack:
-        server = stack.enter_context(serving(folder, "--tokens", str(tokens)))
+        server = stack.enter_context(serving(folder, "--tenants", str(tokens)))
         proxy = stack.enter_context(closing(FaultProxy()))
         proxy.upstream = server.port
         yield Bench(

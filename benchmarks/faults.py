@@ -94,7 +94,7 @@ def benches(folder: Path) -> Iterator[list[Bench]]:
     original, tokens = folder / "original", write_tokens(folder / "tokens.json")
     truth = fill(original, tokens)
     with ExitStack() as stack:
-        server = expired(original, folder, "--tokens", str(tokens))
+        server = expired(original, folder, "--tenants", str(tokens))
         others: dict[str, Sequence[Store]] = {
             "expired_certificate": open_both(stack.enter_context(server).port, TOKEN, tls="s"),
             "dead": open_both(stack.enter_context(closed_port()), TOKEN),
@@ -109,7 +109,7 @@ def benches(folder: Path) -> Iterator[list[Bench]]:
 
 def fill(folder: Path, tokens: Path) -> Truth:
     """Save the contexts through a server, as its tenant."""
-    with serving(folder, "--tokens", str(tokens)) as server:
+    with serving(folder, "--tenants", str(tokens)) as server:
         return prepare(open_store(f"cachegen://{TOKEN}@{LOOPBACK}:{server.port}"))
 
 

@@ -14,10 +14,10 @@ from cachegen.cli import app
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--host", "0.0.0.0"], "give --tokens, or --allow-anonymous"),
+        (["--host", "0.0.0.0"], "give --tenants, or --allow-anonymous"),
         (["--host", "example.org"], "reachable from other machines"),
         (["--tls-cert", "x.pem"], "both --tls-cert and --tls-key"),
-        (["--tokens", "none.toml"], "none.toml"),
+        (["--tenants", "none.toml"], "none.toml"),
         (["--tls-cert", "x.pem", "--tls-key", "y.pem"], "No such file"),
     ],
 )

@@ -28,7 +28,7 @@ def shared(serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator:
         {"name": "b", "token": "token-b", "salt": "2", "quota_mb": 0.1},
     ]
     (directory / "tokens.json").write_text(json.dumps({"tenants": tenants}))
-    options = ("--store", directory / "store", "--tokens", directory / "tokens.json")
+    options = ("--store", directory / "store", "--tenants", directory / "tokens.json")
     with serve(*options, "--access-log", errors=directory / "log") as server:
         yield server, directory
 

@@ -130,7 +130,7 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[st
     directory, port = tmp_path_factory.mktemp("own"), free_port()
     tenants = [{"name": f"{n}", "token": f"token{n}", "salt": f"salt{n}"} for n in range(300)]
     (directory / "tokens.json").write_text(json.dumps({"tenants": tenants}))
-    options = ["--store", str(directory / "store"), "--tokens", str(directory / "tokens.json")]
+    options = ["--store", str(directory / "store"), "--tenants", str(directory / "tokens.json")]
     command = [sys.executable, "-m", "cachegen.cli", "serve", *options, "--port", str(port)]
     with running(command, port=port):
         yield (f"cachegen://:{tenant['token']}@127.0.0.1:{port}" for tenant in tenants)

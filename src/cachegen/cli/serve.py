@@ -20,11 +20,14 @@ def serve(
     port: Annotated[
         int, typer.Option(help="Port to listen on; 0: any that is free.", min=0, max=65535)
     ] = 8080,
-    tokens: Annotated[
+    tenants: Annotated[
         Path | None, typer.Option(help="TOML or JSON file of tenants and their bearer tokens.")
     ] = None,
+    tokens: Annotated[
+        Path | None, typer.Option(hidden=True, help="What --tenants was called before.")
+    ] = None,
     allow_anonymous: Annotated[
-        bool, typer.Option(help="Without --tokens, listen beyond this machine all the same.")
+        bool, typer.Option(help="Without --tenants, listen beyond this machine all the same.")
     ] = False,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM).")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Private key (PEM).")] = None,
@@ -56,9 +59,10 @@ def serve(
     from cachegen.server.tenants import anonymous, read_tenants
     from cachegen.store import open_store
 
-    if tokens is None and not allow_anonymous and not _is_loopback(host):
+    tenants = tenants or tokens
+    if tenants is None and not allow_anonymous and not _is_loopback(host):
         raise ValueError(
-            f"{host} is reachable from other machines: give --tokens, or --allow-anonymous"
+            f"{host} is reachable from other machines: give --tenants, or --allow-anonymous"
         )
     if (tls_cert is None) != (tls_key is None):
         raise ValueError("expected both --tls-cert and --tls-key, or none of them")
@@ -66,7 +70,7 @@ def serve(
     quota_bytes = _bytes(quota_mb)
     run(
         open_store(store),
-        read_tenants(tokens, quota_bytes=quota_bytes) if tokens else anonymous(quota_bytes),
+        read_tenants(tenants, quota_bytes=quota_bytes) if tenants else anonymous(quota_bytes),
         address=Address(host, port, tls_cert, tls_key),
         limits=Limits(int(max_object_mb * 1e6), _bytes(capacity_mb), max_connections, drain_s),
         index_path=index,

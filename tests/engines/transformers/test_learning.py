@@ -118,16 +118,6 @@ def test_pieces_tell_without_a_model_whether_texts_suffice(texts):
         sample_pieces(texts, num_tokens=60, count=40, continuation_tokens=9)
 
 
-def test_where_a_token_stands_does_not_tell_how_near_the_end_is(texts):
-    """Of every text the contexts are of three lengths in turn, on average of that asked for."""
-    pieces = sample_pieces([texts[2]], num_tokens=60, count=7, continuation_tokens=9)
-    assert [len(piece) - 9 for piece in pieces] == [60, 30, 90, 60, 30, 90, 60]
-    text = texts[2].tolist()
-    assert all(list(piece) in [text[i : i + len(piece)] for i in range(640)] for piece in pieces)
-    several = sample_pieces(texts, num_tokens=60, count=6, continuation_tokens=9)
-    assert [len(piece) - 9 for piece in several] == [60, 60, 60, 30, 30, 90]
-
-
 def test_a_twin_spares_the_gradient_the_rounding(tiny, texts):
     options = {"num_tokens": 48, "count": 1, "continuation_tokens": 20}
     model, twin = tiny("llama", dtype=torch.bfloat16), tiny("llama", dtype=torch.float32)

@@ -19,7 +19,7 @@ from cachegen.engines.transformers.cache import capture, to_cache
 from cachegen.engines.transformers.inputs import Tokens, token_ids
 from cachegen.engines.transformers.layers import new_cache, token_layers
 from cachegen.engines.transformers.model import accepts, input_device
-from cachegen.engines.transformers.quality import places, spread
+from cachegen.engines.transformers.quality import spread
 from cachegen.engines.transformers.rope import rope_map
 from cachegen.kvcache import KVCache
 
@@ -30,10 +30,6 @@ _HEARD = 1024
 _TINY = 1e-20
 # Of a larger vocabulary the model is asked for no more: of 150,000 tokens that saves two thirds.
 MOST_TOKENS = 24_576
-# What lengths of contexts are, of their mean. Were all the same, the place of a token would tell
-# how near it is to the end, and what lies far behind the start would pass for important.
-_LENGTHS = (1.0, 0.5, 1.5)
-_SHORTEST = 16
 _RIDGE = 1e-4
 
 
@@ -56,8 +52,7 @@ def samples(
     Args:
         model: a causal language model, in eval mode.
         texts: tokens like those that will be coded.
-        num_tokens: tokens of a context, its prefix included, on average: of three in turn one is
-            half as long, and one half as long again.
+        num_tokens: tokens of a context, its prefix included.
         count: contexts.
         continuation_tokens: how much of what follows each context is read for its gradient; 0 for
             samples without gradients.
@@ -79,8 +74,8 @@ def samples(
     generator = torch.Generator().manual_seed(seed)
     if after.state:
         generator.set_state(torch.frombuffer(bytearray(after.state), dtype=torch.uint8))
+    body = num_tokens - len(prefix)
     for piece in pieces[after.count :]:
-        body = len(piece) - continuation_tokens
         tokens = np.array([*prefix, *piece[:body]], dtype=np.int64)
         kv = capture(model, tokens)
         following = piece[body:]
@@ -110,26 +105,12 @@ def sample_pieces(
     if count < 1 or sum(room) < count:
         return spread(texts, num_tokens=size, count=count)
     found = [
-        _pieces(text, share, body=body, following=continuation_tokens)
+        spread([text], num_tokens=size, count=share)
         for text, share in zip(texts, _shares(room, count), strict=True)
         if share
     ]
     rounds = zip_longest(*found)
     return [piece for pieces in rounds for piece in pieces if piece is not None]
-
-
-def _pieces(text: Tokens, count: int, *, body: int, following: int) -> list[tuple[int, ...]]:
-    """Pieces of a text, with so many tokens to read behind a body of each of the lengths in turn.
-
-    Longer ones may reach into the next, and are as long as the text allows.
-    """
-    found = []
-    for index, (ids, start) in enumerate(places([text], num_tokens=body + following, count=count)):
-        own = max(round(body * _LENGTHS[index % len(_LENGTHS)]), min(body, _SHORTEST))
-        size = min(own + following, len(ids))
-        first = min(start, len(ids) - size)
-        found.append(ids[first : first + size])
-    return found
 
 
 def _shares(room: Sequence[int], count: int) -> list[int]:

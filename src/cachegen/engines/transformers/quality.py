@@ -60,25 +60,18 @@ def spread(
     Raises:
         ValueError: the texts are too short for so many pieces.
     """
-    chosen = places(texts, num_tokens=num_tokens, count=count, stride=stride)
-    return [ids[start : start + num_tokens] for ids, start in chosen]
-
-
-def places(
-    texts: Sequence[Tokens], *, num_tokens: int, count: int, stride: int | None = None
-) -> list[tuple[tuple[int, ...], int]]:
-    """As `spread`: the text of each piece and where it begins there."""
-    found = [
+    pieces = [
         (ids, start)
         for ids in map(token_ids, texts)
         for start in range(0, len(ids) - num_tokens + 1, stride or num_tokens)
     ]
-    if count < 1 or len(found) < count:
+    if count < 1 or len(pieces) < count:
         raise ValueError(
             f"expected text for {count} pieces of {num_tokens} tokens, got enough for "
-            f"{len(found)}; give more text or ask for fewer or shorter pieces"
+            f"{len(pieces)}; give more text or ask for fewer or shorter pieces"
         )
-    return [found[index * len(found) // count] for index in range(count)]
+    chosen = (pieces[index * len(pieces) // count] for index in range(count))
+    return [ids[start : start + num_tokens] for ids, start in chosen]
 
 
 def cut_windows(
