@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cachegen.codec.codec import _encode, decode_chunk
+from cachegen.codec.codec import decode_chunk
+from cachegen.codec.codecs import EncodeRequest, codec_of
 from cachegen.codec.levels import EncodingLevel
 from cachegen.codec.model import model_from_arrays, model_to_arrays, narrow_ids
 from cachegen.errors import BitstreamError
@@ -14,7 +15,9 @@ from cachegen.errors import BitstreamError
 @pytest.fixture
 def chunk(make_cache, rope_of):
     kv = make_cache("gqa", 40, start=2)
-    return _encode(kv, EncodingLevel("high", "plain", 0.2), None, rope_of(kv), 1)
+    return codec_of("plain").encode(
+        kv, EncodeRequest(EncodingLevel("high", "plain", 0.2), None, rope_of(kv), threads=1)
+    )
 
 
 def changed(array, index, value):

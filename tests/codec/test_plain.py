@@ -8,6 +8,7 @@ import torch
 
 from cachegen.codec import codec, plain
 from cachegen.codec.codec import decode_chunk
+from cachegen.codec.codecs import EncodeRequest, codec_of
 from cachegen.codec.levels import FIXED_LEVELS, EncodingLevel, find_level
 from cachegen.codec.model import model_from_arrays
 from cachegen.codec.rope import Rope, RopeMap, rotate
@@ -27,7 +28,9 @@ def encode_chunk(kv, *, level=None, rope=None, profile=None):
         chosen = EncodingLevel(level, "plain", LADDER[level])
     else:
         chosen = find_level(FIXED_LEVELS, level)
-    return codec._encode(kv, chosen, None, rope or RopeMap.none(2 * kv.num_layers), 1)
+    return codec_of(chosen.codec).encode(
+        kv, EncodeRequest(chosen, None, rope or RopeMap.none(2 * kv.num_layers), threads=1)
+    )
 
 
 def unrotated(kv, rope):

@@ -12,11 +12,11 @@ import xxhash
 from cachegen.bitstream.arrays import ALIGNMENT, ArrayEntry, entry_to_bytes, read_table
 from cachegen.bitstream.reader import Reader
 from cachegen.bitstream.runs import RUN_SIZE, LayerShape, read_runs, runs_to_bytes
+from cachegen.codec import codecs
 
 MAGIC = b"CGKV"
 VERSION = 1
 SOME_LAYERS_VERSION = 2
-CODECS = ("raw", "packed", "lossless", "plain", "paper", "transform", "adaptive")
 MAX_TOKENS = 2**24
 LEVEL_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 
@@ -93,7 +93,7 @@ def header_to_bytes(header: Header) -> bytes:
     fixed = _FIXED.pack(
         MAGIC,
         _version_of(header.arrays),
-        _index(header.codec, CODECS),
+        _index(header.codec, codecs.names()),
         _index(header.dtype, _DTYPES),
         size,
         len(header.arrays),
@@ -178,7 +178,7 @@ def _read_envelope(reader: Reader, data: memoryview) -> tuple[int, str, torch.dt
     if reader.take(4, "magic") != MAGIC:
         reader.fail(f"expected {MAGIC!r}: this is no chunk", "magic")
     version = _read_version(reader)
-    codec = reader.choice("codec", CODECS)
+    codec = reader.choice("codec", codecs.names())
     dtype = reader.choice("dtype", _DTYPES)
     size = reader.unsigned(4, "header_size", low=_FIXED.size, high=min(_MAX_SIZE, len(data)))
     if size % ALIGNMENT:

@@ -8,26 +8,23 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from cachegen.codec import fixed, lossless, matrix, paper, plain
-from cachegen.codec.adaptive import coding as adaptive
+from cachegen.codec import matrix
+from cachegen.codec.codecs import DecodeRequest, EncodeRequest, codec_of
 from cachegen.codec.encoded import EncodedChunk
 from cachegen.codec.levels import (
+    EXACT_LEVELS,
+    LOSSLESS,
     SELF_CONTAINED,
     UNCALIBRATED_DEFAULT,
     UNCALIBRATED_LADDER,
     EncodingLevel,
     find_level,
 )
-from cachegen.codec.matrix import Planes
-from cachegen.codec.model import CodingModel, model_from_arrays, model_to_arrays, take
 from cachegen.codec.profile import NO_PROFILE, Profile
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.symbols import Unrepresentable
-from cachegen.codec.transform import rung as transform
-from cachegen.codec.transform.analysis import Analysed, analyse, distance, ood_score
-from cachegen.codec.transform.layers import geometry_of_layers, named_layers, rung_of_layers
-from cachegen.codec.transform.quantisation import nominal_active
-from cachegen.errors import BitstreamError, ProfileMismatch
+from cachegen.codec.transform.layers import geometry_of_layers, named_layers
+from cachegen.errors import ProfileMismatch
 from cachegen.kvcache import KVCache
 
 UNKNOWN = bytes(32)
@@ -80,15 +77,15 @@ def encode_chunk(
         )
     _check_number(tokens, kv.num_tokens)
     kv = kv.to("cpu")
-    if kv.dtype in _EIGHT_BIT_DTYPES and chosen.codec != "raw":
-        chosen = replace(chosen, codec="lossless")
+    if kv.dtype in _EIGHT_BIT_DTYPES and chosen.name not in EXACT_LEVELS:
+        chosen = replace(chosen, codec=LOSSLESS)
+    known = profile.rope if profile else rope or RopeMap.none(2 * kv.num_layers)
+    request = EncodeRequest(chosen, profile, known, tokens, threads)
     try:
-        if chosen.codec == "transform":
-            return _encode_within_bound(kv, _needed(tokens), chosen, profile, threads)
-        known = profile.rope if profile else rope or RopeMap.none(2 * kv.num_layers)
-        return _encode(kv, chosen, profile, known, threads)
+        return codec_of(chosen.codec).encode(kv, request)
     except Unrepresentable:
-        return _encode(kv, replace(chosen, codec="lossless"), None, RopeMap.none(0), threads)
+        exact = replace(request, level=replace(chosen, codec=LOSSLESS), profile=None)
+        return codec_of(LOSSLESS).encode(kv, exact)
 
 
 def decode_chunk(
@@ -118,16 +115,8 @@ def decode_chunk(
     check_profile(chunk, profile)
     if out is not None:
         _check_room(out, chunk)
-    if chunk.codec == "transform":
-        rung = _rung_of(chunk, profile)
-        return _copied(transform.decode(chunk, _needed(tokens), rung, threads=threads), out)
-    if chunk.codec == "paper":
-        return _copied(paper.decode(chunk, _model_of(chunk, profile), threads=threads), out)
-    if out is None:
-        planes = matrix.empty_planes(chunk.geometry, chunk.tokens_held)
-        out = KVCache(tuple(planes[::2]), tuple(planes[1::2]), chunk.num_tokens, chunk.start)
-    _fill(list(out.planes()), chunk, profile, threads)
-    return out
+    request = DecodeRequest(profile, tokens, threads, out)
+    return codec_of(chunk.codec).decode(chunk, request)
 
 
 def check_profile(chunk: EncodedChunk, profile: Profile | None) -> None:
@@ -168,19 +157,6 @@ def _check_number(tokens: Sequence[int] | np.ndarray | None, num_tokens: int) ->
         raise ValueError(f"expected the {num_tokens} tokens of the cache, got {len(tokens)}")
 
 
-def _fill(planes: Planes, chunk: EncodedChunk, profile: Profile | None, threads: int) -> None:
-    if chunk.codec == "raw":
-        fixed.decode_raw(chunk, planes)
-    elif chunk.codec == "packed":
-        fixed.decode_packed(chunk, planes)
-    elif chunk.codec == "lossless":
-        lossless.decode(chunk, planes, threads=threads)
-    elif chunk.codec == "adaptive":
-        adaptive.decode(chunk, planes, threads=threads)
-    else:
-        plain.decode(chunk, planes, _model_of(chunk, profile), threads=threads)
-
-
 def _check_room(out: KVCache, chunk: EncodedChunk) -> None:
     found = (out.geometry, matrix.tokens_held(out), out.start, out.device.type)
     if found != (chunk.geometry, chunk.tokens_held, chunk.start, "cpu"):
@@ -189,142 +165,3 @@ def _check_room(out: KVCache, chunk: EncodedChunk) -> None:
             f"{chunk.start + chunk.num_tokens} of {chunk.geometry}; got one on {out.device} for "
             f"{out.start} to {out.stop} of {out.geometry}"
         )
-
-
-def _copied(kv: KVCache, out: KVCache | None) -> KVCache:
-    if out is None:
-        return kv
-    for plane, decoded in zip(out.planes(), kv.planes(), strict=True):
-        plane.copy_(decoded)
-    return out
-
-
-def _needed(tokens: Sequence[int] | np.ndarray | None) -> Sequence[int] | np.ndarray:
-    if tokens is None:
-        raise ValueError("this profile predicts from the text: pass the chunk's `tokens`")
-    return tokens
-
-
-def _encode_within_bound(
-    kv: KVCache,
-    tokens: Sequence[int] | np.ndarray,
-    level: EncodingLevel,
-    profile: Profile | None,
-    threads: int,
-) -> EncodedChunk:
-    """At the level, or the next finer one, that keeps the level's bound; else without the profile.
-
-    Raises:
-        Unrepresentable: NaN or infinities, or nothing lossy keeps the bound.
-    """
-    assert profile is not None and profile.transform is not None
-    profile.check_encodes()
-    if not kv.is_complete:
-        return _encode_alone(kv, level, profile.rope, threads)
-    analysed = analyse(kv, tokens, profile.transform, profile.rope)
-    distrust = _distrust(analysed, profile)
-    for rung in range(profile.levels.index(level), len(profile.levels)):
-        numbers = profile.rung(rung)
-        quantised = numbers.quantiser.quantise(analysed)
-        cost = distrust * quantised.distortion
-        if cost <= level.bound:
-            measured = np.array([cost, level.bound], dtype=np.float32)
-            arrays = analysed.sinks | {
-                "tokens_digest": transform.tokens_digest(tokens),
-                "rung": np.array([rung], dtype=np.uint8),
-                "distortion": measured,
-            }
-            if quantised.multipliers is not None:
-                arrays["multipliers"] = quantised.multipliers
-            blocks = transform.encode_blocks(quantised, numbers, threads=threads)
-            chunk = replace(_blank(kv, level), profile_hash=profile.hash)
-            return replace(chunk, blocks=blocks, arrays=arrays)
-    alone = _encode_alone(kv, level, profile.rope, threads)
-    decoded = analyse(decode_chunk(alone), tokens, profile.transform, profile.rope)
-    if distance(analysed, decoded) > level.bound:
-        raise Unrepresentable
-    return alone
-
-
-def _distrust(analysed: Analysed, profile: Profile) -> float:
-    """By how much a chunk may cost more than the metric says: 1 within what was learned from.
-
-    A metric learned on other text errs; how much, was found to grow with the
-    out-of-distribution score.
-    """
-    assert profile.transform is not None
-    found = ood_score(analysed, num_active=nominal_active(profile.num_active[-1]))
-    return max(1.0, found / profile.transform.ood_score)
-
-
-def _encode_alone(kv: KVCache, level: EncodingLevel, rope: RopeMap, threads: int) -> EncodedChunk:
-    """Without the profile, at the finest step, for a cache unlike those the profile knows."""
-    finest = replace(UNCALIBRATED_LADDER[-1], name=level.name)
-    return _encode(kv, finest, None, rope, threads)
-
-
-def _rung_of(chunk: EncodedChunk, profile: Profile | None) -> transform.TransformLevel:
-    if chunk.profile_hash == NO_PROFILE:
-        raise BitstreamError("a chunk of `transform` must name its profile", field="profile_hash")
-    assert profile is not None
-    _check_codec(chunk, profile)
-    rung = int(take(chunk.arrays, "rung", count=1)[0])
-    measured = take(chunk.arrays, "distortion", count=2)
-    names = [level.name for level in profile.levels]
-    if chunk.level not in names:
-        raise BitstreamError(f"its profile has no level {chunk.level!r}", field="level")
-    if not names.index(chunk.level) <= rung < len(names):
-        raise BitstreamError(f"there is no level {rung}, or it is coarser than asked", field="rung")
-    if not 0 <= measured[0] <= measured[1] < np.inf:
-        raise BitstreamError(f"expected 0 <= lost <= bound, got {measured}", field="distortion")
-    return rung_of_layers(profile, rung, named_layers(chunk))
-
-
-def _check_codec(chunk: EncodedChunk, profile: Profile) -> None:
-    if profile.codec != chunk.codec:
-        raise ProfileMismatch(
-            f"the chunk was coded by {chunk.codec!r}, its profile is for {profile.codec!r}"
-        )
-
-
-def _blank(kv: KVCache, level: EncodingLevel) -> EncodedChunk:
-    return EncodedChunk(
-        level=level.name,
-        codec=level.codec,
-        geometry=kv.geometry,
-        start=kv.start,
-        num_tokens=kv.num_tokens,
-        tokens_held=matrix.tokens_held(kv),
-    )
-
-
-def _encode(
-    kv: KVCache, level: EncodingLevel, profile: Profile | None, rope: RopeMap, threads: int
-) -> EncodedChunk:
-    chunk = _blank(kv, level)
-    if level.codec == "raw":
-        return replace(chunk, arrays=fixed.encode_raw(kv))
-    if level.codec == "packed":
-        return replace(chunk, arrays=fixed.encode_packed(kv))
-    if level.codec == "lossless":
-        blocks, arrays = lossless.encode(kv, threads=threads)
-        return replace(chunk, blocks=blocks, arrays=arrays)
-    if level.codec == "adaptive":
-        blocks, arrays = adaptive.encode(kv, rope, level.step, threads=threads)
-        return replace(chunk, blocks=blocks, arrays=arrays)
-    model = profile.model(level.name) if profile else plain.fit(kv, rope, level.step)
-    codec = paper if level.codec == "paper" else plain
-    blocks, arrays = codec.encode(kv, model, threads=threads)
-    if profile is None:
-        return replace(chunk, blocks=blocks, arrays=arrays | model_to_arrays(model))
-    return replace(chunk, blocks=blocks, arrays=arrays, profile_hash=profile.hash)
-
-
-def _model_of(chunk: EncodedChunk, profile: Profile | None) -> CodingModel:
-    if chunk.profile_hash == NO_PROFILE:
-        return model_from_arrays(chunk.arrays, chunk.geometry, codec=chunk.codec)
-    assert profile is not None
-    _check_codec(chunk, profile)
-    if chunk.level not in [level.name for level in profile.levels]:
-        raise BitstreamError(f"the profile has no level {chunk.level!r}", field="level")
-    return profile.model(chunk.level)

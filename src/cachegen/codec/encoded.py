@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from cachegen.codec import matrix
+from cachegen.codec.levels import EncodingLevel
 from cachegen.errors import BitstreamError
-from cachegen.kvcache import Geometry
+from cachegen.kvcache import Geometry, KVCache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,3 +86,15 @@ class EncodedChunk:
     chunk_id: bytes = bytes(32)
     blocks: tuple[Block, ...] = ()
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def blank_chunk(kv: KVCache, level: EncodingLevel) -> EncodedChunk:
+    """The chunk of a cache at a level, without what its codec makes."""
+    return EncodedChunk(
+        level=level.name,
+        codec=level.codec,
+        geometry=kv.geometry,
+        start=kv.start,
+        num_tokens=kv.num_tokens,
+        tokens_held=matrix.tokens_held(kv),
+    )

@@ -15,7 +15,7 @@ from cachegen.codec.codec import encode_chunk, resolve_level
 from cachegen.codec.encoded import EncodedChunk
 from cachegen.codec.fixed import pack_planes
 from cachegen.codec.levels import LOSSLESS, UNCALIBRATED_LADDER
-from cachegen.codec.profile import Profile
+from cachegen.codec.profile import NO_PROFILE, Profile
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.rows import sinks_among
 from cachegen.codec.transform.layers import Layers, blocks_of, planes_of
@@ -28,8 +28,7 @@ def can_split(profile: Profile | None, level: str, kinds: Sequence[Layers]) -> b
     Raises:
         ValueError: an unknown level.
     """
-    codec = resolve_level(profile, level).codec
-    if profile is None or codec not in ("transform", "plain", "paper"):
+    if profile is None or resolve_level(profile, level) not in profile.levels:
         return True
     if profile.transform is None:
         return False
@@ -54,11 +53,11 @@ def encode_kinds(
         tokens, profile, level, rope: as for `encode_chunk`, of all layers.
     """
     rope = profile.rope if profile else rope or RopeMap.none(2 * kv.num_layers)
-    if profile is None or resolve_level(profile, level).codec != "transform":
+    if profile is None or resolve_level(profile, level) not in profile.levels:
         return tuple(_alone(kv, layers, rope, level, level) for layers in kinds)
     whole = encode_chunk(kv, tokens=tokens, profile=profile, level=level)
-    if whole.codec != "transform":
-        instead = LOSSLESS if whole.codec == "lossless" else UNCALIBRATED_LADDER[-1].name
+    if whole.profile_hash == NO_PROFILE:
+        instead = LOSSLESS if whole.codec == LOSSLESS else UNCALIBRATED_LADDER[-1].name
         return tuple(_alone(kv, layers, rope, instead, level) for layers in kinds)
     return tuple(_dealt(whole, kv.to("cpu"), layers, profile) for layers in kinds)
 

@@ -49,7 +49,8 @@ from cachegen.kvcache import DTYPES, Geometry, PlaneShape
 NO_PROFILE = bytes(32)
 # Version 2 has a transform whose tokens weigh differently.
 _FORMATS = ("cachegen-profile-1", "cachegen-profile-2")
-CODECS = ("transform", "plain", "paper")
+# Codecs whose levels a profile may hold.
+CODECS_WITH_PROFILE = ("transform", "plain", "paper")
 _LEVEL_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _RESERVED = {TEXT, *(level.name for level in SELF_CONTAINED)}
 _MOST_VALUES = 2**24
@@ -305,8 +306,8 @@ def _from_parts(tensors: dict[str, np.ndarray], described: dict[str, Any]) -> Pr
         tuple(_plane(*pair) for pair in described["planes"]), _dtype(described["dtype"])
     )
     codec = described["codec"]
-    if codec not in CODECS:
-        raise BitstreamError(f"expected one of {CODECS}, got {codec!r}", field="codec")
+    if codec not in CODECS_WITH_PROFILE:
+        raise BitstreamError(f"expected one of {CODECS_WITH_PROFILE}, got {codec!r}", field="codec")
     levels = _levels(described["levels"], codec)
     most = ids_per_level(geometry, codec)
     frequencies = escape_tables(tensors, most=max(most * len(levels), MOST_SHARED_TABLES))

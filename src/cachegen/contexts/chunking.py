@@ -13,11 +13,9 @@ from cachegen.bitstream.manifest import ChunkEntry, object_key, profile_key
 from cachegen.codec.codec import resolve_level
 from cachegen.codec.kinds import can_split
 from cachegen.codec.levels import EXACT_LEVELS, LOSSLESS, UNCALIBRATED_DEFAULT
-from cachegen.codec.profile import NO_PROFILE, Profile
+from cachegen.codec.profile import CODECS_WITH_PROFILE, NO_PROFILE, Profile
 from cachegen.contexts.prefix_key import Ids
 from cachegen.kvcache import KVCache
-
-_CODECS_WITH_PROFILE = ("transform", "plain", "paper")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +130,7 @@ def plan_chunks(kv: KVCache, ids: Ids, *, chunk_tokens: int) -> list[ChunkEntry]
 
 
 def _profile_hash(profile: Profile | None, level: str) -> bytes:
-    needs_profile = resolve_level(profile, level).codec in _CODECS_WITH_PROFILE
+    needs_profile = resolve_level(profile, level).codec in CODECS_WITH_PROFILE
     if profile is None or not needs_profile:
         return NO_PROFILE
     profile.check_encodes()

@@ -159,7 +159,7 @@ def _tail(manifest: Manifest, ladder: Profile | None, store: Store) -> list[int]
 def _may_be_predicted(chunk: ChunkEntry, ladder: Profile | None) -> bool:
     """Whether some level of it may be coded relative to its tokens."""
     known_not_to = {NO_PROFILE}
-    if ladder is not None and ladder.codec != "transform":
+    if ladder is not None and not ladder.needs_tokens:
         known_not_to.add(ladder.hash)
     return any(stored.profile_hash not in known_not_to for stored in chunk.objects)
 

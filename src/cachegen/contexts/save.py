@@ -15,6 +15,7 @@ from cachegen.bitstream.manifest import (
     profile_key,
     tokens_key,
 )
+from cachegen.codec.codecs import codec_of
 from cachegen.codec.levels import EXACT_LEVELS
 from cachegen.codec.profile import Profile
 from cachegen.codec.rope import RopeMap
@@ -191,7 +192,7 @@ def _store_object(
             fingerprint=encoder.fingerprint,
             layers=encoder.kinds.get(item.layers),
         )
-        if chunk.codec == "transform":
+        if codec_of(chunk.codec).needs_tokens:
             check_tokens(chunk, encoder.tokens_of(item))
 
     found = adopt(store, item.key, check=check) if is_there else None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cachegen.bitstream.kinds import layers_by_kind
 from cachegen.bitstream.manifest import ChunkEntry, StoredObject
 from cachegen.codec.codec import decode_chunk
+from cachegen.codec.codecs import codec_of
 from cachegen.contexts.objects import open_chunk
 from cachegen.contexts.profiles import Profiles
 from cachegen.errors import BitstreamError, CacheGenError
@@ -59,7 +60,7 @@ class Decoder:
         coded = open_chunk(
             data, entry=entry, level=stored.level, fingerprint=self.fingerprint, layers=layers
         )
-        tokens = self._tokens_of(entry) if coded.codec == "transform" else None
+        tokens = self._tokens_of(entry) if codec_of(coded.codec).needs_tokens else None
         room = None
         if set(coded.tokens_held) == {entry.num_tokens}:
             room = assembly.room(coded.geometry, start=entry.start, stop=entry.stop, layers=layers)

@@ -13,7 +13,8 @@ from cachegen.bitstream.chunk import decode
 from cachegen.bitstream.format import pack, unpack
 from cachegen.codec.adaptive.coding import coefficient_steps, fineness
 from cachegen.codec.adaptive.stored_weights import WIDEST
-from cachegen.codec.codec import _encode, decode_chunk, encode_chunk
+from cachegen.codec.codec import decode_chunk, encode_chunk
+from cachegen.codec.codecs import EncodeRequest, codec_of
 from cachegen.codec.levels import UNCALIBRATED_LADDER, EncodingLevel
 from cachegen.codec.rope import Rope, RopeMap, rotate
 from cachegen.codec.rows import SINKS
@@ -37,7 +38,9 @@ def correlated(num_tokens, *, layers=3, heads=2, dim=24, rank=8, start=0, dtype=
 
 def plainly(kv, step, rope=None):
     rope = rope or RopeMap.none(2 * kv.num_layers)
-    return _encode(kv, EncodingLevel("x", "plain", step), None, rope, 1)
+    return codec_of("plain").encode(
+        kv, EncodeRequest(EncodingLevel("x", "plain", step), None, rope, threads=1)
+    )
 
 
 def worst_errors(kv, decoded, rope):

@@ -65,10 +65,10 @@ def calibrate(
     really took are added to OUTPUT.log.
     """
     from cachegen.cli.calibration.forecast import describe_choices
-    from cachegen.codec.profile import CODECS
+    from cachegen.codec.profile import CODECS_WITH_PROFILE
 
-    if preset not in CODECS:
-        raise ValueError(f"expected a preset of {', '.join(CODECS)}; got {preset!r}")
+    if preset not in CODECS_WITH_PROFILE:
+        raise ValueError(f"expected a preset of {', '.join(CODECS_WITH_PROFILE)}; got {preset!r}")
     from cachegen.codec.profile import read_profile
 
     place = check_place(output, check=read_profile)

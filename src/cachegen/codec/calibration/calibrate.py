@@ -46,7 +46,7 @@ from cachegen.codec.levels import (
     worst,
 )
 from cachegen.codec.model import CodingModel
-from cachegen.codec.profile import CODECS, Profile, step_limits
+from cachegen.codec.profile import CODECS_WITH_PROFILE, Profile, step_limits
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.rows import SINKS
 from cachegen.codec.statistics import PlaneStatistics
@@ -171,8 +171,8 @@ def calibrate(
 def _check_arguments(
     preset: str, num_sinks: int, fingerprint: bytes, target_kl: tuple[float, ...]
 ) -> None:
-    if preset not in CODECS:
-        raise ValueError(f"expected a preset of {', '.join(CODECS)}; got {preset!r}")
+    if preset not in CODECS_WITH_PROFILE:
+        raise ValueError(f"expected a preset of {', '.join(CODECS_WITH_PROFILE)}; got {preset!r}")
     if not 0 <= num_sinks <= MOST_SINKS:
         raise ValueError(f"expected 0 to {MOST_SINKS} sinks, got {num_sinks}")
     if len(fingerprint) != 32:

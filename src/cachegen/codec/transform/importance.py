@@ -29,8 +29,8 @@ NUM_POSITION_TERMS = 1 + 2 * len(_KNOTS)
 # ends need not be where the text does.
 _FARTHEST_LOG = 8.0
 # A chunk behind the beginning weighs no more than a sample does as a whole, so many tokens of
-# weight 1: attention is shared out among all. Uncapped, weights were found to grow with the place of
-# a chunk, to 2.4 a token at 3,072 and 3.4 at 6,144 tokens of SmolLM2, since all samples end at
+# weight 1: attention is shared out among all. Uncapped, weights were found to grow with the place
+# of a chunk, to 2.4 a token at 3,072 and 3.4 at 6,144 tokens of SmolLM2, since all samples end at
 # 1,536 and what tells the place tells how near that is.
 _BEGINNING, _WHOLE = 256, 1536.0
 _FARTHEST = 4.0

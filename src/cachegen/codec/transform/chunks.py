@@ -1,0 +1,89 @@
+"""Chunks of codec `transform`: the rung that keeps a level's bound, and the one a chunk names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from cachegen.codec.encoded import EncodedChunk, blank_chunk
+from cachegen.codec.levels import EncodingLevel
+from cachegen.codec.model import take
+from cachegen.codec.profile import Profile
+from cachegen.codec.transform.analysis import Analysed, ood_score
+from cachegen.codec.transform.layers import named_layers, rung_of_layers
+from cachegen.codec.transform.quantisation import nominal_active
+from cachegen.codec.transform.rung import TransformLevel, encode_blocks, tokens_digest
+from cachegen.errors import BitstreamError
+from cachegen.kvcache import KVCache
+
+
+def encode(
+    kv: KVCache,
+    tokens: Sequence[int] | np.ndarray,
+    analysed: Analysed,
+    level: EncodingLevel,
+    profile: Profile,
+    *,
+    threads: int,
+) -> EncodedChunk | None:
+    """At the level, or the next finer one, that keeps the level's bound; None where none does.
+
+    Args:
+        kv: the cache of the chunk.
+        tokens: the chunk's own.
+        analysed: the coefficients of the cache.
+        level: of the profile.
+        profile: of the model.
+        threads: worker threads of the entropy coder.
+
+    Raises:
+        Unrepresentable: NaN or infinities.
+    """
+    distrust = _distrust(analysed, profile)
+    for rung in range(profile.levels.index(level), len(profile.levels)):
+        numbers = profile.rung(rung)
+        quantised = numbers.quantiser.quantise(analysed)
+        cost = distrust * quantised.distortion
+        if cost <= level.bound:
+            arrays = analysed.sinks | {
+                "tokens_digest": tokens_digest(tokens),
+                "rung": np.array([rung], dtype=np.uint8),
+                "distortion": np.array([cost, level.bound], dtype=np.float32),
+            }
+            if quantised.multipliers is not None:
+                arrays["multipliers"] = quantised.multipliers
+            blocks = encode_blocks(quantised, numbers, threads=threads)
+            chunk = replace(blank_chunk(kv, level), profile_hash=profile.hash)
+            return replace(chunk, blocks=blocks, arrays=arrays)
+    return None
+
+
+def rung_of(chunk: EncodedChunk, profile: Profile) -> TransformLevel:
+    """What a chunk was coded with: a rung of its profile, of the layers that it holds.
+
+    Raises:
+        BitstreamError: no such level or rung, or a cost beyond its bound.
+    """
+    rung = int(take(chunk.arrays, "rung", count=1)[0])
+    measured = take(chunk.arrays, "distortion", count=2)
+    names = [level.name for level in profile.levels]
+    if chunk.level not in names:
+        raise BitstreamError(f"its profile has no level {chunk.level!r}", field="level")
+    if not names.index(chunk.level) <= rung < len(names):
+        raise BitstreamError(f"there is no level {rung}, or it is coarser than asked", field="rung")
+    if not 0 <= measured[0] <= measured[1] < np.inf:
+        raise BitstreamError(f"expected 0 <= lost <= bound, got {measured}", field="distortion")
+    return rung_of_layers(profile, rung, named_layers(chunk))
+
+
+def _distrust(analysed: Analysed, profile: Profile) -> float:
+    """By how much a chunk may cost more than the metric says: 1 within what was learned from.
+
+    A metric learned on other text errs; how much, was found to grow with the out-of-distribution
+    score.
+    """
+    assert profile.transform is not None
+    found = ood_score(analysed, num_active=nominal_active(profile.num_active[-1]))
+    return max(1.0, found / profile.transform.ood_score)
