@@ -16,7 +16,7 @@ from record import ROOT
 from cachegen.cli.demo.client import Client
 from cachegen.cli.demo.falling import load_while_falling
 from cachegen.cli.demo.link import serving
-from cachegen.cli.demo.reader import Reader
+from cachegen.cli.demo.reader import DemoReader
 from cachegen.cli.demo.writer import make_job
 from cachegen.cli.timeline import draw, write
 from cachegen.codec.levels import PACKED
@@ -61,7 +61,7 @@ def main() -> None:
     print(f"{title}: {result.ttft_s:.3f} s", file=sys.stderr)
 
 
-def stored(folder: Path) -> Reader:
+def stored(folder: Path) -> DemoReader:
     job = make_job(
         None,
         None,
@@ -72,7 +72,7 @@ def stored(folder: Path) -> Reader:
         chunk_tokens=CHUNK_TOKENS,
         seed=1,
     )
-    reader = Reader(job)
+    reader = DemoReader(job)
     reader.prefill()
     save_context(
         reader.model,

@@ -6,7 +6,7 @@ from corpus_tokens import Tokens
 from transformers import DynamicCache, PreTrainedTokenizerFast
 from transformers import PreTrainedModel as Model
 
-from cachegen.refmodel.tasks import Question, Task
+from cachegen.refmodel.tasks import DocumentTask, Question
 
 
 def count_tokens_with(tokenizer: PreTrainedTokenizerFast):
@@ -24,7 +24,9 @@ def answer_text(question: Question) -> str:
 
 
 @torch.inference_mode()
-def correct_answers(model: Model, tokenizer: PreTrainedTokenizerFast, task: Task) -> list[bool]:
+def correct_answers(
+    model: Model, tokenizer: PreTrainedTokenizerFast, task: DocumentTask
+) -> list[bool]:
     """For each question, whether every token of the answer is the most likely one."""
     device = model.device
     context = torch.tensor(

@@ -4,6 +4,7 @@ from .codec.calibration.calibrate import calibrate
 from .codec.levels import EncodingLevel, Quality
 from .codec.profile import Profile, read_profile
 from .codec.rope import Rope, RopeMap
+from .contexts.outcome import LoadedChunk
 from .contexts.save import save
 from .errors import (
     BitstreamError,
@@ -21,20 +22,32 @@ from .errors import (
 from .kvcache import KVCache
 from .loading.load import load
 from .loading.result import LoadResult
-from .policy.controller import Controller, Decision
+from .policy.algorithm1 import Algorithm1
+from .policy.controller import ChunkState, Controller, Decision, LoadState, Option, TimedDecision
+from .policy.costs import Costs
+from .policy.fixed import Fixed
+from .policy.min_ttft import MinTTFT
 from .store import Store, open_store
 
 __all__ = [
+    "Algorithm1",
     "BitstreamError",
     "CacheGenError",
+    "ChunkState",
     "Controller",
+    "Costs",
     "Decision",
     "EncodingLevel",
+    "Fixed",
     "KVCache",
     "KeyNotFound",
     "LoadCancelled",
     "LoadResult",
+    "LoadState",
+    "LoadedChunk",
     "Manifest",
+    "MinTTFT",
+    "Option",
     "Profile",
     "ProfileMismatch",
     "Quality",
@@ -45,6 +58,7 @@ __all__ = [
     "StoreError",
     "StoreFull",
     "StoreTimeout",
+    "TimedDecision",
     "TokensMismatch",
     "UnsupportedCache",
     "calibrate",

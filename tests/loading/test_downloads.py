@@ -12,7 +12,7 @@ import pytest
 from cachegen.bitstream.manifest import StoredObject
 from cachegen.errors import BitstreamError, KeyNotFound, StoreError
 from cachegen.loading.downloads import Arrived, Downloads, Failed, Fetched, News
-from cachegen.policy.link_estimate import Link
+from cachegen.policy.link_estimate import LinkEstimate
 from cachegen.store import open_store
 
 DATA = bytes(range(256)) * 4
@@ -58,7 +58,7 @@ def test_a_thread_that_cannot_start_is_a_failure(monkeypatch) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", start)
-    link, news = Link(1e6), []
+    link, news = LinkEstimate(1e6), []
     leave = Downloads().start(Dribble([]), stored(), link=link, listener=news.append)
     (failed,) = news
     assert isinstance(failed, Failed) and "can't start new thread" in str(failed.error)
@@ -84,7 +84,7 @@ class Listener:
 
 def test_bytes_are_told_as_they_arrive() -> None:
     store, listener = Dribble(pieces_of(DATA)), Listener()
-    Downloads().start(store, stored(), link=Link(), listener=listener)
+    Downloads().start(store, stored(), link=LinkEstimate(), listener=listener)
     for count in (256, 512, 768, 1024):
         store.go()
         news = listener.next()
@@ -94,7 +94,7 @@ def test_bytes_are_told_as_they_arrive() -> None:
 
 
 def test_who_wants_the_same_object_shares_its_download() -> None:
-    store, downloads, link = Dribble(pieces_of(DATA)), Downloads(), Link()
+    store, downloads, link = Dribble(pieces_of(DATA)), Downloads(), LinkEstimate()
     first, second = Listener(), Listener()
     downloads.start(store, stored(), link=link, listener=first)
     store.go()
@@ -107,7 +107,7 @@ def test_who_wants_the_same_object_shares_its_download() -> None:
 
 
 def test_one_of_two_may_leave() -> None:
-    store, downloads, link = Dribble(pieces_of(DATA)), Downloads(), Link()
+    store, downloads, link = Dribble(pieces_of(DATA)), Downloads(), LinkEstimate()
     first, second = Listener(), Listener()
     leave = downloads.start(store, stored(), link=link, listener=first)
     downloads.start(store, stored(), link=link, listener=second)
@@ -118,7 +118,7 @@ def test_one_of_two_may_leave() -> None:
 
 
 def test_a_download_that_nobody_wants_is_closed() -> None:
-    store, downloads, link = Dribble(pieces_of(DATA)), Downloads(), Link()
+    store, downloads, link = Dribble(pieces_of(DATA)), Downloads(), LinkEstimate()
     listener, again = Listener(), Listener()
     leave = downloads.start(store, stored(), link=link, listener=listener)
     leave(False)
@@ -133,7 +133,7 @@ def test_a_download_that_nobody_wants_is_closed() -> None:
 
 
 def test_an_object_is_fetched_anew_after_it_arrived() -> None:
-    store, downloads, link = Dribble(pieces_of(DATA)), Downloads(), Link()
+    store, downloads, link = Dribble(pieces_of(DATA)), Downloads(), LinkEstimate()
     for count in (1, 2):
         listener = Listener()
         store.go(4)
@@ -156,20 +156,20 @@ def test_an_object_is_fetched_anew_after_it_arrived() -> None:
 def test_what_is_not_the_object_fails(pieces, error: type[Exception]) -> None:
     store, listener = Dribble(pieces), Listener()
     store.go(len(pieces))
-    Downloads().start(store, stored(), link=Link(), listener=listener)
+    Downloads().start(store, stored(), link=LinkEstimate(), listener=listener)
     news = listener.last()
     assert isinstance(news, Failed) and isinstance(news.error, error)
 
 
 def test_a_missing_object() -> None:
     listener = Listener()
-    Downloads().start(open_store("memory:"), stored(), link=Link(), listener=listener)
+    Downloads().start(open_store("memory:"), stored(), link=LinkEstimate(), listener=listener)
     news = listener.last()
     assert isinstance(news, Failed) and isinstance(news.error, KeyNotFound)
 
 
 def test_who_leaves_a_download_that_hangs_gets_a_new_one() -> None:
-    store, downloads, link = Dribble(pieces_of(DATA)), Downloads(), Link()
+    store, downloads, link = Dribble(pieces_of(DATA)), Downloads(), LinkEstimate()
     first, second = Listener(), Listener()
     leave = downloads.start(store, stored(), link=link, listener=first)
     downloads.start(store, stored(), link=link, listener=second)

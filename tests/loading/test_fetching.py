@@ -14,7 +14,7 @@ from cachegen.loading.downloads import Arrived, Failed
 from cachegen.loading.fetching import Fetching, FromLink
 from cachegen.policy.controller import ChunkState, LoadState, Option
 from cachegen.policy.costs import Costs
-from cachegen.policy.link_estimate import Link
+from cachegen.policy.link_estimate import LinkEstimate
 
 OPTION = Option("high", 100, 0)
 
@@ -48,7 +48,7 @@ class Load:
     def __init__(self, store: Silent) -> None:
         chunks = [ChunkState(64 * i, 64 * i + 64, (OPTION,)) for i in range(4)]
         self.state, self.clock = LoadState(chunks, Costs(), 0), Clock()
-        around = SimpleNamespace(store=store, link=Link(), stall_s=1.0)
+        around = SimpleNamespace(store=store, link=LinkEstimate(), stall_s=1.0)
         self.fetching = Fetching(self.state, around, self.clock, lambda event: None)
         for chunk in range(4):
             key = f"chunks/{id(self)}/{chunk}"

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from cachegen.policy.link_estimate import Link
+from cachegen.policy.link_estimate import LinkEstimate
 from cachegen.simulation.pipe import Flow, Pipe
 from cachegen.simulation.trace import step
 
@@ -11,7 +11,7 @@ TRACE = step([(1.0, 8.0), (1.0, 80.0)])
 
 @pytest.fixture
 def pipe() -> Pipe[str]:
-    return Pipe(TRACE.pieces(), Link(None))
+    return Pipe(TRACE.pieces(), LinkEstimate(None))
 
 
 def flow(size_bytes: float, *, begins_s: float = 0.0, queued_bytes: float = 0.0) -> Flow[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from cachegen.bitstream.reader import Reader
+from cachegen.bitstream.reader import ByteReader
 from cachegen.errors import BitstreamError
 
 Array = NDArray[Any]
@@ -153,7 +153,7 @@ def entry_to_bytes(entry: ArrayEntry) -> bytes:
     return _ENTRY.pack(number, block, kind, len(entry.shape), rows, columns, bytes(4), entry.xxh3)
 
 
-def read_table(reader: Reader, num_arrays: int) -> tuple[ArrayEntry, ...]:
+def read_table(reader: ByteReader, num_arrays: int) -> tuple[ArrayEntry, ...]:
     """The entries of the array table.
 
     Raises:
@@ -191,7 +191,7 @@ def read_arrays(data: memoryview, entries: Iterable[ArrayEntry], offset: int) ->
     return placed
 
 
-def _read_entry(reader: Reader, field: str) -> ArrayEntry:
+def _read_entry(reader: ByteReader, field: str) -> ArrayEntry:
     number, block, dtype_number, ndim, rows, columns, padding, xxh3 = _ENTRY.unpack(
         reader.take(_ENTRY.size, field)
     )

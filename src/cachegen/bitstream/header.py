@@ -10,7 +10,7 @@ import torch
 import xxhash
 
 from cachegen.bitstream.arrays import ALIGNMENT, ArrayEntry, entry_to_bytes, read_table
-from cachegen.bitstream.reader import Reader
+from cachegen.bitstream.reader import ByteReader
 from cachegen.bitstream.runs import RUN_SIZE, LayerShape, read_runs, runs_to_bytes
 from cachegen.codec import codecs
 
@@ -118,9 +118,9 @@ def read_header(data: memoryview) -> tuple[Header, int]:
     Raises:
         BitstreamError: bytes that are no chunk of this version, or are damaged.
     """
-    reader = Reader(data)
+    reader = ByteReader(data)
     version, codec, dtype, size, num_arrays = _read_envelope(reader, data)
-    reader = Reader(bytes(data[:size]), reader.offset)
+    reader = ByteReader(bytes(data[:size]), reader.offset)
     start = reader.unsigned(8, "start", high=_MAX_POSITION)
     num_tokens = reader.unsigned(4, "num_tokens", high=MAX_TOKENS)
     num_runs = reader.unsigned(2, "num_runs", low=1)
@@ -173,7 +173,7 @@ def _index(choice: str | torch.dtype, choices: tuple[str | torch.dtype, ...]) ->
     return choices.index(choice)
 
 
-def _read_envelope(reader: Reader, data: memoryview) -> tuple[int, str, torch.dtype, int, int]:
+def _read_envelope(reader: ByteReader, data: memoryview) -> tuple[int, str, torch.dtype, int, int]:
     """Version, codec, dtype, header size and number of arrays; the header's checksum holds."""
     if reader.take(4, "magic") != MAGIC:
         reader.fail(f"expected {MAGIC!r}: this is no chunk", "magic")
@@ -190,14 +190,14 @@ def _read_envelope(reader: Reader, data: memoryview) -> tuple[int, str, torch.dt
     return version, codec, dtype, size, num_arrays
 
 
-def _read_version(reader: Reader) -> int:
+def _read_version(reader: ByteReader) -> int:
     version = reader.unsigned(2, "version")
     if version not in (VERSION, SOME_LAYERS_VERSION):
         reader.fail(wrong_version(version), "version")
     return version
 
 
-def _read_level(reader: Reader, size: int) -> str:
+def _read_level(reader: ByteReader, size: int) -> str:
     name = reader.take(size, "level")
     level = name.decode("ascii", errors="replace")
     if not LEVEL_NAME.fullmatch(level):

@@ -9,7 +9,7 @@ from cachegen.errors import BitstreamError
 Choice = TypeVar("Choice")
 
 
-class Reader:
+class ByteReader:
     """A cursor over bytes; every failure names the field and its offset.
 
     Args:

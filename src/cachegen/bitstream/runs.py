@@ -9,7 +9,7 @@ from itertools import groupby
 
 import torch
 
-from cachegen.bitstream.reader import Reader
+from cachegen.bitstream.reader import ByteReader
 from cachegen.codec.encoded import EncodedChunk
 from cachegen.kvcache import Geometry, PlaneShape
 
@@ -60,7 +60,7 @@ def runs_to_bytes(layers: tuple[LayerShape, ...]) -> bytes:
     return b"".join(_run_to_bytes(shape, len(list(run))) for shape, run in groupby(layers))
 
 
-def read_runs(reader: Reader, num_runs: int, *, num_tokens: int) -> tuple[LayerShape, ...]:
+def read_runs(reader: ByteReader, num_runs: int, *, num_tokens: int) -> tuple[LayerShape, ...]:
     """The layers that a geometry table describes.
 
     Raises:
@@ -91,7 +91,7 @@ def _run_to_bytes(shape: LayerShape, count: int) -> bytes:
     return _RUN.pack(count, key.dim, value.dim, shape.tokens_held, key.heads, value.heads)
 
 
-def _read_run(reader: Reader, field: str, *, num_tokens: int) -> tuple[int, LayerShape]:
+def _read_run(reader: ByteReader, field: str, *, num_tokens: int) -> tuple[int, LayerShape]:
     count = reader.unsigned(4, f"{field}.layers", low=1, high=MAX_LAYERS)
     key_dim = reader.unsigned(4, f"{field}.key_dim")
     value_dim = reader.unsigned(4, f"{field}.value_dim")

@@ -1,9 +1,11 @@
 """The command line: `cachegen demo`, `save`, `load`, `serve` and the others listed below."""
 
 import sys
+from typing import Annotated
 
 import typer
 
+from cachegen import __version__
 from cachegen.cli.calibration.command import calibrate
 from cachegen.cli.chunks import decode, encode, inspect
 from cachegen.cli.contexts import load, save
@@ -13,11 +15,30 @@ from cachegen.cli.simulate import simulate
 
 app = typer.Typer(
     name="cachegen",
-    help="KV caches of long contexts: encoded small, stored anywhere, loaded fast.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"cachegen {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def cachegen(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=_show_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """KV caches of long contexts: encoded small, stored anywhere, loaded fast."""
+    del version
+
+
 for command in (demo, calibrate, encode, decode, inspect, save, load, serve, simulate):
     app.command()(command)
 

@@ -15,7 +15,11 @@ ModelFolder = Annotated[Path, typer.Option("--model", help="Folder of a transfor
 TextFile = Annotated[Path, typer.Option("--text", help="Text file: the context.")]
 StoreUrl = Annotated[
     str,
-    typer.Option("--store", help="Folder, or URL: cachegen:// redis:// s3:// gs:// az:// http://."),
+    typer.Option(
+        "--store",
+        help="Folder, or URL: cachegen:// cachegens:// redis:// rediss:// s3:// gs:// az:// "
+        "http:// https:// file:// memory:",
+    ),
 ]
 ProfileFile = Annotated[
     Path | None, typer.Option("--profile", help="Profile; default: the shipped one, if any.")

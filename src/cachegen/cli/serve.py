@@ -10,48 +10,90 @@ from typing import Annotated
 import typer
 
 StoreUrl = Annotated[
-    str, typer.Option("--store", help="Folder, or s3:// gs:// az:// redis:// URL.")
+    str,
+    typer.Option(
+        "--store", help="Folder, or URL: redis:// rediss:// s3:// gs:// az:// file:// memory:"
+    ),
 ]
 
 
 def serve(
     store: StoreUrl,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on.", rich_help_panel="Listening")
+    ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(help="Port to listen on; 0: any that is free.", min=0, max=65535)
+        int,
+        typer.Option(
+            help="Port to listen on; 0: any that is free.",
+            min=0,
+            max=65535,
+            rich_help_panel="Listening",
+        ),
     ] = 8080,
     tenants: Annotated[
-        Path | None, typer.Option(help="TOML or JSON file of tenants and their bearer tokens.")
+        Path | None,
+        typer.Option(
+            help="TOML or JSON file of tenants and their bearer tokens.",
+            rich_help_panel="Who may ask",
+        ),
     ] = None,
     tokens: Annotated[
         Path | None, typer.Option(hidden=True, help="What --tenants was called before.")
     ] = None,
     allow_anonymous: Annotated[
-        bool, typer.Option(help="Without --tenants, listen beyond this machine all the same.")
+        bool,
+        typer.Option(
+            help="Without --tenants, listen beyond this machine all the same.",
+            rich_help_panel="Who may ask",
+        ),
     ] = False,
-    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM).")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Private key (PEM).")] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Certificate chain (PEM).", rich_help_panel="Who may ask")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="Private key (PEM).", rich_help_panel="Who may ask")
+    ] = None,
     max_object_mb: Annotated[
-        float, typer.Option(help="Largest object; unfinished uploads may hold four of these.")
+        float,
+        typer.Option(
+            help="Largest object; unfinished uploads may hold four of these.",
+            rich_help_panel="How much is kept",
+        ),
     ] = 1024.0,
     quota_mb: Annotated[
         float | None,
         typer.Option(
             help="What each tenant may store; default: any amount, with --capacity-mb at the "
-            "cost of the others' objects."
+            "cost of the others' objects.",
+            rich_help_panel="How much is kept",
         ),
     ] = None,
     capacity_mb: Annotated[
         float | None,
-        typer.Option(help="What all may store; the least recently used make room.", min=0),
+        typer.Option(
+            help="What all may store; the least recently used make room.",
+            min=0,
+            rich_help_panel="How much is kept",
+        ),
     ] = None,
     index: Annotated[
         Path | None,
-        typer.Option(help="File that keeps the order of eviction over restarts."),
+        typer.Option(
+            help="File that keeps the order of eviction over restarts.",
+            rich_help_panel="How much is kept",
+        ),
     ] = None,
-    max_connections: Annotated[int, typer.Option(help="Connections at once, idle ones too.")] = 512,
-    drain_s: Annotated[int, typer.Option(help="Time for running transfers after SIGTERM.")] = 30,
-    access_log: Annotated[bool, typer.Option(help="One JSON line a request, on stderr.")] = False,
+    max_connections: Annotated[
+        int, typer.Option(help="Connections at once, idle ones too.", rich_help_panel="Listening")
+    ] = 512,
+    drain_s: Annotated[
+        int,
+        typer.Option(help="Time for running transfers after SIGTERM.", rich_help_panel="Listening"),
+    ] = 30,
+    access_log: Annotated[
+        bool, typer.Option(help="One JSON line a request, on stderr.", rich_help_panel="Listening")
+    ] = False,
 ) -> None:
     """Serve a store over HTTP: tenants, quotas, eviction, metrics."""
     from cachegen.server.run import Address, Limits

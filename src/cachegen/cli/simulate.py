@@ -22,44 +22,81 @@ POLICIES = ("min_ttft", "algorithm1", "fixed:high", "fixed:raw", "text")
 
 def simulate(
     model: Annotated[
-        str, typer.Option(help="Whose cache it is, and whose prefill.")
+        str, typer.Option(help="Whose cache it is, and whose prefill.", rich_help_panel="Context")
     ] = "Llama-3.1-8B",
-    tokens: Annotated[int, typer.Option(help="Length of the context.")] = 16384,
-    chunk_tokens: Annotated[int, typer.Option(help="Tokens of a chunk.")] = 1536,
+    tokens: Annotated[
+        int, typer.Option(help="Length of the context.", rich_help_panel="Context")
+    ] = 16384,
+    chunk_tokens: Annotated[
+        int, typer.Option(help="Tokens of a chunk.", rich_help_panel="Context")
+    ] = 1536,
     manifest: Annotated[
         Path | None,
-        typer.Option(help="Manifest of a stored context: its chunks and sizes instead."),
+        typer.Option(
+            help="Manifest of a stored context: its chunks and sizes instead.",
+            rich_help_panel="Context",
+        ),
     ] = None,
     bits: Annotated[
         list[str] | None,
-        typer.Option(help="LEVEL=BITS per value; repeatable; default: the reference model's."),
+        typer.Option(
+            help="LEVEL=BITS per value; repeatable; default: the reference model's.",
+            rich_help_panel="Context",
+        ),
     ] = None,
-    default_level: Annotated[str, typer.Option(help="Level when nothing presses.")] = "high",
-    gpu: Annotated[str, typer.Option(help="What prefills and decodes.")] = "A100-80G",
-    gpus: Annotated[int, typer.Option(help="How many of them.")] = 1,
+    default_level: Annotated[
+        str, typer.Option(help="Level when nothing presses.", rich_help_panel="Context")
+    ] = "high",
+    gpu: Annotated[
+        str, typer.Option(help="What prefills and decodes.", rich_help_panel="Machine")
+    ] = "A100-80G",
+    gpus: Annotated[int, typer.Option(help="How many of them.", rich_help_panel="Machine")] = 1,
     trace: Annotated[
         str,
         typer.Option(
-            help="constant:MBIT, step:S@MBIT,..., random:LOW-HIGH[@S], a shipped trace or a file."
+            help="constant:MBIT, step:S@MBIT,..., random:LOW-HIGH\\[@S], a shipped trace or "
+            "a file.",
+            rich_help_panel="Link",
         ),
     ] = "constant:3000",
     mean_mbit_s: Annotated[
-        float | None, typer.Option("--mbit", help="Scale the trace to this mean.")
+        float | None,
+        typer.Option("--mbit", help="Scale the trace to this mean.", rich_help_panel="Link"),
     ] = None,
-    speed_up: Annotated[float, typer.Option(help="Let it change so many times as fast.")] = 1.0,
+    speed_up: Annotated[
+        float, typer.Option(help="Let it change so many times as fast.", rich_help_panel="Link")
+    ] = 1.0,
     request_ms: Annotated[
-        float, typer.Option(help="From a request to its first byte: more where the store is far.")
+        float,
+        typer.Option(
+            help="From a request to its first byte: more where the store is far.",
+            rich_help_panel="Link",
+        ),
     ] = 2.0,
     policy: Annotated[
         list[str] | None,
-        typer.Option(help="min_ttft, algorithm1, fixed:LEVEL or text; repeatable."),
+        typer.Option(
+            help="min_ttft, algorithm1, fixed:LEVEL or text; repeatable.", rich_help_panel="Loads"
+        ),
     ] = None,
-    slo_s: Annotated[float | None, typer.Option("--slo", help="Deadline, seconds.")] = None,
-    loads: Annotated[int, typer.Option(help="How many loads of each policy.")] = 100,
-    concurrency: Annotated[int, typer.Option(help="How many begin together.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of random traces and of where loads begin.")] = 0,
+    slo_s: Annotated[
+        float | None, typer.Option("--slo", help="Deadline, seconds.", rich_help_panel="Loads")
+    ] = None,
+    loads: Annotated[
+        int, typer.Option(help="How many loads of each policy.", rich_help_panel="Loads")
+    ] = 100,
+    concurrency: Annotated[
+        int, typer.Option(help="How many begin together.", rich_help_panel="Loads")
+    ] = 1,
+    seed: Annotated[
+        int,
+        typer.Option(help="Of random traces and of where loads begin.", rich_help_panel="Loads"),
+    ] = 0,
     jobs: Annotated[
-        int | None, typer.Option(help="Processes; all cores where there are many loads.")
+        int | None,
+        typer.Option(
+            help="Processes; all cores where there are many loads.", rich_help_panel="Loads"
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

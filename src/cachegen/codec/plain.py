@@ -31,7 +31,7 @@ _SYMBOLS_PER_TABLE = 32_768
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Quantised:
+class QuantisedCache:
     """A cache as integers.
 
     Attributes:
@@ -45,7 +45,7 @@ class Quantised:
     sinks: dict[str, np.ndarray]
 
 
-def quantise_cache(kv: KVCache, model: CodingModel) -> Quantised:
+def quantise_cache(kv: KVCache, model: CodingModel) -> QuantisedCache:
     """Everything of encoding but the entropy coder.
 
     Raises:
@@ -60,7 +60,7 @@ def quantise_cache(kv: KVCache, model: CodingModel) -> Quantised:
         for part in layout
         for p in part.planes
     ]
-    return Quantised(layout, integers, pack_planes(sinks))
+    return QuantisedCache(layout, integers, pack_planes(sinks))
 
 
 def reconstruct(

@@ -9,7 +9,7 @@ from functools import partial
 
 from cachegen.bitstream.manifest import StoredObject
 from cachegen.loading.downloads import Arrived, Downloads, Failed, Fetched, Leave, News
-from cachegen.policy.link_estimate import Link
+from cachegen.policy.link_estimate import LinkEstimate
 from cachegen.store import Store
 
 
@@ -28,7 +28,7 @@ def fetch_together(
     store: Store,
     objects: Sequence[StoredObject],
     *,
-    link: Link,
+    link: LinkEstimate,
     listener: Callable[[BundleNews], None],
 ) -> Leave:
     """Have objects fetched, and tell ``listener`` until the returned function is called.

@@ -13,7 +13,7 @@ import numpy as np
 from cachegen.bitstream.manifest import StoredObject
 from cachegen.contexts.objects import check_digest
 from cachegen.errors import BitstreamError, CacheGenError, StoreError
-from cachegen.policy.link_estimate import Link
+from cachegen.policy.link_estimate import LinkEstimate
 from cachegen.store import Store
 
 
@@ -52,7 +52,9 @@ class Downloads:
         self._lock = threading.Lock()
         self._running: dict[_Key, _Download] = {}
 
-    def start(self, store: Store, stored: StoredObject, *, link: Link, listener: Listener) -> Leave:
+    def start(
+        self, store: Store, stored: StoredObject, *, link: LinkEstimate, listener: Listener
+    ) -> Leave:
         """Have an object fetched, and tell ``listener`` until the returned function is called.
 
         Its argument says whether the download seems to hang: who asks next gets a new one. One
@@ -87,7 +89,7 @@ class Downloads:
 class _Download:
     store: Store
     stored: StoredObject
-    link: Link
+    link: LinkEstimate
     forget: Callable[[_Download], None]
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
     _listeners: list[Listener] = field(init=False, default_factory=list)

@@ -31,7 +31,7 @@ from cachegen.loading.run import Progress, Run
 from cachegen.loading.sharing import link_to, measurements_of, remember
 from cachegen.policy.controller import Controller, LoadState
 from cachegen.policy.fixed import Fixed
-from cachegen.policy.link_estimate import Link
+from cachegen.policy.link_estimate import LinkEstimate
 from cachegen.policy.min_ttft import MinTTFT
 from cachegen.store import Store
 
@@ -151,7 +151,7 @@ def load(
     return result
 
 
-def _patience_s(link: Link, stall_s: float, slo_s: float | None) -> float:
+def _patience_s(link: LinkEstimate, stall_s: float, slo_s: float | None) -> float:
     """How long to wait for the lookup where a model could begin instead: less where a deadline
     presses, or where the store was silent a moment ago."""
     patience_s = 2 * stall_s
@@ -163,7 +163,7 @@ def _patience_s(link: Link, stall_s: float, slo_s: float | None) -> float:
 
 
 def _answer(
-    ask: Callable[[], Stored], link: Link, patience_s: float, cancel: threading.Event | None
+    ask: Callable[[], Stored], link: LinkEstimate, patience_s: float, cancel: threading.Event | None
 ) -> Stored:
     """The store's answer in time; the link remembers whether there was one."""
     try:

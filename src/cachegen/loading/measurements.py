@@ -37,7 +37,7 @@ Decode = tuple[int, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class LinkHistory:
     """What a store gave.
 
     Attributes:
@@ -60,7 +60,7 @@ class Measurements:
         self._lock = threading.Lock()
         self._prefill: list[Prefill] = []
         self._decode: dict[str, list[Decode]] = {}
-        self._links: dict[str, Link] = {}
+        self._links: dict[str, LinkHistory] = {}
         self._prefill_cost: PrefillCost | None = None
         self._decode_costs: dict[str, DecodeCost] = {}
 
@@ -117,7 +117,7 @@ class Measurements:
             known = self._links.pop(_name(url), None)
             is_news = known is None or not isclose(known.bytes_per_s, bytes_per_s, rel_tol=_SAME)
             at_s = time.time() if known is None or is_news else known.at_s
-            self._links[_name(url)] = Link(bytes_per_s, request_s, at_s)
+            self._links[_name(url)] = LinkHistory(bytes_per_s, request_s, at_s)
             while len(self._links) > _MOST_STORES:
                 del self._links[next(iter(self._links))]
 
@@ -144,7 +144,7 @@ class Measurements:
             for level, samples in content["decode"].items()
         }
         links = {
-            str(url): Link(_positive(rate), _positive(wait), _positive(at))
+            str(url): LinkHistory(_positive(rate), _positive(wait), _positive(at))
             for url, (rate, wait, at) in content["links"].items()
         }
         self._prefill, self._decode, self._links = prefill, decode, links

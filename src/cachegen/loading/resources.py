@@ -11,7 +11,7 @@ from cachegen.loading.decoding import Decoder
 from cachegen.loading.measurements import Measurements
 from cachegen.loading.model_queue import ModelQueue
 from cachegen.loading.sharing import link_to, measurements_of, model_queue_of
-from cachegen.policy.link_estimate import Link
+from cachegen.policy.link_estimate import LinkEstimate
 from cachegen.store import Store
 
 
@@ -33,7 +33,7 @@ class LoadResources:
     decoder: Decoder
     assembly: Assembly
     store: Store
-    link: Link
+    link: LinkEstimate
     model_queue: ModelQueue
     measurements: Measurements
     device: torch.device | str

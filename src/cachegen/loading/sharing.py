@@ -17,7 +17,7 @@ from cachegen.loading.decoder_threads import DecoderThreads
 from cachegen.loading.downloads import Downloads
 from cachegen.loading.measurements import Measurements
 from cachegen.loading.model_queue import ModelQueue
-from cachegen.policy.link_estimate import Link
+from cachegen.policy.link_estimate import LinkEstimate
 
 _SAVE_EVERY_S = 10.0
 _Model = tuple[bytes, str]
@@ -34,7 +34,7 @@ class _Shared:
     making: threading.Lock = field(default_factory=threading.Lock)
     measurements: dict[_Model, Measurements] = field(default_factory=dict)
     model_queues: dict[_Model, ModelQueue] = field(default_factory=dict)
-    links: dict[str, Link] = field(default_factory=dict)
+    links: dict[str, LinkEstimate] = field(default_factory=dict)
     saved_s: dict[int, float] = field(default_factory=dict)
     downloads: Downloads = field(default_factory=Downloads)
     decoder: DecoderThreads = field(default_factory=_decoder)
@@ -52,12 +52,12 @@ def measurements_of(fingerprint: bytes, device: str) -> Measurements:
         return shared.measurements[model]
 
 
-def link_to(url: str, known: Measurements) -> Link:
+def link_to(url: str, known: Measurements) -> LinkEstimate:
     """The one link of this process to a store of this name."""
     shared = _SHARED()
     with shared.making:
         if url not in shared.links:
-            shared.links[url] = Link(known.throughput(url))
+            shared.links[url] = LinkEstimate(known.throughput(url))
         return shared.links[url]
 
 

@@ -9,7 +9,7 @@ from cachegen.policy.throughput import Throughput
 _SILENCE_S = 10.0
 
 
-class Link:
+class LinkEstimate:
     """The way to a store: one estimate of its throughput for all who use it.
 
     Times are of one monotonic clock, in seconds.

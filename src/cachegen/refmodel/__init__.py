@@ -6,7 +6,7 @@ Knows nothing of caches or codecs. Imports neither torch nor transformers.
 from importlib.resources import files
 from pathlib import Path
 
-from cachegen.refmodel.tasks import FAMILIES, Question, Task, exact_match, generate
+from cachegen.refmodel.tasks import FAMILIES, DocumentTask, Question, exact_match, generate
 
 
 def weights_path() -> Path:
@@ -51,8 +51,8 @@ def read_texts(folder: Path) -> str:
 
 __all__ = [
     "FAMILIES",
+    "DocumentTask",
     "Question",
-    "Task",
     "exact_match",
     "generate",
     "load_text",

@@ -38,7 +38,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class DocumentTask:
     """A context and the questions that it answers."""
 
     family: str
@@ -68,7 +68,7 @@ def generate(
     count_tokens: CountTokens,
     filler: str,
     num_questions: int = 24,
-) -> Task:
+) -> DocumentTask:
     """A context of at most about `num_tokens` tokens, and up to `num_questions` questions."""
     if family not in FAMILIES:
         raise ValueError(f"family must be one of {FAMILIES}, got {family!r}")
@@ -86,7 +86,7 @@ def generate(
         facts = topic_facts(rng, num_facts=max(2, min(len(ORDINALS), num_tokens // 200)))
         context = _conversation(facts, rng, num_tokens, count_tokens, filler)
     asked = rng.sample(facts, min(num_questions, len(facts)))
-    return Task(family, context, tuple(fact.question for fact in asked))
+    return DocumentTask(family, context, tuple(fact.question for fact in asked))
 
 
 def passkey_facts(rng: random.Random, *, num_facts: int) -> list[Fact]:

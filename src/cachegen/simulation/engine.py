@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from cachegen.policy.link_estimate import Link
+from cachegen.policy.link_estimate import LinkEstimate
 from cachegen.simulation.loading import Loading, Machine
 from cachegen.simulation.pipe import Pipe
 from cachegen.simulation.scenario import Request, SimulatedLoad
@@ -66,7 +66,7 @@ def simulate_many(
         raise ValueError(
             f"expected tick_s above 0 and queue_bytes from 0 on, got {tick_s}, {queue_bytes}"
         )
-    pipe: Pipe[Loading] = Pipe(trace.pieces(start_s), Link(known_bytes_per_s))
+    pipe: Pipe[Loading] = Pipe(trace.pieces(start_s), LinkEstimate(known_bytes_per_s))
     return World(requests, pipe, queue_bytes=queue_bytes, tick_s=tick_s).run()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic
 
-from cachegen.policy.link_estimate import Link
+from cachegen.policy.link_estimate import LinkEstimate
 from cachegen.simulation.station import Owner
 
 _WHOLE_BYTES = 0.5
@@ -40,7 +40,7 @@ class Flow(Generic[Owner]):
 class Pipe(Generic[Owner]):
     """The transfers of a link; the loader's own estimate is told of every byte."""
 
-    def __init__(self, pieces: Iterator[tuple[float, float]], estimate: Link) -> None:
+    def __init__(self, pieces: Iterator[tuple[float, float]], estimate: LinkEstimate) -> None:
         """Nothing is under way."""
         self.estimate = estimate
         self.flows: list[Flow[Owner]] = []

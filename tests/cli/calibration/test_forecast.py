@@ -9,7 +9,7 @@ from cachegen.cli.calibration.account import Account, how_it_ended
 from cachegen.cli.calibration.costs import TRIALS, Costs, Piece
 from cachegen.cli.calibration.forecast import describe_choices, forecast, left_of, work_of
 from cachegen.cli.calibration.speeds import measure_speeds, shape_of
-from cachegen.cli.calibration.texts import Material, Sizes
+from cachegen.cli.calibration.texts import Material, SampleSizes
 from cachegen.cli.models import load_network
 from cachegen.codec.calibration.checkpoint import Checkpoint, Saved
 from cachegen.engines.transformers import Task, Window
@@ -46,7 +46,7 @@ def material() -> Material:
 def test_the_work_is_what_the_material_holds() -> None:
     work = work_of(
         material(),
-        Sizes(64, 4, 3),
+        SampleSizes(64, 4, 3),
         preset="plain",
         plan=None,
         features=48,
@@ -76,7 +76,7 @@ def test_a_forecast_has_every_phase(network: object) -> None:
         network,
         network,
         material(),
-        Sizes(64, 4, 3),
+        SampleSizes(64, 4, 3),
         preset="transform",
         plan=plan,
         max_features=48,

@@ -8,9 +8,9 @@ import pytest
 
 from cachegen.cli.demo.client import Client
 from cachegen.cli.demo.link import compare, serving
-from cachegen.cli.demo.reader import Reader
+from cachegen.cli.demo.reader import DemoReader
 from cachegen.cli.demo.tables import show_link
-from cachegen.cli.demo.writer import Job, make_job
+from cachegen.cli.demo.writer import WriterJob, make_job
 from cachegen.errors import CacheGenError
 from cachegen.kvcache import KVCache
 from cachegen.loading.result import LoadResult
@@ -20,7 +20,7 @@ MBIT_S = 20.0
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+def job(tmp_path_factory: pytest.TempPathFactory) -> WriterJob:
     return make_job(
         None,
         None,
@@ -34,7 +34,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 
 @pytest.fixture(scope="module")
-def found(job: Job) -> dict[str, Any]:
+def found(job: WriterJob) -> dict[str, Any]:
     picture = Path(job.store).with_name("load.svg")
     return compare(job, mbit_s=MBIT_S, picture=picture, step=lambda text: None)
 
@@ -53,7 +53,7 @@ def test_every_method_gives_the_document_over_the_link(found: dict[str, Any]) ->
         assert rows[name]["fetch_s"] <= rows[name]["ttft_s"]
 
 
-def test_a_load_during_which_the_rate_falls_is_drawn(found: dict[str, Any], job: Job) -> None:
+def test_a_load_during_which_the_rate_falls_is_drawn(found: dict[str, Any], job: WriterJob) -> None:
     falling = found["falling"]
     assert len(falling["levels"]) == -(-len(job.tokens) // 64)
     picture = Path(falling["timeline"]).read_text()
@@ -71,8 +71,8 @@ def test_the_table_names_every_method(
 
 
 @pytest.mark.usefixtures("found")
-def test_a_load_that_is_wrong_in_one_value_is_refused(job: Job) -> None:
-    reader = Reader(job)
+def test_a_load_that_is_wrong_in_one_value_is_refused(job: WriterJob) -> None:
+    reader = DemoReader(job)
     client = Client(reader, reader.store)
     loaded = client.load("high")
     for chunk in (0, len(loaded.chunks) - 1):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cachegen.cli.calibration.texts import CONTINUATION_TOKENS, Material, Sizes, read_material
+from cachegen.cli.calibration.texts import CONTINUATION_TOKENS, Material, SampleSizes, read_material
 from cachegen.cli.models import load_network, load_tokenizer
 from cachegen.cli.new_file import check_place, reads_as, write_checked
 from cachegen.cli.output import Display, print_json, print_table, progress_bar
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cachegen.cli.calibration.costs import Costs
     from cachegen.codec.calibration.checkpoint import Checkpoint
     from cachegen.codec.calibration.progress import Progress, Status
-    from cachegen.codec.calibration.sizing import Sizes as Plan
+    from cachegen.codec.calibration.sizing import TransformSizes
     from cachegen.codec.profile import Profile
 
 _MOST_FEATURES = 1024
@@ -38,21 +38,32 @@ def calibrate(
     model: Annotated[Path, typer.Option(help="Folder of a transformers model.")],
     text: Annotated[
         list[str],
-        typer.Option(help="[NAME=]FILE of text like what will be coded; repeatable."),
+        typer.Option(help="\\[NAME=]FILE of text like what will be coded; repeatable."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Profile to write.")],
     tasks: Annotated[
         Path | None,
         typer.Option(help='Questions: lines of {"context": ..., "prompt": ..., "answer": ...}.'),
     ] = None,
-    preset: Annotated[str, typer.Option(help="transform, plain or paper.")] = "transform",
+    preset: Annotated[
+        str, typer.Option(help="transform, plain or paper.", rich_help_panel="How much")
+    ] = "transform",
     max_profile_mb: Annotated[
         float | None,
-        typer.Option(help="Largest profile of transform; 5% of the weights, at least 128."),
+        typer.Option(
+            help="Largest profile of transform; 5% of the weights, at least 128.",
+            rich_help_panel="How much",
+        ),
     ] = None,
-    context_tokens: Annotated[int, typer.Option(help="Tokens of a sample context.")] = 1536,
-    num_samples: Annotated[int, typer.Option(help="Contexts to learn from.")] = 48,
-    num_windows: Annotated[int, typer.Option(help="Contexts a domain to measure on.")] = 8,
+    context_tokens: Annotated[
+        int, typer.Option(help="Tokens of a sample context.", rich_help_panel="How much")
+    ] = 1536,
+    num_samples: Annotated[
+        int, typer.Option(help="Contexts to learn from.", rich_help_panel="How much")
+    ] = 48,
+    num_windows: Annotated[
+        int, typer.Option(help="Contexts a domain to measure on.", rich_help_panel="How much")
+    ] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Calibrate: learn from text and place the levels by measured quality.
@@ -73,7 +84,7 @@ def calibrate(
 
     place = check_place(output, check=read_profile)
     read_tokens = CONTINUATION_TOKENS if preset == "transform" else 0
-    sizes = Sizes(context_tokens, num_samples, num_windows, read_tokens)
+    sizes = SampleSizes(context_tokens, num_samples, num_windows, read_tokens)
     tokenizer = load_tokenizer(model)
     warnings: list[str] = []
     material = read_material(text, tasks, tokenizer, sizes, tell=warnings.append)
@@ -138,10 +149,10 @@ class _Run:
     twin: Any
     tokenizer: Any
     material: Material
-    sizes: Sizes
+    sizes: SampleSizes
     preset: str
     max_profile_mb: float
-    plan: Plan | None
+    plan: TransformSizes | None
 
 
 def _run(run: _Run, *, place: Path, kept: Path, display: LoggedDisplay) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from cachegen.cli.memory import gigabytes
 from cachegen.cli.pace import duration
 from cachegen.codec.calibration.kept import MOST_BYTES
-from cachegen.codec.calibration.sizing import Sizes as Plan
+from cachegen.codec.calibration.sizing import TransformSizes
 
 # Steps that are tried until all levels are placed.
 TRIALS = 7
@@ -118,7 +118,7 @@ class Work:
     coded: Sequence[Piece]
     features: int
     asked_tokens: int
-    plan: Plan | None
+    plan: TransformSizes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +222,7 @@ def _features_s(shape: Shape, work: Work, speeds: Speeds) -> float:
     return passes / speeds.short + mixing / speeds.float32
 
 
-def _moments_s(shape: Shape, work: Work, plan: Plan, speeds: Speeds) -> float:
+def _moments_s(shape: Shape, work: Work, plan: TransformSizes, speeds: Speeds) -> float:
     own = shape.flop(work.context_tokens) / speeds.own
     read = shape.flop(work.read_tokens, past=work.context_tokens, predicted=work.read_tokens)
     products = plan.flops_per_token * work.context_tokens / speeds.float32
@@ -231,7 +231,7 @@ def _moments_s(shape: Shape, work: Work, plan: Plan, speeds: Speeds) -> float:
     return _KEEPING_CHECKPOINTS * work.num_samples * each
 
 
-def _solving_s(shape: Shape, work: Work, plan: Plan, speeds: Speeds) -> float:
+def _solving_s(shape: Shape, work: Work, plan: TransformSizes, speeds: Speeds) -> float:
     """Eigenvectors of every group and lag, the products around them, and what tokens weigh."""
     columns = shape.values
     known = len(plan.lag_ranks) * work.features

@@ -9,11 +9,10 @@ from typing import Any
 
 from cachegen.cli.calibration.costs import TRIALS, Costs, Piece, Shape, Work, costs_of
 from cachegen.cli.calibration.speeds import measure_speeds, shape_of
-from cachegen.cli.calibration.texts import Material, Sizes
+from cachegen.cli.calibration.texts import Material, SampleSizes
 from cachegen.cli.memory import resident_bytes
 from cachegen.codec.calibration.checkpoint import Checkpoint
-from cachegen.codec.calibration.sizing import Sizes as Plan
-from cachegen.codec.calibration.sizing import describe_plans, plan_groups
+from cachegen.codec.calibration.sizing import TransformSizes, describe_plans, plan_groups
 
 # Of a model on a system that does not tell what is resident: Python, torch and transformers.
 _LIBRARIES_BYTES = 5e8
@@ -21,7 +20,7 @@ _LIBRARIES_BYTES = 5e8
 
 def describe_choices(
     network: Any, *, max_profile_mb: float, max_features: int
-) -> tuple[Plan, list[str]]:
+) -> tuple[TransformSizes, list[str]]:
     """What `transform` will learn, and lines for people about what it could have learned.
 
     Raises:
@@ -47,10 +46,10 @@ def forecast(
     network: Any,
     twin: Any,
     material: Material,
-    sizes: Sizes,
+    sizes: SampleSizes,
     *,
     preset: str,
-    plan: Plan | None,
+    plan: TransformSizes | None,
     max_features: int,
     most_coded: int,
 ) -> Costs:
@@ -92,10 +91,10 @@ def _weights(network: Any, twin: Any, shape: Shape) -> float:
 
 def work_of(
     material: Material,
-    sizes: Sizes,
+    sizes: SampleSizes,
     *,
     preset: str,
-    plan: Plan | None,
+    plan: TransformSizes | None,
     features: int,
     most_coded: int,
     asked_tokens: int,

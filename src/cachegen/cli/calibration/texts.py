@@ -21,7 +21,7 @@ _TASKS = "tasks"
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
+class SampleSizes:
     """How much is learned from and measured.
 
     Attributes:
@@ -60,7 +60,7 @@ def read_material(
     texts: Sequence[str],
     tasks: Path | None,
     tokenizer: Any,
-    sizes: Sizes,
+    sizes: SampleSizes,
     *,
     tell: Callable[[str], None] = _warn,
 ) -> Material:
@@ -94,7 +94,7 @@ def _divide(
     texts: dict[str, list[int]],
     tasks: list[Task],
     tokenizer: Any,
-    sizes: Sizes,
+    sizes: SampleSizes,
     *,
     tell: Callable[[str], None],
 ) -> Material:
@@ -131,7 +131,7 @@ def _divide(
     return Material(learned, windows, measured)
 
 
-def _windows(name: str, ids: list[int], prefix: Sequence[int], sizes: Sizes) -> list[Window]:
+def _windows(name: str, ids: list[int], prefix: Sequence[int], sizes: SampleSizes) -> list[Window]:
     """Of the last quarter of a text."""
     from cachegen.engines import transformers as engine
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from cachegen.cli.demo.reader import Reader
+from cachegen.cli.demo.reader import DemoReader
 from cachegen.codec.levels import TEXT
 from cachegen.contexts.outcome import LoadedChunk
 from cachegen.engines.transformers import capture, load_context
@@ -20,7 +20,7 @@ from cachegen.store import Store
 class Client:
     """Has the document's cache by every method; checks what it got."""
 
-    def __init__(self, reader: Reader, store: Store) -> None:
+    def __init__(self, reader: DemoReader, store: Store) -> None:
         """``store`` is beyond the link; the reader's own one is the folder behind it."""
         self.reader, self.store = reader, store
         self._decoded: dict[str, KVCache] = {}

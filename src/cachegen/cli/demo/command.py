@@ -14,7 +14,7 @@ from cachegen.cli.demo.tables import show_levels, show_link
 from cachegen.cli.output import print_json, progress_bar
 
 if TYPE_CHECKING:
-    from cachegen.cli.demo.writer import Job
+    from cachegen.cli.demo.writer import WriterJob
 
 CHUNK_TOKENS = 1536
 LINK_CHUNK_TOKENS = 256
@@ -128,7 +128,9 @@ def _check_options(context: typer.Context, *, with_model: bool) -> None:
             raise ValueError(f"{option} {needs}: leave it out, or see `cachegen demo --help`")
 
 
-def _combine(job: Job, written: dict[str, dict[str, Any]], read: dict[str, Any]) -> dict[str, Any]:
+def _combine(
+    job: WriterJob, written: dict[str, dict[str, Any]], read: dict[str, Any]
+) -> dict[str, Any]:
     fp16_bytes, int8_bytes = read["fp16_bytes"], written["packed"]["bytes"]
     levels = []
     for name in job.levels:

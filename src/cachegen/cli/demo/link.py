@@ -12,8 +12,8 @@ from typing import Any
 from cachegen.cli import timeline
 from cachegen.cli.demo.client import Client
 from cachegen.cli.demo.falling import load_while_falling
-from cachegen.cli.demo.reader import Judge, Reader
-from cachegen.cli.demo.writer import Job
+from cachegen.cli.demo.reader import DemoReader, Judge
+from cachegen.cli.demo.writer import WriterJob
 from cachegen.codec.levels import PACKED, RAW
 from cachegen.engines.transformers import save_context
 from cachegen.errors import CacheGenError
@@ -28,7 +28,7 @@ _PARTS = ("ttft_s", "lookup_s", "fetch_s", "decode_s", "recompute_s")
 
 
 def compare(
-    job: Job, *, mbit_s: float, picture: Path, step: Callable[[str], None]
+    job: WriterJob, *, mbit_s: float, picture: Path, step: Callable[[str], None]
 ) -> dict[str, Any]:
     """Store the document, serve it over a link of this rate, and have it by every method.
 
@@ -42,7 +42,7 @@ def compare(
         CacheGenError: the server does not start, or a load gave wrong keys or values.
     """
     step("prefill and encode a longer document")
-    reader = Reader(job)
+    reader = DemoReader(job)
     judge = Judge(reader)
     save_context(
         reader.model,

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from cachegen.cli.demo.writer import Job
+from cachegen.cli.demo.writer import WriterJob
 from cachegen.cli.models import load_model
 from cachegen.codec.profile import read_profile
 from cachegen.engines.transformers import LoadedContext, capture, load_context, to_cache
@@ -26,10 +26,10 @@ REPEATS = 7
 _EXTRA_TOKENS = 2
 
 
-class Reader:
+class DemoReader:
     """The model and what it is asked."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: WriterJob) -> None:
         """Load the model; open the store."""
         self.job = job
         self.model, self.tokenizer = load_model(Path(job.model))
@@ -92,7 +92,7 @@ class Reader:
 class Judge:
     """What the model answers and predicts from the cache that it computed itself."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: DemoReader) -> None:
         """Prefill the document once more and ask every question."""
         original = capture(reader.model, reader.job.tokens)
         self.reader, self.fp16_bytes = reader, 2 * original.num_values
@@ -115,9 +115,9 @@ class Judge:
         }
 
 
-def run(job: Job) -> dict[str, Any]:
+def run(job: WriterJob) -> dict[str, Any]:
     """Time prefill against loading, turn about, then compare answers and predictions."""
-    reader = Reader(job)
+    reader = DemoReader(job)
     prefill_s, load_s = _time(reader)
     judge, levels = Judge(reader), {}
     for level in job.levels:
@@ -133,7 +133,7 @@ def run(job: Job) -> dict[str, Any]:
     }
 
 
-def _time(reader: Reader) -> tuple[float, dict[str, float]]:
+def _time(reader: DemoReader) -> tuple[float, dict[str, float]]:
     """Medians of prefill and of loading every level, interleaved after a warm-up."""
     prefills: list[float] = []
     loads: dict[str, list[float]] = {level: [] for level in reader.job.levels}
@@ -152,4 +152,4 @@ def _elapsed(action: Any) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(run(Job(**json.loads(Path(sys.argv[1]).read_text())))))
+    print(json.dumps(run(WriterJob(**json.loads(Path(sys.argv[1]).read_text())))))

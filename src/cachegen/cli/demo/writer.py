@@ -23,7 +23,7 @@ _ENCODE_REPEATS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class WriterJob:
     """What a reader is told: where to look, what to ask. It gets no caches.
 
     Attributes:
@@ -59,7 +59,7 @@ def make_job(
     num_questions: int,
     chunk_tokens: int,
     seed: int,
-) -> Job:
+) -> WriterJob:
     """A document of at most so many tokens, and questions about it; nothing is stored yet."""
     model = model or refmodel.weights_path()
     profile = profile or refmodel.profile_path()
@@ -74,7 +74,7 @@ def make_job(
         num_questions=num_questions,
     )
     rest = tokenizer(filler[-4000:], add_special_tokens=False).input_ids[:CONTINUATION_TOKENS]
-    return Job(
+    return WriterJob(
         model=str(model),
         profile=str(profile),
         store=str(folder),
@@ -87,7 +87,7 @@ def make_job(
     )
 
 
-def store_levels(job: Job) -> dict[str, dict[str, Any]]:
+def store_levels(job: WriterJob) -> dict[str, dict[str, Any]]:
     """Prefill and save; sizes and encoding times by level."""
     network = load_network(Path(job.model))
     profile = read_profile(Path(job.profile))
@@ -110,7 +110,7 @@ def store_levels(job: Job) -> dict[str, dict[str, Any]]:
     return written
 
 
-def _encode_s(kv: KVCache, job: Job, profile: Profile, level: str) -> float:
+def _encode_s(kv: KVCache, job: WriterJob, profile: Profile, level: str) -> float:
     times = []
     for _ in range(_ENCODE_REPEATS):
         began = time.perf_counter()

@@ -23,7 +23,7 @@ _SOLVING = 14
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
+class TransformSizes:
     """A plan of what to learn.
 
     Attributes:
@@ -87,7 +87,7 @@ def plan_groups(
     *,
     max_profile_mb: float,
     windows: Sequence[int] = (),
-) -> Sizes:
+) -> TransformSizes:
     """The widest groups, and as many coefficients of them, as the profile may hold.
 
     Args:
@@ -128,7 +128,7 @@ def _least_mb(geometry: Geometry) -> float:
     return 1.05 * needed / (1 - _SHARE_OF_FEATURES) / 1e6
 
 
-def _widest(geometry: Geometry, sizes: Sizes) -> int:
+def _widest(geometry: Geometry, sizes: TransformSizes) -> int:
     return max(sum(geometry.planes[p].width for p in group) for group in sizes.groups)
 
 
@@ -139,7 +139,7 @@ def _plan(
     *,
     max_profile_mb: float,
     windows: Sequence[int],
-) -> Sizes:
+) -> TransformSizes:
     groups = tuple(
         tuple(range(2 * first, 2 * min(first + layers, stop)))
         for start, stop in _runs(geometry.num_layers, windows)
@@ -156,7 +156,7 @@ def _plan(
     useful = max(min(max(widths), _NARROW), int(_SHARE_OF_WIDE * max(widths)))
     most = min(useful, _most_coefficients(left / sum(widths)))
     rows = known * len(lag_ranks)
-    return Sizes(
+    return TransformSizes(
         groups=groups,
         lag_ranks=lag_ranks,
         most_coefficients=most,

@@ -14,7 +14,7 @@ from cachegen.codec.calibration.learn import learn, learn_importance
 from cachegen.codec.calibration.moments import Moments, blank_moments, gather
 from cachegen.codec.calibration.progress import Status
 from cachegen.codec.calibration.sample import START, Passes, RoundTrip
-from cachegen.codec.calibration.sizing import Sizes, plan_groups
+from cachegen.codec.calibration.sizing import TransformSizes, plan_groups
 from cachegen.codec.calibration.stored_moments import (
     geometry_from_json,
     geometry_to_json,
@@ -256,7 +256,7 @@ def _gathered(
     max_profile_mb: float,
     num_sinks: int,
     windows: Sequence[int],
-) -> tuple[Moments, Sizes, tuple[KeptRows, ...]]:
+) -> tuple[Moments, TransformSizes, tuple[KeptRows, ...]]:
     """The moments of all samples, and rows of each; those kept on disk are taken up again."""
     saved = passes.checkpoint.load(MOMENTS)
     kept, after = moments_from_saved(saved) if saved else (None, START)

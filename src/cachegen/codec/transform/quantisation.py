@@ -39,7 +39,7 @@ class RowClass:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Quantised:
+class QuantisedRows:
     """Coefficients as integers.
 
     Attributes:
@@ -104,7 +104,7 @@ class Quantiser:
         )
         return replace(blank, tails=mixtures)
 
-    def quantise(self, analysed: Analysed, *, few_rows: int = _FEW_ROWS) -> Quantised:
+    def quantise(self, analysed: Analysed, *, few_rows: int = _FEW_ROWS) -> QuantisedRows:
         """Round to whole steps, the leading coefficients of each group, and measure what is lost.
 
         Args:
@@ -147,7 +147,7 @@ class Quantiser:
                 first = stop
         if np.isnan(lost):
             raise Unrepresentable
-        return Quantised(
+        return QuantisedRows(
             None if chosen is None else chosen.astype(np.uint8),
             tuple(classes),
             tuple(map(tuple, integers)),

@@ -26,7 +26,7 @@ from cachegen.codec.symbols import CENTER, ESCAPE, to_symbols
 from cachegen.codec.transform.analysis import analyse
 from cachegen.codec.transform.basis import IntegerBasis, Transform, integer_basis
 from cachegen.codec.transform.importance import LARGEST_MULTIPLIER
-from cachegen.codec.transform.quantisation import Quantised, Quantiser, RowClass, row_classes
+from cachegen.codec.transform.quantisation import QuantisedRows, Quantiser, RowClass, row_classes
 from cachegen.codec.transform.synthesis import Coefficients, synthesise
 from cachegen.errors import BitstreamError, TokensMismatch
 from cachegen.kvcache import KVCache
@@ -89,7 +89,7 @@ def transform_level(
 
 
 def encode_blocks(
-    quantised: Quantised, level: TransformLevel, *, threads: int
+    quantised: QuantisedRows, level: TransformLevel, *, threads: int
 ) -> tuple[Block, ...]:
     """One block for each layer group of each class that has tokens."""
     blocks = []
