@@ -1,4 +1,4 @@
 """A store behind HTTP: tenants, quotas, eviction, metrics.
 
-Knows keys and bytes; no chunk, no manifest and no model.
+The server knows keys and bytes; it knows no chunk, no manifest and no model.
 """

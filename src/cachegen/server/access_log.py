@@ -1,4 +1,4 @@
-"""Counts and logs every request, around the application."""
+"""A wrapper around the application that counts every request and can log it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class _Request:
 
 @dataclass(frozen=True, slots=True)
 class AccessLog:
-    """The application, its requests counted and, if `logs`, printed one JSON line each."""
+    """The application with metrics of its requests; with `logs` also a JSON line for each."""
 
     app: ASGIApp
     metrics: Metrics
     logs: bool = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """Serve one ASGI request and count it when it has ended."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

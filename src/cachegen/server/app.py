@@ -40,9 +40,13 @@ from cachegen.server.tenants import Tenant, Tenants
 from cachegen.store.keys import MAX_KEY_LENGTH, is_key
 from cachegen.store.wire import LIST_PATH, LOOKUP_PATH, MAX_LOOKUP_KEYS, PARENT_HEADER, RESERVED
 
+# A bound: the most keys, each as long as allowed with quotes, comma and space; 4 bytes to spare.
 _MAX_LOOKUP_BYTES = (MAX_KEY_LENGTH + 8) * MAX_LOOKUP_KEYS
+# Arbitrary: 64 to 4,096 do. Spares a change of threads for every key; a piece is 128 KiB at most.
 _KEYS_A_PIECE = 256
+# A bound on memory: a large body is read whole to be stored, so two take twice the largest object.
 _LARGE_PUTS = 2
+# A bound on all unfinished uploads, in objects of the largest size. Arbitrary: 2 to 16 do.
 _LARGEST_AT_ONCE = 4
 
 
@@ -54,7 +58,7 @@ def make_app(
     max_object_bytes: int,
     logs: bool = False,
 ) -> AccessLog:
-    """The ASGI application."""
+    """The ASGI application of a server."""
     uploads = Uploads(_LARGEST_AT_ONCE * max_object_bytes)
     handlers = _Handlers(bounded_store, tenants, metrics, max_object_bytes, uploads)
     routes = [
@@ -81,17 +85,17 @@ class _Handlers:
     large_puts: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, _LARGE_PUTS))
 
     async def healthz(self, request: Request) -> Response:
-        """The process answers; the store is not asked."""
+        """Answer that the process runs; the store is not asked."""
         return PlainTextResponse("ok\n")
 
     async def render_metrics(self, request: Request) -> Response:
-        """Counters of all tenants together, so for operators only."""
+        """Answer with the counters of all tenants together, for operators only."""
         if not self._tenant(request).operator:
             raise HTTPException(403, "metrics are of all tenants: expected an operator's token")
         return Response(self.metrics.render(), media_type=CONTENT_TYPE)
 
     async def head(self, request: Request) -> Response:
-        """An object's size."""
+        """Answer with an object's size."""
         key = _full(self._tenant(request), request.path_params["key"])
         (size_bytes,) = await run_in_threadpool(self.bounded_store.lookup, [key])
         if size_bytes is None:
@@ -99,13 +103,15 @@ class _Handlers:
         return Response(headers=_headers(size_bytes))
 
     async def get(self, request: Request) -> Response:
-        """An object, or a range of it."""
+        """Answer with an object, or with a range of it."""
         key = _full(self._tenant(request), request.path_params["key"])
         return Streamed(_object(self.bounded_store, key, request.headers.get("range")))
 
     async def put(self, request: Request) -> Response:
-        """Create an object: 201, or 412 where there is one. What is large and cannot be stored is
-        refused before its bytes come."""
+        """Create an object: 201, or 412 where there is one.
+
+        A large object that cannot be stored is refused before its bytes are received.
+        """
         tenant, name = self._tenant(request), request.path_params["key"]
         if name in RESERVED:
             raise HTTPException(400, f"expected a key other than {', '.join(RESERVED)}")
@@ -130,7 +136,7 @@ class _Handlers:
         return Response(status_code=204)
 
     async def lookup(self, request: Request) -> Response:
-        """``{"keys": [...]}`` to ``{"sizes": [...]}``, null for what is not there."""
+        """Answer ``{"keys": [...]}`` with ``{"sizes": [...]}``; null where there is no object."""
         tenant, body = self._tenant(request), bytearray()
         async for piece in request.stream():
             body += piece
@@ -139,7 +145,7 @@ class _Handlers:
         return JSONResponse({"sizes": await run_in_threadpool(self.bounded_store.lookup, keys)})
 
     async def list_keys(self, request: Request) -> Response:
-        """The keys below ``?prefix=``, one a line."""
+        """Answer with the keys below ``?prefix=``, one a line."""
         tenant, prefix = self._tenant(request), request.query_params.get("prefix", "")
         return Streamed(_listing(self.bounded_store, tenant, _full(tenant, prefix, empty=True)))
 

@@ -1,4 +1,4 @@
-"""Bodies in and out: blocking stores on one side, an event loop on the other, little in memory."""
+"""Bodies of requests and responses, moved between an event loop and blocking stores in pieces."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from starlette.types import Receive, Send
 
 from cachegen.store import Buffer
 
+# Arbitrary: 64 KiB to 1 MiB do. Between two pieces a client that has left is noticed.
 PIECE_BYTES = 256 << 10
+# Arbitrary: 256 KiB to 8 MiB do. Smaller bodies wait in memory, those of 512 clients in 512 MiB.
 IN_MEMORY_BYTES = 1 << 20
+# Arbitrary: 60 to 600 s do; longer than a client's own limit of 30 s (`open_store`).
 _STALL_S = 300.0
 
 
 def declared_size(request: Request, *, max_bytes: int) -> int | None:
-    """The size of a request's body; None where it is told only in the end.
+    """The size of a request's body in bytes; None where the request has no Content-Length.
 
     Raises:
-        HTTPException: it is larger than allowed (413).
+        HTTPException: the body is larger than allowed (413).
     """
     declared = request.headers.get("content-length")
     if declared is None:
@@ -34,11 +37,11 @@ def declared_size(request: Request, *, max_bytes: int) -> int | None:
 
 
 async def receive_body(request: Request, into: IO[bytes], *, max_bytes: int) -> int:
-    """Take in a request's body; how many bytes it had.
+    """Write a request's body to a file and return its size in bytes.
 
     Raises:
-        HTTPException: it is larger than allowed (413), or it stalls (408).
-        ClientDisconnect: it never ends.
+        HTTPException: the body is larger than allowed (413), or nothing came for too long (408).
+        ClientDisconnect: the client left before the end.
     """
     size_bytes = 0
     pieces = request.stream()
@@ -69,22 +72,22 @@ def check_size(size_bytes: int, max_bytes: int) -> None:
 
 
 def make_spool() -> tempfile.SpooledTemporaryFile[bytes]:
-    """Where a body waits until it is whole: memory while it is small, then a nameless file."""
+    """A file for a body that is being received: in memory while small, then on disk, nameless."""
     return tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)
 
 
 class Uploads:
-    """Room for the bodies of all requests together, until they are stored."""
+    """Limits the bytes of all bodies that are received and not stored yet."""
 
     def __init__(self, max_bytes: int) -> None:
         self._free_bytes = max_bytes
 
     @contextmanager
     def holding(self, size_bytes: int) -> Iterator[None]:
-        """Set room aside while the context lasts.
+        """Reserve bytes while the context lasts.
 
         Raises:
-            HTTPException: others hold it (503).
+            HTTPException: other uploads have reserved too many (503).
         """
         if size_bytes > self._free_bytes:
             raise HTTPException(503, "too many uploads at once: try again later")
@@ -96,7 +99,7 @@ class Uploads:
 
 
 class Sending:
-    """Sends buffers as fast as the client takes them, without a mark of the end."""
+    """Sends buffers as fast as the client takes them; the caller sends the end of the response."""
 
     def __init__(self, send: Send, receive: Receive) -> None:
         self.sent_bytes = 0
@@ -107,7 +110,7 @@ class Sending:
         """Send a buffer.
 
         Raises:
-            ClientDisconnect: nobody is there any more, or nothing was taken for too long.
+            ClientDisconnect: the client has left, or took nothing for too long.
         """
         for piece in _pieces(buffer):
             message = {"type": "http.response.body", "body": piece, "more_body": True}
@@ -121,7 +124,7 @@ class Sending:
             self.sent_bytes += len(piece)
 
     def end(self) -> None:
-        """Wait for the client's leaving no more."""
+        """Stop watching whether the client leaves."""
         self._gone.cancel()
 
 

@@ -1,4 +1,4 @@
-"""A store with limits: objects are counted, and the least recently used make room."""
+"""A store with a capacity and quotas that evicts the least recently used objects."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from cachegen.server.key_locks import KeyLocks
 from cachegen.server.pins import Pin, Pins
 from cachegen.store import Buffer, Store
 
+# Arbitrary: 100 to 4,096 do. Keys of one lookup while the store is scanned.
 _SCAN_KEYS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """An object being read: its whole size, the bytes asked for, and those bytes."""
+    """An object that is read: its size, the range asked for, and the bytes of that range."""
 
     size_bytes: int
     start: int
@@ -29,14 +30,14 @@ class Reading:
 
 
 class BoundedStore:
-    """A store, its index, and how much may be in it. Thread-safe.
+    """A store with an index and a capacity; thread-safe.
 
-    Others may add objects to the store and remove them meanwhile, but not replace any.
+    Other processes may add objects to the store and remove them meanwhile, but not replace any.
 
     Attributes:
-        store: where the objects are.
-        index: what is known of them.
-        capacity_bytes: what all objects may take; None: no limit, nothing is evicted.
+        store: holds the objects.
+        index: knows their sizes, parents and order of use.
+        capacity_bytes: the most that all objects together may take; None: nothing is evicted.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class BoundedStore:
         self._reserved: Counter[str] = Counter()
 
     def scan(self) -> None:
-        """Bring the index up to what the store holds."""
+        """Make the index list what the store holds."""
         unseen = set(self.index.keys())
         for keys in _batches(self.store.list(), _SCAN_KEYS):
             unseen.difference_update(keys)
@@ -67,7 +68,7 @@ class BoundedStore:
             self.index.remove(key)
 
     def lookup(self, keys: Sequence[str]) -> list[int | None]:
-        """The sizes of objects, which count as used."""
+        """The sizes of objects, None where there is none. They count as used."""
         known = self.index.sizes(keys)
         unknown = [key for key in dict.fromkeys(keys) if key not in known]
         adopted: dict[str, int | None] = {}
@@ -145,12 +146,12 @@ class BoundedStore:
                 return created
 
     def delete(self, key: str) -> None:
-        """Remove an object; who is reading it gets an error."""
+        """Remove an object; transfers that read it fail."""
         with self._key_locks.holding(key):
             self._remove(key)
 
     def _adopt(self, key: str) -> int | None:
-        """Note an object that somebody else wrote, or that has just come, if it is still there."""
+        """Add to the index an object that another process or thread wrote, if it is still there."""
         with self._key_locks.holding(key):
             (size_bytes,) = self.store.lookup([key])
             if size_bytes is not None and self.index.size(key) is None:
@@ -168,7 +169,7 @@ class BoundedStore:
 
     @contextmanager
     def _room(self, key: str, size_bytes: int, quota_bytes: int | None) -> Iterator[None]:
-        """Room for an object, set aside until it is in the index."""
+        """Reserve room for an object, evicting others, until it is in the index."""
         owner = self.index.namespace_of(key)
         with self._room_lock:
             self._check_quota(owner, size_bytes, quota_bytes)
@@ -206,7 +207,7 @@ class BoundedStore:
         return taken + size_bytes - self.capacity_bytes
 
     def _victim(self, size_bytes: int) -> str:
-        """The least recently used of the objects that nobody uses and nothing needs."""
+        """The least recently used object that is not pinned and is no object's parent."""
         used = self._pins.keys()
         for key in self.index.leaves(len(used) + 1):
             if key not in used:
@@ -217,7 +218,7 @@ class BoundedStore:
         )
 
     def _evict(self, key: str) -> None:
-        """Remove an object unless it has come into use."""
+        """Remove an object unless it has been pinned meanwhile."""
         with self._key_locks.holding(key):
             if self._pins.has(key):
                 return
@@ -226,15 +227,18 @@ class BoundedStore:
         self._on_evict(size_bytes)
 
     def _remove(self, key: str) -> None:
-        """Readers are told first, so that none takes bytes of what may come after for the rest.
-        Who holds the key's lock knows that no reader comes in between."""
+        """Remove an object, and mark its pins first.
+
+        A reader then cannot take the bytes of a later object under this key for the rest of its
+        own. The caller holds the key's lock, so that no reader begins in between.
+        """
         self._pins.mark_gone(key)
         self.store.delete(key)
         self.index.remove(key)
 
 
 def _checked(buffers: Iterator[Buffer], use: Pin, size_bytes: int) -> Iterator[Buffer]:
-    """The buffers of one object: under the key of a deleted one, another may soon be."""
+    """The buffers, until the object is deleted: another one may follow under the same key."""
     for buffer in buffers:
         size_bytes -= len(buffer)
         if use.gone:

@@ -1,4 +1,4 @@
-"""HTTP connections whose number, and whose time and room for a request's head, are limited."""
+"""HTTP connections with limits: how many there are, and time and size of a request's head."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+# Arbitrary: 16 KiB to 1 MiB do. A head of ours takes less than 2 KiB: a key, a parent, a token.
 _HEAD_BYTES = 64 << 10
 _FULL_BODY = b'{"error": "too many connections: try again later"}'
 _FULL = (
@@ -18,15 +19,16 @@ _FULL = (
 
 
 class LimitedConnection(HttpToolsProtocol):
-    """A connection that is closed unless its client gets to the point.
+    """A connection that is closed when its client sends no complete request in time.
 
     The configuration's `limit_concurrency` is the most connections at once. One beyond it is
-    refused; those that are there go on.
+    refused; the others go on.
 
     Attributes:
         head_s: the longest time for a request's head, or for the rest of a refused body.
     """
 
+    # Arbitrary: 5 to 60 s do; slow clients that send a head byte by byte hold no connection longer.
     head_s = 10.0
 
     def __init__(
@@ -43,7 +45,7 @@ class LimitedConnection(HttpToolsProtocol):
         self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client is there, and has a while to ask something."""
+        """Refuse the connection if there are too many, else wait `head_s` for a request."""
         super().connection_made(transport)
         if self._max_connections is not None and len(self.connections) > self._max_connections:
             transport.write(_FULL)
@@ -52,13 +54,16 @@ class LimitedConnection(HttpToolsProtocol):
             self._close_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is over."""
+        """Stop the timer; the connection has ended."""
         self._stay()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take in bytes. While no request is under way, they begin a head or are the rest of a
-        body that nobody wants any more: either has to end soon."""
+        """Take in bytes and limit the size of a head.
+
+        While no request is under way the bytes begin a head or are the rest of a refused body;
+        either has to end within `head_s`.
+        """
         super().data_received(data)
         self._head_bytes = self._head_bytes + len(data) if self._in_head else 0
         if self._head_bytes > _HEAD_BYTES:
@@ -67,12 +72,12 @@ class LimitedConnection(HttpToolsProtocol):
             self._close_soon()
 
     def on_message_begin(self) -> None:
-        """A request's head begins."""
+        """Begin to count the bytes of a request's head."""
         super().on_message_begin()
         self._in_head = True
 
     def on_headers_complete(self) -> None:
-        """A request's head is whole."""
+        """Stop the timer; a request's head is complete."""
         self._in_head = False
         self._stay()
         super().on_headers_complete()

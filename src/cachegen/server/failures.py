@@ -1,4 +1,4 @@
-"""Errors as answers: a status, and one JSON object that says what was wrong."""
+"""Errors as responses: a status and a JSON object that says what was wrong."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _not_found(_: Request, error: Exception) -> Response:
 
 
 def _store_failed(request: Request, error: Exception) -> Response:
-    """The store's own words may hold its address and other tenants' names: they are only logged."""
+    """Log the store's message and do not send it: it may name addresses and other tenants."""
     _LOG.warning("%s %s: %s", request.method, request.url.path, error)
     if isinstance(error, StoreFull):
         return _answer(507, "no room for the object: a quota, the capacity or the disk is used up")
@@ -45,7 +45,7 @@ def _store_failed(request: Request, error: Exception) -> Response:
 
 
 def _system_failed(request: Request, error: Exception) -> Response:
-    """A full disk while a body waits to be whole, for one."""
+    """A failure of the system, such as a full disk while a body is received."""
     assert isinstance(error, OSError)
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return _store_failed(request, (StoreFull if full else StoreError)(str(error)))

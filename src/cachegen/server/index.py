@@ -1,4 +1,4 @@
-"""What is stored, how large it is, when it was last used, and what needs it: a table in SQLite."""
+"""The objects of a store with size, parent and order of use: a table in SQLite."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ INSERT OR REPLACE INTO objects VALUES (
 
 
 class Index:
-    """The objects of a store by last use; thread-safe. A file keeps uses over restarts.
+    """The objects of a store in order of use; thread-safe. A file keeps the order over restarts.
 
-    A parent counts only where it is there when its child comes, and a removed parent is
-    forgotten by its children: so no cycle of parents can keep objects alive.
+    A parent is recorded only if it is there when its child is added, and is struck from its
+    children when it is removed: so no cycle of parents can keep objects from eviction.
     """
 
     def __init__(self, path: Path | None = None, *, namespaces: frozenset[str]) -> None:
@@ -56,27 +56,27 @@ class Index:
                 self._count(key, size_bytes)
 
     def close(self) -> None:
-        """Let go of the file; every change is in it already."""
+        """Close the file; every change is in it already."""
         with self._lock, self._translated():
             self._rows.close()
 
     def size(self, key: str) -> int | None:
-        """The size of an object, None where it is not known."""
+        """The size of an object in bytes, None where the index does not list it."""
         with self._transaction() as rows:
             return _size(rows, key)
 
     def sizes(self, keys: Collection[str]) -> dict[str, int]:
-        """The sizes of those objects that are known."""
+        """The sizes of those objects that the index lists, in bytes."""
         with self._transaction() as rows:
             return dict(rows.execute(_SIZES, (json.dumps(list(keys)),)))
 
     def keys(self) -> list[str]:
-        """All that is known."""
+        """The keys of all objects."""
         with self._transaction() as rows:
             return [key for (key,) in rows.execute("SELECT key FROM objects")]
 
     def add(self, key: str, size_bytes: int, *, parent: str | None = None) -> None:
-        """An object is there, and was used just now."""
+        """List an object as used just now."""
         with self._transaction() as rows:
             self._count(key, size_bytes - (_size(rows, key) or 0))
             self._clock += 1
@@ -84,14 +84,14 @@ class Index:
             rows.execute(_INSERT, row)
 
     def touch(self, keys: Iterable[str]) -> None:
-        """These objects were used just now, the last one last."""
+        """Mark objects as used just now, the last one last."""
         with self._transaction() as rows:
             for key in keys:
                 self._clock += 1
                 rows.execute("UPDATE objects SET used = ? WHERE key = ?", (self._clock, key))
 
     def remove(self, key: str) -> None:
-        """An object is gone."""
+        """Strike an object from the index."""
         with self._transaction() as rows:
             size_bytes = _size(rows, key)
             if size_bytes is not None:
@@ -100,7 +100,7 @@ class Index:
                 rows.execute("UPDATE objects SET parent = NULL WHERE parent = ?", (key,))
 
     def leaves(self, count: int) -> list[str]:
-        """The objects that nothing needs, least recently used first."""
+        """At most `count` objects that are no object's parent, least recently used first."""
         with self._transaction() as rows:
             return [key for (key,) in rows.execute(_LEAVES, (count,))]
 
@@ -113,7 +113,7 @@ class Index:
         self._sizes[self.namespace_of(key)] += size_bytes
 
     def namespace_of(self, key: str) -> str:
-        """Whose an object is."""
+        """The namespace that a key is in; empty where it belongs to no tenant."""
         first = key.partition("/")[0]
         return first if first in self._namespaces else ""
 

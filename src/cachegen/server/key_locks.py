@@ -1,4 +1,4 @@
-"""A lock for every key, made when it is wanted and forgotten when nobody wants it."""
+"""A lock for every key, made at its first use and dropped after its last."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class _Wanted:
 
 
 class KeyLocks:
-    """Makes changes of one object take turns, and lets those of others go on."""
+    """Serialises changes of one object; changes of different objects go on side by side."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -23,7 +23,7 @@ class KeyLocks:
 
     @contextmanager
     def holding(self, key: str) -> Iterator[None]:
-        """Nobody else holds this key while the context lasts."""
+        """Hold the lock of a key while the context lasts."""
         with self._lock:
             wanted = self._wanted.setdefault(key, _Wanted())
             wanted.count += 1

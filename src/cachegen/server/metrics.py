@@ -8,11 +8,12 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from cachegen.server.index import Index
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+# Arbitrary: two buckets a decade, from a request on loopback to the transfer of a large object.
 _DURATIONS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 
 class Metrics:
-    """What a server counts; each server has its own registry."""
+    """The counters of a server; each server has its own registry."""
 
     def __init__(self, index: Index) -> None:
         registry = self._registry = CollectorRegistry()
@@ -39,10 +40,10 @@ class Metrics:
         stored.set_function(index.stored_bytes)
 
     def count_eviction(self, size_bytes: int) -> None:
-        """An object of this size made room."""
+        """Count an evicted object of this size."""
         self.evicted.inc()
         self.evicted_bytes.inc(size_bytes)
 
     def render(self) -> bytes:
-        """The text that Prometheus reads."""
+        """All metrics as the text that Prometheus reads."""
         return generate_latest(self._registry)

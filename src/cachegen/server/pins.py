@@ -1,4 +1,4 @@
-"""Which objects are needed right now, and so must stay."""
+"""Pins of objects: a pinned object is not evicted."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 @dataclass(slots=True, eq=False)
 class Pin:
-    """Somebody needs an object; `gone` tells that it was removed all the same."""
+    """One pin of an object; `gone` tells that the object was deleted nevertheless."""
 
     gone: bool = False
 
 
 class Pins:
-    """The uses of all objects; thread-safe."""
+    """The pins of all objects; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -25,7 +25,7 @@ class Pins:
 
     @contextmanager
     def using(self, key: str | None) -> Iterator[Pin]:
-        """A use of an object, or of none, while the context lasts."""
+        """Pin an object while the context lasts; None pins nothing."""
         use = Pin()
         if key is None:
             yield use
@@ -41,17 +41,17 @@ class Pins:
                     del self._of_key[key]
 
     def has(self, key: str) -> bool:
-        """Whether an object is in use."""
+        """Whether an object is pinned."""
         with self._lock:
             return key in self._of_key
 
     def keys(self) -> set[str]:
-        """The objects in use."""
+        """The keys of all pinned objects."""
         with self._lock:
             return set(self._of_key)
 
     def mark_gone(self, key: str) -> None:
-        """Tell everybody who uses an object that it was removed."""
+        """Mark the pins of an object that is being removed."""
         with self._lock:
             for use in self._of_key.get(key, ()):
                 use.gone = True

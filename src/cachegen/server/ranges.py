@@ -1,4 +1,4 @@
-"""The Range header: one range of bytes, in its three forms."""
+"""The Range header: one range of bytes, as `a-b`, `a-` or `-n`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 class RangeBehindEnd(Exception):
-    """A range of which no byte exists, in an object of `size_bytes`."""
+    """A range that starts behind the end of an object of `size_bytes`."""
 
     def __init__(self, size_bytes: int) -> None:
         super().__init__(f"expected a range that starts before byte {size_bytes}")
@@ -16,7 +16,7 @@ class RangeBehindEnd(Exception):
 
 
 def span_of(header: str | None, size_bytes: int) -> tuple[int, int]:
-    """What of an object to send: (start, stop). A header of any other form asks for all of it.
+    """The bytes (start, stop) of an object to send; all of them for a header of any other form.
 
     Raises:
         RangeBehindEnd: none of the range exists.

@@ -1,4 +1,4 @@
-"""A response whose bytes come from a blocking iterator, and which never ends well in vain."""
+"""A response whose bytes come from a blocking iterator, left unfinished if that fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LOG = logging.getLogger("cachegen.server")
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """Status, headers and bytes of a response; `size_bytes` of them where that is known."""
+    """Status, headers and bytes of a response; `size_bytes` is their number where it is known."""
 
     status: int
     headers: dict[str, str]
@@ -30,10 +30,10 @@ class Content:
 
 
 class Streamed(Response):
-    """Sends a content while its context lasts.
+    """Opens a content, sends it and closes it.
 
-    A failure on the way leaves the response unfinished, so that the server drops the connection
-    and the client cannot take what it got for the whole.
+    A failure during the transfer leaves the response unfinished: the server then drops the
+    connection, and the client cannot take a part for the whole.
     """
 
     def __init__(self, content: AbstractContextManager[Content]) -> None:
@@ -41,7 +41,7 @@ class Streamed(Response):
         self._content = content
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """Send the response."""
         with ExitStack() as stack:
             content, first = await run_in_threadpool(_begin, stack, self._content)
             await send(_head(content))
@@ -59,7 +59,7 @@ class Streamed(Response):
 def _begin(
     stack: ExitStack, opening: AbstractContextManager[Content]
 ) -> tuple[Content, Buffer | None]:
-    """Open a content and take its first buffer, in one go: most objects have but one."""
+    """Open a content and take its first buffer, in one call: most objects have but one."""
     content = stack.enter_context(opening)
     return content, next(content.buffers, None)
 

@@ -1,4 +1,4 @@
-"""Who may ask, and where in the store each one's objects lie."""
+"""Tenants of a server: their tokens, quotas and namespaces."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _FIELDS = {"name", "token", "token_sha256", "salt", "quota_mb", "operator"}
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """One who shares no object with others.
+    """A tenant; no other one can read its objects.
 
     Attributes:
         name: for logs.
         namespace: first segment of all its keys in the store; empty without tenants.
         token_sha256: digest of its bearer token.
-        quota_bytes: the most it may store; None where nothing limits it.
-        operator: whether it may read the metrics, which are of all tenants.
+        quota_bytes: the most that its objects together may take; None: no limit.
+        operator: whether it may read the metrics, which cover all tenants.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Tenants:
-    """Everybody who may ask; none known means that everybody may, in one namespace."""
+    """All tenants; without any every client is the anonymous one, without a token."""
 
     known: tuple[Tenant, ...] = ()
     anonymous: Tenant = Tenant("anonymous", operator=True)
@@ -44,7 +44,8 @@ class Tenants:
     def find(self, authorization: str | None) -> Tenant | None:
         """The tenant of an Authorization header; None where the token is missing or wrong.
 
-        Every token is compared, each in constant time: the time tells nothing about any.
+        The token is compared with every tenant's, in constant time, so that the time taken tells
+        nothing about them.
         """
         if not self.known:
             return self.anonymous
@@ -57,17 +58,17 @@ class Tenants:
 
     @property
     def have_quotas(self) -> bool:
-        """Whether anybody's room is limited."""
+        """Whether any tenant has a quota."""
         return any(tenant.quota_bytes is not None for tenant in (*self.known, self.anonymous))
 
     @property
     def namespaces(self) -> frozenset[str]:
-        """First segments of keys that belong to a tenant."""
+        """The namespaces of all tenants."""
         return frozenset(tenant.namespace for tenant in self.known)
 
 
 def anonymous(quota_bytes: int | None) -> Tenants:
-    """Everybody is one tenant."""
+    """Every client is one tenant, with this quota."""
     return Tenants(anonymous=Tenant("anonymous", quota_bytes=quota_bytes, operator=True))
 
 
@@ -78,7 +79,7 @@ def read_tenants(path: Path, *, quota_bytes: int | None) -> Tenants:
     ``quota_mb`` (by default ``quota_bytes`` for each) and ``operator``.
 
     Raises:
-        ValueError: the file is none of that, or names or tokens occur twice.
+        ValueError: the file has another form, or names or tokens occur twice.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -112,7 +113,7 @@ def _tenant(entry: Mapping[str, Any], *, quota_bytes: int | None) -> Tenant:
 
 
 def _namespace(name: str, salt: str) -> str:
-    """Nobody without the salt can tell whose folder it is."""
+    """A name of a folder that does not tell the tenant's name to those without the salt."""
     tag = f"cachegen namespace {name}".encode()
     return "t-" + hmac.digest(salt.encode(), tag, "sha256")[:16].hex()
 
