@@ -1,7 +1,7 @@
 """Links of a chosen rate between this process and servers that it starts.
 
 For tests and benchmarks: bytes really take their time, in both directions, and the rate can
-change while they are under way. Knows nothing of caches and stores.
+change while they are under way. This package knows nothing of caches and stores.
 """
 
 from cachegen.netem.link import Link

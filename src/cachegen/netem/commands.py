@@ -1,4 +1,4 @@
-"""`ip` and `tc`, which administrators have in places that others do not search."""
+"""The commands `ip` and `tc`, looked for in the folders of administrators too."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _PATH = os.pathsep.join(("/usr/sbin", "/sbin", "/usr/local/sbin"))
 
 
 class AlreadyThere(CacheGenError):
-    """What was to be made is there."""
+    """A device or namespace that was to be made exists already."""
 
 
 def program(name: str) -> str:
-    """Its path.
+    """The path of a program.
 
     Raises:
         CacheGenError: it is not installed.
@@ -29,7 +29,7 @@ def program(name: str) -> str:
 
 
 def execute(*command: str, lines: Sequence[str] = ()) -> str:
-    """What a command prints, given lines on its standard input.
+    """Run a command with lines on its standard input and return what it prints.
 
     Raises:
         CacheGenError: it is not installed, or fails.

@@ -1,4 +1,4 @@
-"""A TCP forwarder on loopback whose two directions have a rate each."""
+"""A TCP forwarder on loopback that limits the rate of each direction."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOOPBACK = "127.0.0.1"
 
 
 class Forwarder:
-    """Runs in a thread of its own until it is closed."""
+    """A TCP forwarder that runs in a thread of its own until it is closed."""
 
     def __init__(self) -> None:
         """Start, without a limit."""
@@ -26,7 +26,7 @@ class Forwarder:
         self._thread.start()
 
     def port_to(self, port: int) -> int:
-        """The port through which another one on loopback is reached."""
+        """The port that leads, through this forwarder, to another port on loopback."""
         if port not in self._ports:
             listener = socket.create_server((LOOPBACK, 0))
             self._ports[port] = listener.getsockname()[1]
@@ -35,7 +35,7 @@ class Forwarder:
         return self._ports[port]
 
     def set_rate(self, mbit_s: float | None) -> None:
-        """Of both directions."""
+        """Set the rate of each direction in Mbit/s; None lifts the limit."""
         bits_per_s = None if mbit_s is None else clamped_bits_per_s(mbit_s)
         self._up.set_rate(bits_per_s)
         self._down.set_rate(bits_per_s)
@@ -58,7 +58,7 @@ class Forwarder:
                     connections.create_task(self._serve(near, port))
 
     async def _serve(self, near: socket.socket, port: int) -> None:
-        """Until both directions have ended, or one side is gone; then the other goes too."""
+        """Forward until both directions have ended or one side is gone, then close the other."""
         with near, socket.socket() as far:
             for connection in (near, far):
                 connection.setblocking(False)

@@ -18,15 +18,18 @@ from cachegen.netem.processes import Processes
 from cachegen.netem.shaping import shape
 
 _PREFIX = "cachegen-"
+# 198.18.0.0/15, the network for benchmarks, has 2^17 addresses; a subnet takes four.
 _NUM_SUBNETS = 1 << 15
 _FAR_DEVICE = "far0"
+# Arbitrary: 8 to 256 do. Processes of neighbouring ids begin at different subnets.
 _NUM_ATTEMPTS = 64
-# By default a connection keeps megabytes in queues, in the way of the next when it is abandoned.
+# Bytes of a connection in queues. By default there are megabytes, which delay the next connection
+# when theirs is abandoned.
 _LIMIT_BACKLOG = "echo 65536 > /proc/sys/net/ipv4/tcp_limit_output_bytes"
 _numbers = count()
 
-# Waits for a line, or for the end of its input, which comes whichever way this process ends; then
-# removes the namespace, all processes in it and the pair of devices.
+# A shell script in a process of its own. It waits for a line, or for the end of its input, which
+# comes however this process ends; then it removes the namespace, its processes and the devices.
 _WARDEN = f"""
 read -r line
 for pid in $("$1" netns pids "$2"); do kill -9 "$pid"; done
@@ -37,7 +40,7 @@ for pid in $("$1" netns pids "$2"); do kill -9 "$pid"; done
 
 @dataclass(slots=True, eq=False)
 class NamespaceLink:
-    """The near end is in the namespace of this process, the far end in one of its own."""
+    """A link whose near end is in this process's namespace, its far end in one of its own."""
 
     namespace: str
     device: str
@@ -65,7 +68,7 @@ class NamespaceLink:
 
 @contextmanager
 def namespace_link(mbit_s: float | None) -> Iterator[NamespaceLink]:
-    """Set it up, and remove it however the block or this process ends.
+    """Set up a link, and remove it however the block or this process ends.
 
     Raises:
         CacheGenError: it is not permitted here.
@@ -84,7 +87,7 @@ def namespace_link(mbit_s: float | None) -> Iterator[NamespaceLink]:
 
 
 def remove_stale() -> None:
-    """Remove what processes left behind that were killed together with their wardens."""
+    """Remove the links of processes that were killed together with their wardens."""
     for namespace in _namespaces():
         pid, _, _ = namespace.removeprefix(_PREFIX).partition("-")
         if pid.isdigit() and not Path("/proc", pid).exists():
@@ -98,7 +101,7 @@ def _namespaces() -> list[str]:
 
 
 def _join(namespace: str) -> tuple[str, int]:
-    """A new pair of devices; the name of the near one reserves a subnet among all processes."""
+    """A new pair of devices, and its subnet, which the near device's name reserves."""
     far = ("type", "veth", "peer", "name", _FAR_DEVICE, "netns", namespace)
     for attempt in range(_NUM_ATTEMPTS):
         subnet = (os.getpid() * _NUM_ATTEMPTS + attempt) % _NUM_SUBNETS
@@ -120,7 +123,7 @@ def _configure(namespace: str, device: str, subnet: int) -> str:
 
 
 def _up(device: str, address: str) -> list[str]:
-    """Commands that give a device an address, and no other by itself."""
+    """Commands that give a device this address, and keep it from choosing another itself."""
     has_ipv6 = Path("/proc/sys/net/ipv6").exists()
     quiet = [f"link set {device} addrgenmode none"] if has_ipv6 else []
     return [f"addr add {address}/30 dev {device}", *quiet, f"link set {device} up"]

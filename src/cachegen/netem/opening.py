@@ -1,4 +1,4 @@
-"""`open_link`: the best link that is permitted here."""
+"""`open_link`: a link between namespaces where permitted, else through a forwarder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cachegen.netem.proxy import proxy_link
 
 @contextmanager
 def open_link(mbit_s: float | None, *, kind: Kind | None = None) -> Iterator[Link]:
-    """A link of a rate in both directions; it and its servers are gone after the block.
+    """Open a link of a rate in both directions; the block's end removes it and its servers.
 
     Args:
         mbit_s: the rate on the wire, headers of packets included, so that about 0.96 of it is

@@ -6,24 +6,25 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
+# Arbitrary: 2 to 30 s do; then the process is killed.
 _PATIENCE_S = 5.0
 
 
 class Processes:
-    """Those that were started here."""
+    """The server processes of a link."""
 
     def __init__(self) -> None:
-        """None yet."""
+        """Begin with no process."""
         self._started: list[subprocess.Popen[Any]] = []
 
     def spawn(self, args: Sequence[str], **popen: Any) -> subprocess.Popen[Any]:
-        """Start one; see `subprocess.Popen`."""
+        """Start a process; see `subprocess.Popen`."""
         process = subprocess.Popen(args, **popen)
         self._started.append(process)
         return process
 
     def end(self) -> None:
-        """Ask those that still run to end, and make those end that do not listen."""
+        """Terminate the processes that still run, and kill those that do not end in time."""
         running = [process for process in self._started if process.poll() is None]
         for process in running:
             process.terminate()

@@ -15,7 +15,7 @@ from cachegen.netem.processes import Processes
 
 @dataclass(slots=True, eq=False)
 class ProxyLink:
-    """Servers are on loopback; what goes through `address` is slowed down."""
+    """A link to servers on loopback; connections through `address` are slowed down."""
 
     forwarder: Forwarder
     reason: str
@@ -38,7 +38,7 @@ class ProxyLink:
 
 @contextmanager
 def proxy_link(mbit_s: float | None, *, reason: str) -> Iterator[ProxyLink]:
-    """Set it up, and end it and its servers after the block."""
+    """Set up a link, and end it and its servers after the block."""
     with closing(Forwarder()) as forwarder:
         link = ProxyLink(forwarder, reason)
         try:

@@ -12,7 +12,7 @@ from cachegen.netem.link import Link
 
 @contextmanager
 def rate_schedule(link: Link, steps: Iterable[tuple[float, float | None]]) -> Iterator[None]:
-    """Run through (seconds, Mbit/s) during the block; the last rate stays.
+    """Set the rates of steps (seconds, Mbit/s) one after another during the block; the last stays.
 
     The block begins with the first rate. An error of the link ends the schedule and is raised
     after the block.

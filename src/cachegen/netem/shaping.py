@@ -1,19 +1,23 @@
-"""The token bucket of a network device."""
+"""Shaping of a network device by the token bucket filter of `tc`."""
 
 from __future__ import annotations
 
 from cachegen.netem.commands import execute
 from cachegen.netem.link import clamped_bits_per_s
 
+# Above, two packets last less than 0.12 ms, and timers that are late would cost rate.
 _SLOW_BITS_PER_S = 200e6
+# Two packets of 1,514 bytes, and some.
 _SLOW_BURST_BYTES = 3100
 _FAST_BURST_S = 0.002
+# More than the largest packet before segmentation, 64 KiB and headers.
 _FAST_BURST_BYTES = 70_000
+# 16 connections of 64 KiB each in queues (`namespaces`).
 _QUEUE_BYTES = 1 << 20
 
 
 def bucket(mbit_s: float) -> tuple[str, ...]:
-    """Arguments of `tc` for a rate.
+    """Arguments of `tc` for a rate in Mbit/s.
 
     A burst is short beside any object that is worth timing: two packets up to 200 Mbit/s, above
     that 2 ms, but more than the largest packet before segmentation. The queue holds what several
@@ -28,7 +32,7 @@ def bucket(mbit_s: float) -> tuple[str, ...]:
 def shape(
     device: str, mbit_s: float | None, *, was: float | None, namespace: str | None = None
 ) -> None:
-    """Limit what a device sends to a rate, whose last rate is known; None lifts the limit.
+    """Change the rate in Mbit/s at which a device sends from `was`; None means no limit.
 
     Raises:
         CacheGenError: the kernel refuses.
@@ -41,8 +45,10 @@ def shape(
 
 
 def _keeps_queue(was: float, mbit_s: float | None) -> bool:
-    """Whether what is queued fits into the new bucket: the kernel would keep for ever what does
-    not, with all that is behind it."""
+    """Whether queued packets fit into the new bucket.
+
+    The kernel would keep one that does not for ever, and everything behind it.
+    """
     if mbit_s is None:
         return False
     before, after = (_burst_bytes(clamped_bits_per_s(rate)) for rate in (was, mbit_s))

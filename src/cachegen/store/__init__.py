@@ -1,6 +1,6 @@
-"""Key -> bytes, anywhere: memory, a directory, buckets, Redis, our server, any HTTP server.
+"""Stores of bytes under keys: memory, a folder, buckets, Redis, our server, any HTTP server.
 
-Knows no codec, no chunk and no model. `open_store` turns a URL into a `Store`.
+Stores know no codec, no chunk and no model. `open_store` turns a URL into a `Store`.
 """
 
 from cachegen.store.protocol import Buffer, Store, read

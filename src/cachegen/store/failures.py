@@ -1,4 +1,4 @@
-"""The seam to obstore: its errors in, ours out."""
+"""Errors of obstore, translated into ours."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from obstore.exceptions import (
 
 from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreTimeout
 
+# Arbitrary: 100 to 1,000 do; a message of one line or two.
 _REASON_LENGTH = 300
 
 
 @contextmanager
 def translated(url: str, doing: str) -> Iterator[None]:
-    """Turn a failure of the backend into a StoreError that names the store and the deed."""
+    """Turn a failure of the backend into a StoreError that names the store and the action."""
     try:
         yield
     except FileNotFoundError as error:
@@ -32,7 +33,7 @@ def translated(url: str, doing: str) -> Iterator[None]:
 
 
 def _kind(error: Exception) -> type[StoreError]:
-    """Obstore has no class for all; its message ends in the source error's debug print."""
+    """The class of our error; obstore tells a timeout only in the debug print of its message."""
     if isinstance(error, PermissionDeniedError | UnauthenticatedError):
         return StoreDenied
     return StoreTimeout if "kind: Timeout" in str(error) else StoreError

@@ -16,6 +16,7 @@ from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreFull
 from cachegen.store.keys import check_key, check_range, check_span, is_key
 from cachegen.store.protocol import Buffer
 
+# Reading 1.2 MB in ranges of 1 MiB took 0.3 ms, in pieces of 8 KiB 9.4 (docs/LOG.md, 2026-11-21).
 _READ_BYTES = 1 << 20
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -118,7 +119,7 @@ class FolderStore:
             raise KeyNotFound(f"{self.url}: cannot get {key}: it was removed") from error
 
     def _keys(self, prefix: str) -> Iterator[str]:
-        """What cannot be a key is passed over, and so are folders without end."""
+        """The keys below a prefix; names that are no keys and loops of links are skipped."""
         with self._translated(f"list {prefix or 'all keys'}"):
             folders = [prefix]
             while folders:
@@ -132,7 +133,7 @@ class FolderStore:
 
     @contextmanager
     def _translated(self, doing: str) -> Iterator[None]:
-        """Turn a failure of the system into a StoreError that names the folder and the deed."""
+        """Turn a failure of the system into a StoreError that names the folder and the action."""
         try:
             yield
         except OSError as error:
@@ -140,7 +141,7 @@ class FolderStore:
 
 
 def kind_of(error: OSError) -> type[StoreError]:
-    """What a failure of the system is to those who use a store."""
+    """The class of StoreError that stands for a failure of the system."""
     if isinstance(error, PermissionError):
         return StoreDenied
     return StoreFull if error.errno in _FULL else StoreError
@@ -155,7 +156,7 @@ def _write(path: Path, view: memoryview) -> None:
 
 @contextmanager
 def _forgiven() -> Iterator[None]:
-    """What fails because nothing is there, and cannot be, is not done."""
+    """Pass over failures that mean that nothing is at a path."""
     try:
         yield
     except OSError as error:
@@ -172,7 +173,7 @@ def _file_size(path: Path) -> int | None:
 
 
 def _is_in_the_way(path: Path) -> bool:
-    """Whether something is there that is no object; a file removed meanwhile was one."""
+    """Whether a path holds something that is no object; a file removed meanwhile was one."""
     with _forgiven():
         return not stat.S_ISREG(path.lstat().st_mode) and _file_size(path) is None
     return False

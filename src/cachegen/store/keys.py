@@ -6,6 +6,7 @@ import re
 
 from cachegen.errors import KeyNotFound, StoreError
 
+# Our longest keys (FORMAT.md, section 5) take 289 characters, the namespace of a tenant included.
 MAX_KEY_LENGTH = 512
 _SEGMENTS = re.compile(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*")
 

@@ -13,8 +13,8 @@ from cachegen.store.protocol import Buffer
 class MemoryStore:
     """Objects in a dict, gone with the process. Parents do not matter to it.
 
-    Each verb is one step of the dict, so that it takes no lock: one that another thread holds
-    would stay held in a forked child, which has a copy of the objects.
+    Each verb is one atomic operation of the dict and needs no lock. A forked child has a copy of
+    the objects; a lock held by another thread at the fork would stay locked in it.
     """
 
     url: str = "memory:"

@@ -1,4 +1,4 @@
-"""One store for everything obstore speaks to: buckets, and files behind an HTTP server."""
+"""A store for whatever obstore reaches: buckets, and files behind an HTTP server."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from cachegen.store.failures import translated
 from cachegen.store.keys import check_key, check_range, is_key
 from cachegen.store.protocol import Buffer
 
+# Of a buffer, in bytes: obstore then passes on what has arrived, which tells the throughput.
 _AS_THEY_ARRIVE = 1
 _threads_began: int | None = None
 
@@ -27,10 +28,10 @@ class ObjectStore:
     It evicts nothing, so the parents of objects do not matter to it.
 
     Attributes:
-        backend: what does the work, in threads that a forked child does not have.
+        backend: the store of obstore; it works in threads, which a forked child does not have.
         url: the store's name in messages, free of credentials.
         writable: whether the backend can create-if-absent, list and delete.
-        lookup_threads: requests of one lookup under way at a time.
+        lookup_threads: how many requests of one lookup run at once.
     """
 
     backend: Backend
@@ -111,15 +112,18 @@ class ObjectStore:
 
     @contextmanager
     def _asking(self, doing: str) -> Iterator[None]:
-        """Ask the backend, whose failures become a StoreError that names the store and the deed."""
+        """Call the backend; a failure becomes a StoreError that names the store and the action."""
         _check_threads(self.url, doing)
         with translated(self.url, doing):
             yield
 
 
 def _check_threads(url: str, doing: str) -> None:
-    """Refuse to wait for threads that stayed behind at a fork: they begin with the first request
-    of a process to any store of this kind."""
+    """Refuse to use the backend in a child forked after its threads had started.
+
+    They start with the first request of a process to any store of this kind; the child would wait
+    for them for ever.
+    """
     global _threads_began
     if _threads_began is None:
         _threads_began = num_forks()

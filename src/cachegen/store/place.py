@@ -1,4 +1,4 @@
-"""Folders of stores: which one a text means, and whether it is there."""
+"""Folders of stores: the path that a text means, and a check that it exists."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def absolute(text: str) -> Path:
 
 
 def check_folder(path: Path, *, create: bool) -> None:
-    """Make sure of a folder: made where it is missing, or refused.
+    """Check that a folder exists; with `create` make it if it is missing.
 
     Raises:
-        StoreError: it is missing and not to be made, cannot be made, or is something else;
-            StoreDenied, StoreFull where that is why.
+        StoreError: the folder is missing, cannot be made, or the path is something else;
+            StoreDenied or StoreFull where that is the reason.
     """
     try:
         if create:
@@ -52,5 +52,5 @@ def check_folder(path: Path, *, create: bool) -> None:
 
 
 def _no_folder(path: Path) -> Path:
-    """The part of a path that is in the way."""
+    """The first part of a path that exists and is no folder."""
     return next((part for part in (*path.parents[::-1], path) if not part.is_dir()), path)

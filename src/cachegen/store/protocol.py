@@ -1,4 +1,4 @@
-"""What every store can do: five verbs, synchronous and thread-safe."""
+"""The protocol of stores: five verbs, synchronous and thread-safe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client of our server: objects over plain HTTP, many sizes in one round trip."""
+"""The client of `cachegen serve`: objects over plain HTTP, many sizes in one round trip."""
 
 from __future__ import annotations
 
@@ -22,11 +22,16 @@ from cachegen.store.keys import MAX_KEY_LENGTH, check_key, check_range, is_key
 from cachegen.store.protocol import Buffer
 from cachegen.store.wire import LIST_PATH, LOOKUP_PATH, MAX_LOOKUP_KEYS, PARENT_HEADER, RESERVED
 
+# Arbitrary: 16 to 256 KiB do; small enough to tell the throughput from the pieces' arrival.
 _PIECE_BYTES = 64 << 10
+# Arbitrary: 2 to 30 s do; TCP repeats a lost SYN after 1 and after 3 s.
 _CONNECT_S = 5.0
+# Arbitrary: 8 to 128 do. Connections kept for reuse; more are opened when needed, then closed.
 _MAX_CONNECTIONS = 32
+# Arbitrary: 100 to 1,000 do; a message of one line or two.
 _REASON_LENGTH = 300
-# What waits in the system's buffer would count as waiting for the answer, on a slow link for long.
+# At most two pieces wait in the system's send buffer: the time they wait there counts as waiting
+# for the answer, and megabytes take long on a slow link.
 _UNSENT = (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 128 << 10)
 _FAILURES: dict[int, type[StoreError]] = {
     401: StoreDenied,
@@ -40,7 +45,7 @@ _FAILURES: dict[int, type[StoreError]] = {
 
 @dataclass(frozen=True, slots=True)
 class RemoteStore:
-    """Objects on a server of ours; made by `connect`.
+    """Objects on a server that `cachegen serve` started; made by `connect`.
 
     Attributes:
         pool: gives this process's connections to it.
@@ -131,7 +136,7 @@ class RemoteStore:
         headers: Mapping[str, str] | None = None,
         whole: bool = True,
     ) -> urllib3.BaseHTTPResponse:
-        """Ask; once more where a pooled connection turns out to have been closed."""
+        """Send a request; once more if a pooled connection turns out to have been closed."""
         pool = self.pool()
         with _translated(self.url, doing):
             for attempt in (1, 2):
@@ -154,7 +159,7 @@ class RemoteStore:
     def _check(
         self, response: urllib3.BaseHTTPResponse, doing: str, *, expected: tuple[int, ...]
     ) -> None:
-        """Refuse an answer of another status, with the server's own reason."""
+        """Raise the error of an unexpected status, with the server's own reason."""
         if response.status in expected:
             return
         with _translated(self.url, doing):
@@ -164,7 +169,7 @@ class RemoteStore:
 
 
 class _Body(Iterator[Buffer]):
-    """The bytes of a response as they arrive; to close it early drops the connection."""
+    """The bytes of a response as they arrive; closing it early drops the connection."""
 
     def __init__(self, response: urllib3.BaseHTTPResponse, url: str, doing: str) -> None:
         self._response, self._url, self._doing = response, url, doing
@@ -213,9 +218,9 @@ def _connections(
 
 @contextmanager
 def _translated(url: str, doing: str) -> Iterator[None]:
-    """Turn a failure of the connection into a StoreError that names the store and the deed.
+    """Turn a failure of the connection into a StoreError that names the store and the action.
 
-    To urllib3 a refused connection is a kind of timeout.
+    In urllib3 the class of a refused connection is a subclass of timeouts.
     """
     try:
         yield
@@ -228,13 +233,13 @@ def _translated(url: str, doing: str) -> Iterator[None]:
 
 
 def _slices(view: memoryview) -> Iterator[bytes]:
-    """A send of one piece must end within the timeout, not that of the whole body."""
+    """The pieces of a body: each send, not the whole body, has to end within the timeout."""
     for start in range(0, len(view), _PIECE_BYTES):
         yield bytes(view[start : start + _PIECE_BYTES])
 
 
 def _lines(pieces: Iterator[Buffer]) -> Iterator[bytes]:
-    """Lines of a body; of one that is longer than any key, a part."""
+    """The lines of a body; a line longer than any key is given in part."""
     rest = b""
     for piece in pieces:
         *lines, rest = (rest + bytes(piece)).split(b"\n")
@@ -244,7 +249,7 @@ def _lines(pieces: Iterator[Buffer]) -> Iterator[bytes]:
 
 
 def _field(body: bytes, name: str) -> object:
-    """A field of a JSON object; None where the body is none."""
+    """A field of a JSON object; None where the body is no object with it."""
     try:
         return json.loads(body)[name]
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -1,6 +1,6 @@
-"""The stores of a process by their URLs, so that all who use one share its connections.
+"""The stores of a process by their URLs; the users of one share its connections.
 
-A folder has none, and is opened at every call.
+A folder has no connections and is opened at every call.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from cachegen.store.protocol import Store
 from cachegen.store.url import MEMORY, folder_of, is_memory, open_store
 
 StoreOrUrl = Store | str | os.PathLike[str]
+# Arbitrary: 8 to 1,000 do; stores besides folders that a process keeps open.
 _MOST = 64
 _CREDENTIALS = ("CACHEGEN_TOKEN", "AWS_", "GOOGLE_", "AZURE_")
 _Name = tuple[str, tuple[tuple[str, str], ...]]
@@ -26,8 +27,8 @@ _OPENED: dict[_Name, Store] = {}
 def shared_store(url_or_store: StoreOrUrl, *, create: bool) -> Store:
     """The store of this process at a URL; a store is given back as it is.
 
-    ``memory:`` stays for as long as the process lives, in a forked child as a copy; of others
-    the least recently used is dropped once there are many. A folder is looked for at every call.
+    ``memory:`` stays as long as the process lives; a forked child has a copy. Of other stores the
+    least recently used is dropped once there are more than 64. A folder is checked at every call.
 
     Raises:
         ValueError, StoreError: as `open_store`.
@@ -46,7 +47,7 @@ def shared_store(url_or_store: StoreOrUrl, *, create: bool) -> Store:
 def _opened(url: str | os.PathLike[str]) -> Store:
     """The one store of this process at a URL that means no folder.
 
-    Memory is not taken out even for a moment, in which another thread might fork.
+    ``memory:`` never leaves the table, not for a moment: another thread might fork then.
     """
     name = _name(url)
     with _LOCK():
@@ -61,7 +62,7 @@ def _opened(url: str | os.PathLike[str]) -> Store:
 
 
 def _name(url: str | os.PathLike[str]) -> _Name:
-    """What tells stores apart: the URL with what it is opened with."""
+    """What tells stores apart: the URL, and the credentials in the environment."""
     if is_memory(url):
         return MEMORY, ()
     settings = (item for item in os.environ.items() if item[0].startswith(_CREDENTIALS))

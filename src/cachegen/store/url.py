@@ -1,4 +1,4 @@
-"""URLs of stores: which backend they mean, and how to name it without its credentials."""
+"""URLs of stores: the store that each means, and its name without credentials."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ SCHEMES = (
 _SERVERS = ("cachegen", "cachegens")
 _REDIS = ("redis", "rediss")
 _WITH_CREDENTIALS = ("http", "https", *_SERVERS, *_REDIS)
+# Arbitrary: 8 to 64 do; a lookup of so many keys takes about one round trip.
 _LOOKUP_THREADS = 16
 
 
@@ -42,7 +43,8 @@ def open_store(
     started (``cachegens://`` by TLS), its token else from the environment variable
     ``CACHEGEN_TOKEN``; ``redis://:password@host:port/database`` (``rediss://`` by TLS) is a Redis
     database.
-    ``timeout_s`` is the longest wait for an answer or for the next bytes of one.
+    ``timeout_s`` is the longest wait for an answer or for the next bytes of one; its default is
+    arbitrary: 10 to 120 s do, as loads have limits of their own.
 
     Raises:
         ValueError: an unknown scheme or a malformed URL.
@@ -86,7 +88,7 @@ def folder_of(url: str | os.PathLike[str]) -> Path | None:
 
 
 def _check_no_scheme(text: str) -> None:
-    """A scheme without its slashes is a mistake and no folder of that name."""
+    """Refuse a scheme without its slashes, which is a mistake and no folder of that name."""
     scheme, colon, _ = text.partition(":")
     if colon and any(known.startswith(f"{scheme}:") for known in SCHEMES):
         raise ValueError(
@@ -158,7 +160,7 @@ def _open_remote(parts: SplitResult, *, timeout_s: float) -> Store:
 
 
 def _client_options(parts: SplitResult, *, timeout_s: float) -> ClientConfig:
-    """The whole transfer has no limit, since a large object on a slow link takes its time."""
+    """Options of obstore's client; a whole transfer has no limit, as slow links take long."""
     wait = timedelta(seconds=timeout_s)
     options: ClientConfig = {
         "allow_http": True,
@@ -174,8 +176,11 @@ def _client_options(parts: SplitResult, *, timeout_s: float) -> ClientConfig:
 
 
 def _retry_options(timeout_s: float) -> RetryConfig:
-    """Once, for a pooled connection that the server has closed: callers know better than a store
-    whether another attempt, another level or no object at all is worth their time."""
+    """Try once more, for a pooled connection that the server has closed.
+
+    Callers know better than a store whether another attempt, another level or no object at all
+    is worth their time.
+    """
     pause = timedelta(milliseconds=50)
     return {
         "max_retries": 1,
