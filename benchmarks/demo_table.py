@@ -1,4 +1,4 @@
-"""Run the demo and write its tables into README.md; `make` users see what this measured.
+"""Run the demo and write its tables into docs/benchmarks.md; `make` users see what this measured.
 
 .venv/bin/python benchmarks/demo_table.py
 """
@@ -25,9 +25,9 @@ def main() -> None:
     link = result["link"]
     append("demo", [{**summary(result), **level} for level in result["levels"]])
     append("demo_link", [{**link_summary(link), **row} for row in link["rows"]])
-    readme = ROOT / "README.md"
+    page = ROOT / "docs" / "benchmarks.md"
     text = "\n".join(["<!-- demo -->", *levels_table(result), *link_table(link), "<!-- /demo -->"])
-    readme.write_text(MARKERS.sub(lambda _: text, readme.read_text()))
+    page.write_text(MARKERS.sub(lambda _: text, page.read_text()))
 
 
 def link_summary(link: dict[str, object]) -> dict[str, object]:

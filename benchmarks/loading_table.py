@@ -1,4 +1,4 @@
-"""Write the newest run of the loading benchmark into README.md.
+"""Write the newest run of the loading benchmark into docs/benchmarks.md.
 
 .venv/bin/python benchmarks/loading_table.py
 """
@@ -23,8 +23,8 @@ Row = Mapping[str, str]
 
 
 def main() -> None:
-    readme = ROOT / "README.md"
-    readme.write_text(MARKERS.sub(table(newest_rows()), readme.read_text()))
+    page = ROOT / "docs" / "benchmarks.md"
+    page.write_text(MARKERS.sub(table(newest_rows()), page.read_text()))
 
 
 def newest_rows() -> list[Row]:
@@ -59,7 +59,7 @@ def table(rows: list[Row]) -> str:
         f"of interleaved loads of the 4 M-parameter model on {rows[0]['machine']}, over a link "
         "between two network namespaces; the gain is over the better of text and 8-bit. "
         "`benchmarks/loading.py` measures, `benchmarks/loading_table.py` writes this table. "
-        "![time over bandwidth](docs/loading.svg)",
+        "![time over bandwidth](loading.svg)",
         "<!-- /loading -->",
     ]
     return "\n".join(lines)
