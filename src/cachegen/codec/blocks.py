@@ -10,6 +10,7 @@ from cachegen import kernels
 from cachegen.codec.encoded import Block
 from cachegen.kernels.layout import MAX_TABLES_PER_SUBSTREAM
 
+# States take two words a lane: of 32 lanes 64 words, one percent of a substream.
 _SUBSTREAM_WORDS = 6400
 
 

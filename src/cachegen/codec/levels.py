@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+# The promise of a default level: KL in nats per token, the share by which perplexity rises, and the
+# share of answers that may be lost. These are aims, not measurements.
 PROMISED_KL = 0.003
 PROMISED_REL_PPL = 0.005
 PROMISED_ANSWERS = 0.01
@@ -73,6 +75,8 @@ FIXED_LEVELS = (
     EncodingLevel(LOSSLESS, "lossless"),
     EncodingLevel(RAW, "raw"),
 )
+# FORMAT.md, section 6. docs/decisions/2026-11-29-uncalibrated.md says why 0.3, and what 0.3 and 0.15
+# cost; the coarser steps are arbitrary, each 1.5 to 1.7 times the next.
 UNCALIBRATED_LADDER = tuple(
     EncodingLevel(name, "adaptive", step)
     for name, step in zip(LADDER, (1.2, 0.8, 0.5, 0.3, 0.15), strict=True)

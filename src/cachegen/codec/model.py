@@ -14,6 +14,7 @@ from cachegen.codec.tables import pack_tables, unpack_tables
 from cachegen.errors import BitstreamError
 from cachegen.kvcache import Geometry
 
+# FORMAT.md, section 6; frequencies in radians a token.
 MOST_SHARED_TABLES = 256
 _MOST_ROPES = 255
 _FASTEST = 1e6

@@ -32,6 +32,7 @@ from cachegen.codec.vectors import LIMIT, bfloat16_above, from_bits, largest, to
 from cachegen.errors import BitstreamError
 from cachegen.kvcache import Geometry, KVCache
 
+# As the paper has them, bins for the first, second and last third of the layers.
 GROUP_TOKENS = 10
 BINS = (0.5, 1.0, 1.5)
 

@@ -53,8 +53,10 @@ _FORMATS = ("cachegen-profile-1", "cachegen-profile-2")
 CODECS_WITH_PROFILE = ("transform", "plain", "paper")
 _LEVEL_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _RESERVED = {TEXT, *(level.name for level in SELF_CONTAINED)}
+# FORMAT.md, sections 1 and 7.
 _MOST_VALUES = 2**24
 _MOST_LEVELS = 256
+# Arbitrary: 10^3 to 10^9 do; at such a step every coefficient, in units of its spread, is zero.
 _LARGEST_STEP = 1e6
 _READ_ERRORS = (
     SafetensorError,

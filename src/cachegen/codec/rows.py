@@ -15,6 +15,7 @@ from cachegen.codec.matrix import Part, Shape
 from cachegen.codec.rope import RopeMap, Rotation, check_fits, rotations, turn
 from cachegen.kvcache import Geometry, KVCache
 
+# Models draw attention to whatever comes first (docs/decisions/2026-11-21-transform-codec.md).
 SINKS = 4
 
 

@@ -9,9 +9,11 @@ import torch
 
 from cachegen.errors import BitstreamError
 
+# FORMAT.md, sections 3 and 6.
 ESCAPE = 0
 CENTER = 128
 LARGEST = 2**30
+# FORMAT.md, section 6. For `transform` 0.46 was measured best (docs/LOG.md, 2026-11-21).
 DEAD_ZONE = 0.45
 
 

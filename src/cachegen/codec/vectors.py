@@ -8,7 +8,9 @@ import torch
 from cachegen.codec.symbols import Unrepresentable
 from cachegen.errors import BitstreamError
 
+# FORMAT.md, `packed`: codes are within -127 to 127.
 LIMIT = 127
+# The bits of infinity in bfloat16.
 _INFINITE = 0x7F80
 
 

@@ -29,11 +29,16 @@ from cachegen.codec.symbols import clipped_symbols, to_integers, to_symbols
 from cachegen.codec.tables import cluster, histograms, table_frequencies
 from cachegen.kvcache import Geometry, KVCache
 
+# FORMAT.md, section 6: steps are finer by quarters of an octave.
 QUARTERS = 4
-# What turns by 2^-6 radians a token or more has the plane's step, half as fast a quarter finer.
+# Dimensions that turn by 2^-6 radians a token or more have the plane's step, those half as fast one
+# finer by a quarter of an octave, up to three octaves: fitted to the Fisher information of two
+# models, and values likewise (docs/decisions/2026-11-29-uncalibrated.md).
 _FAST, _FINEST = -6.0, 12
 _UNTURNED_KEYS, _VALUES = 6, 3
+# As in `tables`, for all levels of a profile: more save little.
 _MOST_TABLES = 64
+# A table takes some 100 bytes, one percent of 32,768 symbols of 3 bits.
 _SYMBOLS_PER_TABLE = 32_768
 
 

@@ -13,9 +13,13 @@ from cachegen.codec.adaptive.triangle import Triangle
 from cachegen.codec.symbols import LARGEST, Unrepresentable, quantise
 from cachegen.kvcache import KVCache
 
+# Arbitrary: 2^20 to 2^24 do; 16 MiB of float32 at once.
 _BATCH_VALUES = 1 << 22
+# Spreads take 8 bits a coefficient: below 64 rows more than an eighth of a bit a value.
 _FEWEST_ROWS = 64
+# Arbitrary: 8 to 32 do; narrower groups leave out most of what a layer's coefficients tell.
 _NARROWEST = 16
+# Arbitrary: 2 to 6 do; each costs a trial of every width.
 _PROBED_LAYERS = 3
 
 

@@ -17,6 +17,7 @@ from cachegen.codec.model import CodingModel, take
 from cachegen.codec.symbols import to_integers
 from cachegen.errors import BitstreamError
 
+# FORMAT.md, section 2.
 WIDEST = 1024
 COARSEST = 16.0
 

@@ -10,12 +10,18 @@ from itertools import pairwise
 from cachegen.codec.transform.basis import GUARD_COLUMNS, PRECISE
 from cachegen.kvcache import Geometry
 
+# 512 features in place of these 208 save a fifth of the bits and cost half as much decoding again
+# (docs/decisions/2026-11-21-transform-codec.md).
 LAG_RANKS = (128, 40, 40)
+# A bound: each matrix of a group takes 134 MB in float64, and solving grows with the cube.
 _WIDEST_GROUP = 4096
 # More coefficients of a wide group are not worth their bytes: with all of 3,840 SmolLM2 takes as
 # many bits at equal KL as with 2,435 of them (docs/decisions/2026-11-29-token-weights.md).
 _NARROW, _SHARE_OF_WIDE = 1024, 2 / 3
+# Of a profile. Arbitrary: a fifth to a half does; it binds only in small profiles, where features
+# and coefficients both become fewer.
 _SHARE_OF_FEATURES = 1 / 3
+# Of a number in float16.
 _BYTES = 2
 # n**3 each: an eigendecomposition with vectors (9), a Cholesky factor and its inverse (1), two
 # products (2 each).

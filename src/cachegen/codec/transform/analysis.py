@@ -29,9 +29,12 @@ from cachegen.codec.transform.basis import (
 )
 from cachegen.kvcache import KVCache
 
-# Coefficients of every token that are computed at once: weights and scores look at no others.
+# FORMAT.md, section 6: coefficients of every token that are computed at once; weights and scores
+# look at no others. Computing all of them took twice the time of encoding (see
+# docs/decisions/2026-11-29-token-weights.md); other numbers were not measured.
 LEADING = 512
-# Nats per coefficient and row that mean squares of few rows show by chance, heavy tails included.
+# FORMAT.md, section 6: nats per coefficient and row that mean squares of few rows show by chance,
+# (kurtosis - 1) / 4: 0.5 for normal coefficients, 4 for heavy tails with a kurtosis of 17.
 _CHANCE = 4.0
 _ECHOES: WeakKeyDictionary[LayerGroup, torch.Tensor] = WeakKeyDictionary()
 

@@ -18,17 +18,23 @@ import torch
 
 from cachegen.codec.transform.importance import NUM_CLASSES, ONE, Importance
 
+# Bounds of the types: coefficients and basis int16, features int8, sums int32.
 _LARGEST_INT16 = 32767
 _LARGEST_FEATURE = 128
 _SUMS = 2.0**31
-# Of an analysis, those that only measure what lies outside all coefficients.
+# Columns of an analysis that only measure what lies outside all coefficients. Energies of d alike
+# directions err by sqrt(2 / d / 16), see `tails`: 4% of 100 directions.
 GUARD_COLUMNS = 16
-# Coefficients of a group with the precision of float16; what is learned for the others has 8 bits.
+# FORMAT.md, section 7: coefficients of a group with the precision of float16. With 8 bits for the
+# others KL and bits stay the same (docs/decisions/2026-11-29-token-weights.md).
 PRECISE = 128
-# How far a row may be from what was learned, in mean squares of its coefficients.
+# FORMAT.md, section 6: how far a row may be from what was learned, in mean squares of its
+# coefficients. Eight times the learned spread; other bounds were not measured.
 _REACH = 64.0
-# Behind the last coefficient whose mean square is more squared steps than this, a basis has 8 bits.
+# Behind the last coefficient whose mean square is more squared steps than this, a basis has 8 bits
+# (docs/decisions/2026-11-29-eight-bit-tail.md has 16 beside 32).
 _FEW_STEPS = 16.0
+# An entry of such a basis is a byte times a power of two: 127 * 2^8 is the most that int16 holds.
 _LARGEST_BYTE = 127
 _MOST_SHIFT = 8
 
@@ -48,7 +54,7 @@ class Grid:
     by_reach: bool
 
 
-# Of profiles without importance (version 1), and with it.
+# FORMAT.md, section 6: of profiles without importance (version 1), and with it.
 EVEN_GRID = Grid(fraction=32, most=511 * 32, by_reach=False)
 WEIGHTED_GRID = Grid(fraction=ONE, most=_LARGEST_INT16, by_reach=True)
 

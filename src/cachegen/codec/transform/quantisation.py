@@ -13,11 +13,14 @@ from cachegen.codec.transform.analysis import Analysed, tail_energies, tails
 from cachegen.codec.transform.basis import IntegerBasis, Transform
 from cachegen.codec.transform.importance import NUM_CLASSES, classes_of, multipliers
 
+# FORMAT.md, section 6. 0.38 and 0.42 took more bits at equal KL (docs/LOG.md, 2026-11-21).
 ROUNDING = 0.46
-# A token that would lose more than so many times what is expected, beside the coefficients that its
-# class codes, is coded with a finer class.
+# FORMAT.md, section 6: a token that would lose more than so many times what is expected, beyond the
+# coefficients that its class codes, gets a finer class. Without that KL was 0.023 in place of 0.005
+# (docs/decisions/2026-11-29-token-weights.md); other factors were not measured.
 _UNEXPECTED = 2.0
-# A class of fewer tokens joins the next finer one.
+# FORMAT.md, section 6: a class of fewer tokens joins the next finer one. Arbitrary: 8 to 32 do; a
+# class costs the headers of its blocks, some 300 bytes a group, joining up to a bit a coefficient.
 _FEW_ROWS = 16
 
 ActiveCounts = Sequence[Sequence[int]]

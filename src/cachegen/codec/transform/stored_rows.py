@@ -6,6 +6,7 @@ import numpy as np
 
 from cachegen.errors import BitstreamError
 
+# FORMAT.md, section 7.
 _LARGEST = 127
 # Bytes times powers of two within these are numbers of float16, exactly.
 _LEAST_EXPONENT, _LARGEST_EXPONENT = -24, 9

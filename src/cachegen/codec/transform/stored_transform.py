@@ -12,6 +12,7 @@ from cachegen.codec.transform.stored_rows import pack, unpack
 from cachegen.errors import BitstreamError
 from cachegen.kvcache import Geometry
 
+# FORMAT.md, section 7.
 MOST_SINKS = 64
 _MOST_LAGS = 64
 _MOST_FEATURES = 4096
