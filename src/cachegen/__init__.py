@@ -6,11 +6,11 @@
     calibrate           a Profile for a model, levels placed by measured quality
 
     MinTTFT, Fixed, ...  policies of a load; Controller, LoadState, Option for one of your own
-    Store                what a store of your own has to do
+    Store                the protocol that a store of your own follows
 
 For Hugging Face models: ``cachegen.engines.transformers.save_context`` and ``load_context``.
 
-Names are imported when they are first used, so that what needs no tensors starts at once; the
+Names are imported when they are first used, so that commands without tensors start at once; the
 list of them is in ``__init__.pyi``.
 """
 

@@ -1,10 +1,10 @@
-"""Everything cachegen raises on purpose.
+"""The errors that cachegen raises.
 
     CacheGenError
     |-- BitstreamError     bytes that are damaged, hostile or of an unsupported version
     |-- ProfileMismatch    bytes made for another model or with another profile
     |-- TokensMismatch     bytes made for other tokens
-    |-- LoadCancelled      a load ended because its caller wanted so
+    |-- LoadCancelled      a load ended because its caller cancelled it
     |-- UnsupportedCache   a cache this library cannot represent (recurrent state, for one)
     `-- StoreError         a store failed
         |-- KeyNotFound    there is nothing under this key

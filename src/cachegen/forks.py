@@ -1,4 +1,4 @@
-"""What a forked child must not inherit: threads, sockets, locks that some thread may hold."""
+"""Things that a forked child must not inherit: threads, sockets, locks held by other threads."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def _count_fork() -> None:
     _forks += 1
 
 
-# Forks are counted from the import on, the one thing done there: a process id would tell processes
-# apart without, but a grandchild may get that of an ancestor that has ended.
+# Forks are counted from the import of this module on. Process ids would not do: a grandchild may
+# get the id of an ancestor that has ended.
 os.register_at_fork(after_in_child=_count_fork)
 
 
@@ -28,13 +28,13 @@ def num_forks() -> int:
 
 
 class PerProcess(Generic[Thing]):
-    """One thing of each process: a forked child makes its own when it asks for it.
+    """An object of each process: a forked child makes its own at its first use.
 
-    What it inherited stays where it is, since a finaliser might wait for a thread or a lock.
+    The inherited one is kept, since its finaliser might wait for a thread or a lock.
     """
 
     def __init__(self, make: Callable[[], Thing]) -> None:
-        """Nothing is made before it is asked for."""
+        """Remember how to make the object; it is made at its first use."""
         self._make = make
         self._made: dict[int, _Made[Thing]] = {}
 

@@ -1,6 +1,6 @@
-"""Keys and values of a range of tokens, whatever the model's geometry.
+"""Keys and values of a range of tokens, for models of any geometry.
 
-Knows no codec, no store, no engine.
+This module knows no codec, no store and no engine.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class PlaneShape:
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """What two caches must share to be halves of one context.
+    """Shapes and dtype of a cache; parts of one context share them.
 
     Attributes:
         planes: keys and values of layer 0, keys and values of layer 1, and so on.

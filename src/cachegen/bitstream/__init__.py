@@ -1,4 +1,4 @@
-"""Bytes: chunks, manifests and the names of what is stored. The only owner of the format.
+"""The format: bytes of chunks and manifests, and the keys of stored objects.
 
-FORMAT.md is normative. Knows nothing of stores, networks and engines.
+FORMAT.md is normative. This package knows nothing of stores, networks and engines.
 """

@@ -17,6 +17,7 @@ from cachegen.errors import BitstreamError
 
 Array = NDArray[Any]
 
+# FORMAT.md, section 1.
 ALIGNMENT = 8
 
 _ENTRY = struct.Struct("<BBBBII4sQ")
@@ -26,7 +27,7 @@ _TYPE_NAMES = tuple(dtype.name for dtype in _TYPES)
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What an array of some name may look like."""
+    """Number, types and shape that the format gives to arrays of one name."""
 
     number: int
     types: tuple[str, ...]
@@ -35,6 +36,7 @@ class _Kind:
     length: int | None = None
 
 
+# FORMAT.md, section 2.
 _KINDS = {
     "shape": _Kind(1, ("uint32",), in_block=True),
     "active": _Kind(2, ("uint8",), in_block=True),

@@ -1,4 +1,4 @@
-"""A coded block as the arrays that store it, and back (FORMAT.md, sections 2 and 3)."""
+"""Coded blocks to the arrays that store them, and back (FORMAT.md, sections 2 and 3)."""
 
 from __future__ import annotations
 

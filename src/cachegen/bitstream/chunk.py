@@ -25,7 +25,7 @@ from cachegen.kvcache import KVCache
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChunkInfo:
-    """What a chunk says about itself.
+    """The contents of a chunk's header, and its sizes.
 
     Attributes:
         chunk: who it belongs to, how it was coded, its blocks and arrays.

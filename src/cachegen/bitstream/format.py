@@ -24,7 +24,9 @@ from cachegen.errors import BitstreamError
 
 Buffer = bytes | bytearray | memoryview
 
+# FORMAT.md, section 1: the limit of decoded planes unless a caller gives another.
 MAX_BYTES = 2 << 30
+# More than any header can claim.
 UNLIMITED = 1 << 62
 
 

@@ -15,6 +15,7 @@ from cachegen.bitstream.runs import RUN_SIZE, LayerShape, read_runs, runs_to_byt
 from cachegen.codec import codecs
 
 MAGIC = b"CGKV"
+# FORMAT.md, section 1, fixes the numbers of this module.
 VERSION = 1
 SOME_LAYERS_VERSION = 2
 MAX_TOKENS = 2**24
@@ -38,7 +39,7 @@ _DIGEST_SIZE = 32
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Everything a chunk says before its arrays.
+    """The fields of a chunk's header.
 
     Attributes:
         codec: the codec that made it.

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cachegen.errors import BitstreamError
 
+# FORMAT.md, section 4.
 LINK_TOKENS = 64
 TOKEN_BYTES = 4
 

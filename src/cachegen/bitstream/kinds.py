@@ -8,6 +8,7 @@ from collections.abc import Sequence
 ALL = "all"
 FULL = "full"
 KIND = re.compile(r"all|full|window-[1-9][0-9]{0,9}")
+# FORMAT.md, section 5.
 LARGEST_WINDOW = 2**32 - 1
 
 

@@ -1,4 +1,4 @@
-"""What is stored of a context, and under which keys (FORMAT.md, section 5)."""
+"""Manifests of stored contexts, and the keys of stored objects (FORMAT.md, section 5)."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from cachegen.bitstream.strict_json import Fields, read_canonical, to_canonical
 from cachegen.codec.levels import EXACT_LEVELS
 from cachegen.errors import BitstreamError
 
+# FORMAT.md, section 5, fixes the numbers of this module.
 MAX_SIZE_BYTES = 16 << 20
 
 _LARGEST_VERSION = 2**16 - 1

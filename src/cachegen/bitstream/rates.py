@@ -1,4 +1,4 @@
-"""How small a profile's levels are: bits per value of contexts that are really coded."""
+"""Bits per value of a profile's levels, measured by coding contexts."""
 
 from __future__ import annotations
 

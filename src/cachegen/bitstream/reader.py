@@ -1,4 +1,4 @@
-"""Reading fields one after the other from bytes that nobody vouches for."""
+"""A reader of fields, one after another, from bytes that may be hostile."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from cachegen.bitstream.reader import ByteReader
 from cachegen.codec.encoded import EncodedChunk
 from cachegen.kvcache import Geometry, PlaneShape
 
+# FORMAT.md, section 1.
 RUN_SIZE = 24
 MAX_LAYERS = 4096
 MAX_VALUES_PER_TOKEN = 2**24

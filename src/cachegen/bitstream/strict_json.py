@@ -1,4 +1,4 @@
-"""JSON that nobody vouches for: every value's type and range is checked where it is read."""
+"""A reader of JSON that may be hostile: it checks type and range of every value."""
 
 from __future__ import annotations
 

@@ -75,8 +75,8 @@ FIXED_LEVELS = (
     EncodingLevel(LOSSLESS, "lossless"),
     EncodingLevel(RAW, "raw"),
 )
-# FORMAT.md, section 6. docs/decisions/2026-11-29-uncalibrated.md says why 0.3, and what 0.3 and 0.15
-# cost; the coarser steps are arbitrary, each 1.5 to 1.7 times the next.
+# FORMAT.md, section 6. docs/decisions/2026-11-29-uncalibrated.md says why 0.3, and what 0.3 and
+# 0.15 cost; the coarser steps are arbitrary, each 1.5 to 1.7 times the next.
 UNCALIBRATED_LADDER = tuple(
     EncodingLevel(name, "adaptive", step)
     for name, step in zip(LADDER, (1.2, 0.8, 0.5, 0.3, 0.15), strict=True)

@@ -1,7 +1,8 @@
 """The entropy coder with its tables, and the synthesis of planes from decoded coefficients.
 
-Knows nothing of files, models or networks. `reference` and `synthesis` are the definitions, `cpu`
-the native set; `encode`, `decode` and `synthesise` run the fastest set that works here.
+This package knows nothing of files, models or networks. `reference` and `synthesis` are the
+definitions, `cpu` is the native set; `encode`, `decode` and `synthesise` run the fastest set that
+works here.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""What every coder checks about its arguments, and the errors it raises about them.
+"""Checks of arguments that every entropy coder makes, and the errors that it raises.
 
-Mistakes of the caller are ValueError and TypeError. Whatever a decoder reads from a bitstream may
-be hostile, so its contents are checked as well and answered with BitstreamError.
+Mistakes of the caller are ValueError and TypeError. Data that a decoder reads from a bitstream may
+be hostile, so it is checked as well, and BitstreamError is raised.
 """
 
 from typing import Any, NoReturn

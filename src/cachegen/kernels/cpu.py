@@ -10,7 +10,7 @@ from cachegen.kernels import _native, checks
 from cachegen.kernels.layout import CodedBlock, Lookup, PlaneLayout, PlaneRotation
 from cachegen.kernels.synthesis_checks import check_synthesise
 
-# In the order of the native statuses; 0 means that all is well.
+# By the native statuses; 0 means success.
 REASONS = {
     1: checks.SHORT_STREAM,
     2: checks.LOW_STATE,

@@ -1,4 +1,4 @@
-"""The shapes of what kernels take: coded blocks cut into substreams, and planes to fill.
+"""The shapes of arguments of kernels: coded blocks cut into substreams, and planes to fill.
 
 A block is a rectangle of uint8 symbols, (rows, columns). `lanes` adjacent columns make a group;
 a grid of rectangles of rows x groups makes the substreams. FORMAT.md is normative.
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+# FORMAT.md, section 3, fixes all of these. 12 bits: a decode table of 4,096 entries takes 16 KiB and
+# fits into a core's first cache. 32 words of padding: 64 bytes can be loaded at any word.
 LANE_COUNTS = (8, 16, 32)
 ALPHABET = 256
 PROBABILITY_BITS = 12
@@ -18,7 +20,7 @@ MAX_FREQUENCY = PROBABILITY_SCALE - 1
 WORD_BITS = 16
 LOWEST_STATE = 1 << WORD_BITS
 PADDING_WORDS = 32
-# One decode table takes 16 KiB, so this caps what a substream's tables can make a decoder allocate.
+# This limits what the tables of a hostile substream can make a decoder allocate, to 64 MiB.
 MAX_TABLES_PER_SUBSTREAM = 4096
 
 
@@ -92,7 +94,7 @@ class PlaneLayout:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lookup:
-    """A term of the sums of a row that depends on an id: table[id] @ basis.
+    """A term added to the sums of each row, chosen by the row's id: table[id] @ basis.
 
     Attributes:
         table: int8 (entries, features).

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cachegen.kernels.layout import Lookup, PlaneLayout, PlaneRotation
 from cachegen.kernels.synthesis_checks import check_synthesise, check_tail
 
+# FORMAT.md, section 6: float16 saturates at its largest finite number.
 LARGEST_FLOAT16 = np.float32(65504)
 
 

@@ -1,4 +1,4 @@
-"""What every kernel set checks about the arguments of synthesis; all of them are the caller's."""
+"""Checks of the arguments of synthesis that every kernel set makes; mistakes are the caller's."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,7 +15,7 @@ ELEMENT_TYPES: dict[str, type[np.generic]] = {
     "bfloat16": np.uint16,
     "float16": np.uint16,
 }
-# Of what a tail's entries are divided by, as a power of two, and what that leaves.
+# Entries of a tail are bytes times a power of two, 2^8 at most: 127 * 2^8 is the most in int16.
 MOST_SHIFT = 8
 LARGEST_BYTE = 127
 

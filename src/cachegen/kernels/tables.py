@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from cachegen.kernels.layout import ALPHABET, PROBABILITY_SCALE
 
+# Counts sum to less than this; 40 + 22 bits leave a sign and a factor of 2 in 64 bits.
 MAX_TOTAL = 1 << 40
-# Room for the fraction when a count below MAX_TOTAL is divided in 64 bits.
+# Bits of the fraction when a count is divided.
 FRACTION_BITS = 22
 
 

@@ -1,6 +1,6 @@
 """The reference model that ships with the package: weights, texts and generated tasks.
 
-Knows nothing of caches or codecs. Imports neither torch nor transformers.
+This package knows nothing of caches or codecs, and imports neither torch nor transformers.
 """
 
 from importlib.resources import files

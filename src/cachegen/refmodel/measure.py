@@ -1,6 +1,6 @@
-"""Generated tasks as token ids: what profiles of the reference model are made and judged by.
+"""Generated tasks as token ids, for making and judging profiles of the reference model.
 
-Needs transformers, unlike the rest of this package.
+This module needs transformers, unlike the rest of the package.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ def retrieval_tasks(
         count: contexts.
         first_seed: of the first of them; the next has the next seed.
         filler: text between the facts.
-        num_tokens: the most tokens of a context, with what the tokenizer puts first.
-        num_questions: questions a context.
+        num_tokens: the most tokens of a context, with what the tokenizer puts first; by default a
+            chunk's, as profiles learn from.
+        num_questions: questions a context. Arbitrary: 8 to 24 do.
         families: of `refmodel.FAMILIES`; the model is good at these two.
         domain: what they are measured as.
     """

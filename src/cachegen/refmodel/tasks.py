@@ -1,7 +1,7 @@
 """Generated long-context tasks: texts with facts in them, questions, exactly checkable answers.
 
-Knows no model: the caller's function counts tokens, and the filler text is the caller's too. The
-same seed gives the same task. A question's prompt is text to append to the context; its greedy
+This module knows no model: the caller gives a function that counts tokens, and the filler. The same
+seed gives the same task. A question's prompt is text to append to the context; its greedy
 continuation must be the answer.
 """
 
@@ -69,7 +69,10 @@ def generate(
     filler: str,
     num_questions: int = 24,
 ) -> DocumentTask:
-    """A context of at most about `num_tokens` tokens, and up to `num_questions` questions."""
+    """A context of at most about `num_tokens` tokens, and up to `num_questions` questions.
+
+    The default number of questions is arbitrary: 8 to 48 do.
+    """
     if family not in FAMILIES:
         raise ValueError(f"family must be one of {FAMILIES}, got {family!r}")
     rng = random.Random(f"{family}/{num_tokens}/{seed}")

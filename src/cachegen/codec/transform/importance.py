@@ -23,17 +23,17 @@ LARGEST_MULTIPLIER = 63
 NUM_CLASSES = 6
 FINEST_OF_CLASS = tuple(1 << index for index in range(NUM_CLASSES))
 
-# Where the slope of the logarithm changes, in logarithms to base 2 of the distance plus 1: every two
-# octaves (docs/decisions/2026-11-29-token-weights.md has a table of what information falls by).
+# Where the slope of the logarithm changes, in logarithms to base 2 of the distance plus 1: every
+# two octaves (docs/decisions/2026-11-29-token-weights.md tells how information falls).
 _KNOTS = (0.0, 2.0, 4.0, 6.0)
 NUM_POSITION_TERMS = 1 + 2 * len(_KNOTS)
 # Beyond 256 tokens all distances are the same: what lies far back may be asked for as well, and
 # where a chunk ends need not be where the text does.
 _FARTHEST_LOG = 8.0
-# A chunk behind the first 256 tokens, from where on distances to the start are the same, weighs no
-# more than a sample does as a whole, 1,536 tokens of weight 1: attention is shared among all tokens.
-# Without this cap weights grew with the place of a chunk, to 2.4 a token at 3,072 and 3.4 at 6,144
-# tokens of SmolLM2: all samples end at 1,536, and what tells the place tells how near that end is.
+# A chunk behind the first 256 tokens, where distances to the start are all the same, weighs no more
+# than a sample as a whole, 1,536 tokens of weight 1: attention is shared among all tokens. Without
+# this cap weights grew with the place of a chunk, to 2.4 a token at 3,072 and 3.4 at 6,144 tokens
+# of SmolLM2: all samples end at 1,536, and what tells the place tells how near that end is.
 _BEGINNING, _WHOLE = 256, 1536.0
 # Spreads that a coefficient counts for at most: a normal one is beyond once in 16,000 times.
 _FARTHEST = 4.0

@@ -28,6 +28,7 @@ from cachegen.engines.transformers.regime import Regime, regime_of
 from cachegen.errors import UnsupportedCache
 from cachegen.kvcache import KVCache
 
+# Arbitrary: 512 to 8,192 do; longer than a chunk, so that recomputing one is a single pass.
 _PREFILL_TOKENS = 2048
 
 

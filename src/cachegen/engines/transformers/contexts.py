@@ -83,7 +83,8 @@ def save_context(
         store: a store, or the URL or directory of one.
         profile: the model's; by default the one that comes with the package, if there is one.
         levels: names; by default all of the profile's and `lossless`.
-        chunk_tokens: tokens of a chunk, a multiple of 64.
+        chunk_tokens: tokens of a chunk, a multiple of 64; by default the length of the contexts
+            that profiles learn from.
         attention_mask: all ones, as many as tokens, which is what is assumed without it: nothing
             of a context is masked, pad tokens neither. Pass the same to `generate`.
         inputs: what the model takes beside tokens, as its processor made it: ``pixel_values``.

@@ -17,6 +17,8 @@ from cachegen.loading.accelerator import synchronize
 from cachegen.loading.measurements import Measurements
 from cachegen.loading.sharing import measurements_of
 
+# The least chunk, a short context, and the pieces that long contexts are prefilled in. Arbitrary:
+# other lengths between these do.
 LENGTHS = (64, 512, 2048)
 
 

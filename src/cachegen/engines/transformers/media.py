@@ -19,6 +19,8 @@ from cachegen.engines.transformers.rounding import has_moved
 from cachegen.errors import UnsupportedCache
 from cachegen.kvcache import KVCache
 
+# Tokens behind the last image that are changed to see whether earlier ones change. Arbitrary: 4 to
+# 64 do.
 _TAIL_TOKENS = 8
 _OF_THE_TEXT = ("input_ids", "attention_mask", "past_key_values", "use_cache")
 

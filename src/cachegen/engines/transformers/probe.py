@@ -32,6 +32,8 @@ from cachegen.errors import UnsupportedCache
 from cachegen.forks import PerProcess
 from cachegen.kvcache import KVCache
 
+# Two texts of eight tokens that begin with the same three (docs/decisions/2026-11-28-identity.md).
+# Arbitrary: 2 to 8, and twice to ten times as many, do.
 _SHARED, _TOKENS = 3, 8
 # Outcomes kept of one model: a few adapters and places, but not every step of a training.
 _MOST_KEPT = 64

@@ -18,8 +18,10 @@ from cachegen.engines.transformers.layers import token_layers, unbounded_cache
 from cachegen.engines.transformers.model import accepts, input_device, plain_model
 from cachegen.engines.transformers.regime import is_length_dependent
 
+# Arbitrary: 4 to 64, and 64 to 1,024, do; enough to tell fast frequencies apart, and slow ones.
 _NEAR_POSITIONS = 8
 _RUN_TOKENS = 256
+# Arbitrary: any token of every vocabulary does.
 _PROBE_TOKEN = 1
 # Of a plane's energy, and of what differed before: rounding to 16 bits adds up layer by layer where
 # attention has sinks, while another rotation leaves tens of percent.

@@ -15,7 +15,8 @@ from cachegen.engines.transformers.identity.adapters import Modules
 # Places of each tensor that are looked at in every call: enough for any change of a 256th of it,
 # for about 10 us a tensor on a CPU (benchmarks/identity.py).
 _LOOKS = 512
-# Tensors of at most so many bytes are looked at whole.
+# Tensors of at most so many bytes are looked at whole (docs/decisions/2026-11-28-identity.md).
+# Arbitrary: 8 to 256 KiB do.
 _SMALL_BYTES = 64 << 10
 # Modules whose weights are all parameters and buffers.
 _UNPACKED = ("torch.nn.", "transformers.")

@@ -20,11 +20,12 @@ from cachegen.engines.transformers.identity.glances import glances, packed_glanc
 from cachegen.engines.transformers.identity.tensors import at_hand, inside, named_tensors, offloaded
 from cachegen.forks import PerProcess
 
-# Processors round the powers in rotation frequencies differently, by a few units of float32.
+# Processors round the powers in rotation frequencies differently, by a few units of float32, which
+# are 6 * 10^-8 of a number each; another base or scale changes them by far more.
 _SAME_FREQUENCIES = 1e-6
 _AS_CONFIGURED = hashlib.sha256(b"as configured").digest()
-# Of a tensor in one piece, and threads that read: together what hashing takes of memory when
-# weights are not in the CPU's already.
+# Of a tensor in one piece, and threads that read: together 512 MiB, what hashing takes of memory
+# when weights are not in the CPU's already. Arbitrary: 16 to 256 MiB, and 4 to 32, do.
 _PIECE_BYTES = 64 << 20
 _MOST_THREADS = 8
 
