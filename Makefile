@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUILD_INPUTS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard native/*)
 
-.PHONY: install demo models test test-zoo check format bench clean
+.PHONY: install demo models test test-zoo check docs format bench clean
 
 install: $(VENV)/.installed
 
@@ -35,6 +35,10 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The documentation as a site in build/site; a warning is an error.
+docs: install
+	$(BIN)/mkdocs build --quiet --strict
 
 format: install
 	$(BIN)/ruff format .

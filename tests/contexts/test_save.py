@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -324,3 +325,16 @@ def test_a_chunk_too_large_to_be_loaded_is_refused(toy) -> None:
     kv = KVCache((plane,), (plane,), 2**16)
     with pytest.raises(ValueError, match="smaller chunk_tokens"):
         toy.save(list(range(2**16)), open_store("memory:"), kv=kv, chunk_tokens=2**15)
+
+
+def test_a_level_that_the_profile_left_out_is_the_next_coarser_one(toy, store):
+    """In manifest, key and chunk alike, and for who asks for it."""
+    whole = toy.profile
+    profile = replace(whole, levels=whole.levels[:3], table_ids=whole.table_ids[:3])
+    tokens = range(200)
+    manifest = toy.save(tokens, store, profile=profile, levels=["highest", "high"])
+    assert {stored.level for chunk in manifest.chunks for stored in chunk.objects} == {"high"}
+    for level in ("highest", "high"):
+        result = toy.load(tokens, store, profile=profile, level=level)
+        assert [chunk.level for chunk in result.chunks] == ["high", "high"]
+        toy.check(result, tokens, exact=False)

@@ -57,6 +57,8 @@ def plan_levels(
 ) -> dict[str, bytes]:
     """The levels to store, each with the hash of the profile it depends on.
 
+    A name of the ladder that the profile left out stands for the next coarser one.
+
     Raises:
         ValueError: no level, an unknown one, or one that promises what inexact KV cannot hold; a
             profile that cannot encode.
@@ -69,7 +71,8 @@ def plan_levels(
     for name in names:
         if not exact and name in EXACT_LEVELS:
             raise ValueError(f"KV that is not exact cannot be stored as {name!r}")
-    return {name: _profile_hash(profile, name) for name in names}
+    resolved = (resolve_level(profile, name).name for name in names)
+    return {name: _profile_hash(profile, name) for name in resolved}
 
 
 def ladder_stored(profile: Profile | None) -> list[str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from cachegen.bitstream.manifest import ChunkEntry, Manifest
 from cachegen.codec.levels import (
+    LADDER,
     SELF_CONTAINED,
     UNCALIBRATED_DEFAULT,
     UNCALIBRATED_LADDER,
+    find_level,
 )
 from cachegen.codec.profile import Profile
 from cachegen.policy.controller import Option
@@ -15,12 +17,16 @@ from cachegen.policy.controller import Option
 def choose_level(manifest: Manifest, profile: Profile | None, level: str | None) -> str:
     """The level to ask every chunk for: this one, or the profile's default.
 
+    A name of the ladder that the profile left out stands for the next coarser one.
+
     Raises:
         ValueError: a level that no chunk is stored at; the message names those there are.
     """
     if level is None:
         return profile.default_level if profile is not None else UNCALIBRATED_DEFAULT
     present = {stored.level for chunk in manifest.chunks for stored in chunk.objects}
+    if level not in present and profile is not None and level in LADDER:
+        level = find_level(profile.levels + SELF_CONTAINED, level).name
     if level not in present:
         names = ", ".join(sorted(present, key=lambda name: rank_of(name, profile)))
         raise ValueError(f"this context is stored at the levels {names}; got {level!r}")

@@ -30,7 +30,7 @@ _MOST_FEATURES = 1024
 _ARITHMETIC = "torch.float32"
 _MEASURING = "measuring this machine"
 # Of every domain so many contexts are coded to see how small the levels are.
-_MOST_CODED = 4
+_MOST_CODED = 2
 _LEAST_PROFILE_MB, _SHARE_OF_WEIGHTS = 128.0, 0.05
 
 

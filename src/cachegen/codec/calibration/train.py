@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import numpy as np
@@ -64,6 +64,8 @@ class TransformTraining:
         rope: rotations of their keys.
         fingerprint: of the model.
         rows: of every sample, kept.
+        scores: by the steps of round trips, the largest out-of-distribution score among what was
+            coded at them.
     """
 
     transform: Transform
@@ -71,6 +73,7 @@ class TransformTraining:
     rope: RopeMap
     fingerprint: bytes
     rows: tuple[KeptRows, ...]
+    scores: dict[float, float] = field(default_factory=dict)
 
     @classmethod
     def learn(
@@ -141,7 +144,16 @@ class TransformTraining:
             table_ids=np.zeros(sum(map(sum, active)), dtype=np.int64),
             frequencies=np.zeros((0, 256), dtype=np.uint16),
         )
-        return lambda kv, tokens: transform.roundtrip(kv, tokens, level)
+        nominal = nominal_active(active)
+        self.scores[step] = 0.0
+
+        def coded(kv: KVCache, tokens: Sequence[int]) -> KVCache:
+            analysed = analyse(kv, tokens, self.transform, self.rope)
+            score = ood_score(analysed, num_active=nominal)
+            self.scores[step] = max(score, self.scores[step])
+            return transform.roundtrip(kv, tokens, level, analysed=analysed)
+
+        return coded
 
     def step_limits(self) -> StepLimits:
         """Steps at which no row that was learned from leaves the grid, with a margin."""
@@ -158,7 +170,10 @@ class TransformTraining:
         self, levels: Sequence[EncodingLevel], evaluate: Callable[[RoundTrip], object]
     ) -> float:
         """The largest out-of-distribution score among the contexts levels were measured on."""
-        active, found = nominal_active(self.num_active(levels[-1].step)), [0.0]
+        finest = levels[-1].step
+        if finest in self.scores:
+            return self.scores[finest]
+        active, found = nominal_active(self.num_active(finest)), [0.0]
 
         def look(kv: KVCache, tokens: Sequence[int]) -> KVCache:
             analysed = analyse(kv, tokens, self.transform, self.rope)

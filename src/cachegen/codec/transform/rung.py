@@ -23,7 +23,7 @@ from cachegen.codec.model import take
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.rows import sinks_among
 from cachegen.codec.symbols import CENTER, ESCAPE, to_symbols
-from cachegen.codec.transform.analysis import analyse
+from cachegen.codec.transform.analysis import Analysed, analyse
 from cachegen.codec.transform.basis import IntegerBasis, Transform, integer_basis
 from cachegen.codec.transform.importance import LARGEST_MULTIPLIER
 from cachegen.codec.transform.quantisation import QuantisedRows, Quantiser, RowClass, row_classes
@@ -148,9 +148,22 @@ def decode(
     )
 
 
-def roundtrip(kv: KVCache, tokens: Sequence[int] | np.ndarray, level: TransformLevel) -> KVCache:
-    """What `decode` would make of a coded chunk, without coding anything."""
-    analysed = analyse(kv, tokens, level.transform, level.rope)
+def roundtrip(
+    kv: KVCache,
+    tokens: Sequence[int] | np.ndarray,
+    level: TransformLevel,
+    *,
+    analysed: Analysed | None = None,
+) -> KVCache:
+    """What `decode` would make of a coded chunk, without coding anything.
+
+    Args:
+        kv: the cache of the chunk.
+        tokens: the chunk's own.
+        level: to code at.
+        analysed: the cache's coefficients, where they are known.
+    """
+    analysed = analysed or analyse(kv, tokens, level.transform, level.rope)
     quantised = level.quantiser.quantise(analysed)
     classes = quantised.classes
     coefficients = []
