@@ -1,4 +1,4 @@
-"""What a profile's levels cost against how small they are, as points of one curve a domain."""
+"""Curves of a profile: KL against bits per value of its levels, a curve for each domain."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Where nothing is lost, for a logarithmic axis.
+# Stands for a KL of 0 on a logarithmic axis. Arbitrary: 10^-7 to 10^-5 do; no lossy level has less.
 LEAST_KL = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One domain of a profile.
+    """The curve of one domain of a profile.
 
     Attributes:
         domain: the kind of text.

@@ -1,4 +1,4 @@
-"""Curves as a picture in a file."""
+"""Curves of a profile drawn into a file."""
 
 from __future__ import annotations
 

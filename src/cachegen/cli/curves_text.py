@@ -1,4 +1,4 @@
-"""Curves as characters, for terminals."""
+"""Curves of a profile drawn with characters, for terminals."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from cachegen.cli.curves import Curve, have_bits, level_names
 
+# With the margin 69 columns, of the 80 that a terminal has at least.
 _WIDTH, _HEIGHT = 60, 15
 _MARKS = "ox+*#@%&"
 _SHARED = "="

@@ -1,4 +1,4 @@
-"""Chunks and profiles described for people and scripts."""
+"""Descriptions of chunks and profiles, for people and scripts."""
 
 from __future__ import annotations
 
@@ -160,6 +160,8 @@ def _quality(quality: Quality) -> dict[str, Any]:
         "top1": round(quality.top1, 4),
         "measured_tokens": quality.num_tokens,
     }
+    if quality.rel_ppl_error is not None:
+        row["rel_ppl_error"] = round(quality.rel_ppl_error, 6)
     if quality.answer_kl is not None:
         row["answer_kl"] = round(quality.answer_kl, 6)
     if quality.bits_per_value is not None:

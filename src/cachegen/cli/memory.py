@@ -1,4 +1,4 @@
-"""Memory of this process: now, and the most that it has been."""
+"""Resident memory of this process, now and at its peak."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models and tokenizers for commands, loaded from a local folder."""
+"""Models and tokenizers of commands, loaded from a local folder."""
 
 from __future__ import annotations
 

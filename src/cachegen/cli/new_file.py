@@ -1,4 +1,4 @@
-"""A result of long work as a file: its place is tried before the work, and taken whole."""
+"""The output file of a long run: checked before the run, replaced in one step after it."""
 
 from __future__ import annotations
 

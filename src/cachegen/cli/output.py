@@ -1,4 +1,4 @@
-"""What commands print: a table for people or one JSON object for scripts."""
+"""Output of commands: a table for people or one JSON object for scripts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def print_fields(fields: dict[str, Any]) -> None:
 
 
 class Display(Protocol):
-    """Shows how far a command is."""
+    """A display of a command's progress."""
 
     def begin(self, description: str) -> None:
         """Show from now on what is being done; called once, before the first update."""
@@ -88,7 +88,7 @@ def progress_bar(*, quiet: bool, counts: bool = False) -> Iterator[Display]:
 
 
 class _Bar:
-    """A bar of `rich`."""
+    """A display that is a progress bar of `rich`."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress, self._pace = progress, Pace()

@@ -1,4 +1,4 @@
-"""When a piece of work will end, from how it has gone so far."""
+"""An estimate of when a run will end, from its progress so far."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Pace:
-    """The phase that runs: what of it is done, since when, and how long the rest will take.
+    """The progress of the current phase of a run, and the time that is left.
 
-    What was done before the first report of a phase, by a run that was cut off, took no time now.
+    Work that an interrupted run had done before does not count towards the pace.
     """
 
     clock: Callable[[], float] = time.monotonic

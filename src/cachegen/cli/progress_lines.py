@@ -1,4 +1,4 @@
-"""Progress where there is no terminal: a line when a phase begins, and every few seconds."""
+"""Progress without a terminal: a line when a phase begins, and every few seconds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TextIO
 
 from cachegen.cli.pace import Pace
 
+# Arbitrary: 2 to 60 s do.
 _EVERY_S = 5.0
 
 
@@ -31,7 +32,7 @@ def progress_lines(stream: TextIO, *, every_s: float = _EVERY_S) -> Iterator[Pro
 
 
 class ProgressLines:
-    """Writes where the work is: what is done, what is left, when it will end."""
+    """A display that writes lines: what is done, what is left, when the run will end."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._pace, self._lock = stream, Pace(), threading.Lock()
@@ -65,6 +66,6 @@ class ProgressLines:
             self._write("; ".join(part for part in parts if part))
 
     def _write(self, line: str) -> None:
-        """A reader that went away costs the lines, not the work."""
+        """Write a line; if the stream is closed, the line is lost and the run goes on."""
         with suppress(OSError, ValueError):
             print(line, file=self._stream, flush=True)

@@ -1,4 +1,4 @@
-"""A file that long work tells its story to, for whoever looks when it is over."""
+"""The log file of a long run, with phases, findings and times."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from cachegen.cli.pace import duration
 
 
 class RunLog:
-    """Lines with the time, added to what is there.
+    """A log file; lines get the time and are appended.
 
-    A file that cannot be written costs its lines, not the work: that is said once.
+    If the file cannot be written, its lines are lost and the run goes on; this is told once.
 
     Args:
         path: of the file; made with the first line.
@@ -41,7 +41,7 @@ class RunLog:
 
 
 class LoggedDisplay:
-    """A display whose phases and findings go to a log too.
+    """A display that also writes phases and findings to a log.
 
     Args:
         display: shows everything.

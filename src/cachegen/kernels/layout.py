@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# FORMAT.md, section 3, fixes all of these. 12 bits: a decode table of 4,096 entries takes 16 KiB and
-# fits into a core's first cache. 32 words of padding: 64 bytes can be loaded at any word.
+# FORMAT.md, section 3, fixes all of these. 12 bits: a decode table of 4,096 entries takes 16 KiB
+# and fits into a core's first cache. 32 words of padding: 64 bytes can be loaded at any word.
 LANE_COUNTS = (8, 16, 32)
 ALPHABET = 256
 PROBABILITY_BITS = 12

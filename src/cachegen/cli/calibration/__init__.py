@@ -1,1 +1,1 @@
-"""`cachegen calibrate`: a profile for a model, from text, with a forecast before it begins."""
+"""`cachegen calibrate`: a profile for a model, from text, with a forecast of time and memory."""

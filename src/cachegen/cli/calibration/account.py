@@ -1,4 +1,4 @@
-"""What a calibration was said to cost, and what it cost."""
+"""The predicted cost of a calibration, and its real one."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from cachegen.cli.pace import duration
 
 @dataclass(slots=True)
 class Account:
-    """Begins with the prediction.
+    """The account of a run, from its prediction on.
 
     Attributes:
-        costs: predicted.
+        costs: the prediction.
         clock: in seconds.
-        peak: bytes that were resident at most; None where nobody knows.
+        peak: gives the most bytes that were resident; None where the system does not tell.
     """
 
     costs: Costs
@@ -46,7 +46,7 @@ class Account:
 
 
 def how_it_ended(exc: BaseException) -> str:
-    """Of work that did not finish."""
+    """How a run ended that did not finish: interrupted or failed."""
     if isinstance(exc, KeyboardInterrupt):
         return "interrupted"
     return f"failed ({type(exc).__name__}: {exc})"

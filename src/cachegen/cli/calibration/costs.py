@@ -1,7 +1,8 @@
-"""How long a calibration will take, phase by phase, and how much memory: arithmetic alone.
+"""A prediction of the time of a calibration, phase by phase, and of its memory.
 
-Every phase is a sum of products whose sizes are known, over speeds that were measured just before;
-the constants below were fitted to whole runs on two cores.
+Every phase is a sum of products whose sizes are known, over speeds that were measured just before.
+Where nothing else is said the constants below were fitted to whole runs on two cores (docs/LOG.md,
+2026-11-29, has predictions beside times).
 """
 
 from __future__ import annotations
@@ -14,28 +15,32 @@ from cachegen.cli.pace import duration
 from cachegen.codec.calibration.kept import MOST_BYTES
 from cachegen.codec.calibration.sizing import TransformSizes
 
-# Steps that are tried until all levels are placed.
+# Steps that are tried until all levels are placed: one or two for each of five levels.
 TRIALS = 7
 NUM_LEVELS = 5
-# What is never a product (rounding, rotations, symbols, synthesis) costs as much as so many FLOP of
-# float32 products for each value of a cache.
+# Work besides products (rounding, rotations, symbols, synthesis), as FLOP of float32 products that
+# take as long, for each value of a cache.
 _CODING_FLOP, _KEEPING_FLOP, _ENTROPY_FLOP = 1500, 2000, 1000
 _PLAIN_FLOP = 4000
-# Of a forward pass, that with gradients of what is cached.
+# Time of a pass with gradients of the cached values, in times of a forward pass.
 _WITH_GRADIENTS = 4.5
-# Comparing predictions: as much as so many FLOP for each logit.
+# Comparing predictions, in FLOP for each logit.
 _COMPARING_FLOP = 1200
-# Coefficients that are computed of every token, and those beyond that trials need on average.
+# Coefficients computed of every token (as in `codec.transform.analysis`), and the share of the
+# others that trials need on average.
 _LEADING, _SHARE_BEYOND = 512, 0.25
+# Columns that measure what lies beyond the coefficients.
 _LOOKED_AT = 64
+# As the defaults of `engines.transformers.quality`.
 _NOISE_WINDOWS = 2
 _BATCH_WINDOWS = 8
+# Writing checkpoints takes at most a twentieth of the time.
 _KEEPING_CHECKPOINTS = 1.05
 
 
 @dataclass(frozen=True, slots=True)
 class Speeds:
-    """What this machine does in a second, and this model on it.
+    """Measured speeds of this machine, and of this model on it: units of work in a second.
 
     Attributes:
         own: FLOP of the model's own passes.
@@ -58,16 +63,16 @@ class Speeds:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A model, as far as its passes cost.
+    """Sizes of a model that its passes' cost follows from.
 
     Attributes:
-        body: parameters that every token goes through.
-        head: parameters that every predicted token goes through besides.
-        attention: multiplications and additions for each token and token before it.
-        vocabulary: rows of its input embedding.
-        values: in its caches, for each token.
-        value_bytes: of a value in its own dtype.
-        feature_columns: that are told of a token by itself, before they are mixed.
+        body: parameters that every token passes through.
+        head: parameters that every predicted token passes through besides.
+        attention: FLOP for each pair of a token and one before it.
+        vocabulary: rows of the input embedding.
+        values: cached values of each token.
+        value_bytes: size of a value in the model's own dtype.
+        feature_columns: features of a single token, before they are projected.
     """
 
     body: int
@@ -79,14 +84,14 @@ class Shape:
     feature_columns: int
 
     def flop(self, tokens: int, *, past: int = 0, predicted: int = 1) -> float:
-        """Of a pass over tokens behind a past."""
+        """FLOP of a pass over tokens behind a past."""
         reach = past + tokens / 2
         return 2.0 * (tokens * self.body + predicted * self.head) + self.attention * tokens * reach
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A context that is measured on, and the tokens that are read behind it."""
+    """A context to measure on, and the number of tokens that are read behind it."""
 
     context: int
     read: int
@@ -94,19 +99,19 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is calibrated.
+    """The amount of work of a calibration.
 
     Attributes:
         preset: `transform`, `plain` or `paper`.
-        context_tokens: of a sample.
-        read_tokens: behind every sample, for its gradient.
+        context_tokens: tokens of a sample.
+        read_tokens: tokens read behind every sample, for its gradient.
         num_samples: contexts to learn from.
-        windows: by domain.
+        windows: contexts to measure on, by domain.
         tasks: contexts with their questions.
         coded: windows that are coded at the end to see their sizes.
-        features: columns that are told of a token by itself.
-        asked_tokens: tokens that the model is asked for one by one.
-        plan: of `transform`: what it learns; None in the others.
+        features: features of a single token, after they are projected.
+        asked_tokens: tokens that the model is run on one by one.
+        plan: what `transform` learns; None for other presets.
     """
 
     preset: str
@@ -123,11 +128,11 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """A prediction.
+    """A prediction of time and memory.
 
     Attributes:
-        seconds: by phase, in their order.
-        peak_bytes: the most memory that is resident.
+        seconds: time of each phase, in their order.
+        peak_bytes: the most bytes that are resident.
     """
 
     seconds: dict[str, float]
@@ -135,7 +140,7 @@ class Costs:
 
     @property
     def total_s(self) -> float:
-        """Of all phases."""
+        """Time of all phases."""
         return sum(self.seconds.values())
 
     def describe(self) -> str:
@@ -146,7 +151,7 @@ class Costs:
 
 
 def rough(seconds: float) -> str:
-    """A time without digits that nobody believes: `40 s`, `7 min`, `2 h 10 min`."""
+    """A time with few digits: `40 s`, `7 min`, `2 h 10 min`."""
     if seconds < 10:
         return duration(max(seconds, 1))
     if seconds < 90:
@@ -157,13 +162,13 @@ def rough(seconds: float) -> str:
 
 
 def costs_of(shape: Shape, work: Work, speeds: Speeds, *, resident_bytes: float) -> Costs:
-    """What a calibration costs.
+    """Predict what a calibration costs.
 
     Args:
-        shape: of the model.
-        work: that is to be done.
-        speeds: of the machine.
-        resident_bytes: of the process with its models, before it begins.
+        shape: sizes of the model.
+        work: amount of work.
+        speeds: measured speeds.
+        resident_bytes: memory of the process with its models, before the calibration.
     """
     found = {"reference runs": _reference_s(shape, work, speeds)}
     if work.plan is not None:
@@ -193,13 +198,13 @@ def costs_of(shape: Shape, work: Work, speeds: Speeds, *, resident_bytes: float)
 
 
 def _rows(shape: Shape, work: Work) -> float:
-    """Kept of every sample."""
+    """Rows kept of every sample."""
     room = MOST_BYTES / (4 * max(shape.values, 1) * work.num_samples)
     return min(float(work.context_tokens), room)
 
 
 def _reference_s(shape: Shape, work: Work, speeds: Speeds) -> float:
-    """Noise floor and reference runs."""
+    """Seconds of noise floor and reference runs."""
     few = [one for own in work.windows for one in own[:_NOISE_WINDOWS]]
     own_flop = sum(2 * _read_flop(shape, one) for one in few)
     every = [one for own in work.windows for one in own]
@@ -211,12 +216,12 @@ def _reference_s(shape: Shape, work: Work, speeds: Speeds) -> float:
 
 
 def _read_flop(shape: Shape, piece: Piece) -> float:
-    """Of reading on behind a context."""
+    """FLOP of reading on behind a context."""
     return shape.flop(piece.read, past=piece.context, predicted=piece.read)
 
 
 def _features_s(shape: Shape, work: Work, speeds: Speeds) -> float:
-    """Tokens of the vocabulary, each by itself."""
+    """Seconds of computing the features of single tokens."""
     passes = 2.0 * work.asked_tokens * (shape.body + shape.head)
     mixing = 2.0 * work.asked_tokens * shape.feature_columns * work.features
     return passes / speeds.short + mixing / speeds.float32
@@ -232,7 +237,7 @@ def _moments_s(shape: Shape, work: Work, plan: TransformSizes, speeds: Speeds) -
 
 
 def _solving_s(shape: Shape, work: Work, plan: TransformSizes, speeds: Speeds) -> float:
-    """Eigenvectors of every group and lag, the products around them, and what tokens weigh."""
+    """Seconds of eigenvectors, the products around them, and fitting what tokens weigh."""
     columns = shape.values
     known = len(plan.lag_ranks) * work.features
     widths = [columns * len(group) / sum(map(len, plan.groups)) for group in plan.groups]
@@ -250,7 +255,7 @@ def _solving_s(shape: Shape, work: Work, plan: TransformSizes, speeds: Speeds) -
 
 
 def _evaluation_s(shape: Shape, work: Work, speeds: Speeds) -> float:
-    """One trial: every context coded, continued and compared, every task answered."""
+    """Seconds of a trial: contexts coded, continued and compared, tasks answered."""
     total = 0.0
     for one in [one for own in work.windows for one in own]:
         total += _coding_s(one.context, shape, work, speeds)
@@ -263,7 +268,7 @@ def _evaluation_s(shape: Shape, work: Work, speeds: Speeds) -> float:
 
 
 def _coding_s(tokens: int, shape: Shape, work: Work, speeds: Speeds) -> float:
-    """Of a context, to coefficients and back."""
+    """Seconds of coding a context: to coefficients and back."""
     values = tokens * shape.values
     if work.plan is None:
         return values * _PLAIN_FLOP / speeds.float32
@@ -274,7 +279,7 @@ def _coding_s(tokens: int, shape: Shape, work: Work, speeds: Speeds) -> float:
 
 
 def _held_bytes(shape: Shape, work: Work) -> float:
-    """The most that is held at a time, beside the models."""
+    """The most bytes that are held at a time, beside the models."""
     every = [one for own in work.windows for one in own]
     wide = 4 * shape.values
     logits = 4 * shape.vocabulary

@@ -1,4 +1,4 @@
-"""What a calibration of this model from this material will cost, said before it begins."""
+"""A forecast of the cost of a calibration, and of what is left of an interrupted one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from cachegen.cli.memory import resident_bytes
 from cachegen.codec.calibration.checkpoint import Checkpoint
 from cachegen.codec.calibration.sizing import TransformSizes, describe_plans, plan_groups
 
-# Of a model on a system that does not tell what is resident: Python, torch and transformers.
+# Stands for the memory of Python, torch and transformers where the system does not tell what is
+# resident. Arbitrary: 3 * 10^8 to 10^9 do; what is reported are gigabytes.
 _LIBRARIES_BYTES = 5e8
 
 
@@ -84,7 +85,7 @@ def forecast(
 
 
 def _weights(network: Any, twin: Any, shape: Shape) -> float:
-    """Bytes of the models."""
+    """Bytes of the models' weights."""
     size = (shape.body + shape.head) * float(shape.value_bytes)
     return size if twin is network else size + 4 * (shape.body + shape.head)
 
@@ -99,7 +100,7 @@ def work_of(
     most_coded: int,
     asked_tokens: int,
 ) -> Work:
-    """The work that this material is."""
+    """The amount of work that this material means."""
     windows = [
         [Piece(len(one.context), len(one.continuation) - 1) for one in own]
         for own in material.windows.values()
@@ -123,7 +124,7 @@ def work_of(
 
 
 def left_of(costs: Costs, checkpoint: Checkpoint, *, num_samples: int) -> Costs:
-    """What is left of a prediction, by what a run that was cut off has kept."""
+    """The rest of a prediction, given the checkpoints of an interrupted run."""
     shares = dict.fromkeys(costs.seconds, 1.0)
     if checkpoint.state("transform") is not None:
         shares |= {"features": 0.0, "moments": 0.0, "solving": 0.0}
@@ -140,5 +141,5 @@ def left_of(costs: Costs, checkpoint: Checkpoint, *, num_samples: int) -> Costs:
 
 
 def _count(position: Sequence[Any]) -> int:
-    """Samples before a position, as checkpoints have it."""
+    """The number of samples that a checkpoint's position stands behind."""
     return int(position[0])

@@ -1,4 +1,4 @@
-"""How fast this machine is at what calibration does, in a few seconds."""
+"""Measurements, within seconds, of this machine's speed at the work of calibration."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ import torch
 
 from cachegen.cli.calibration.costs import Shape, Speeds
 
-# Long enough for full speed; a pass over so many tokens also fills what is filled once.
+# Arbitrary: 256 to 2,048, and 8 to 64, tokens do: long enough for full speed, and for what a model
+# prepares at its first pass.
 _PROBE_TOKENS, _WARM_TOKENS = 512, 32
-# Of a first, short pass: where that says that the probe would take longer, it is shorter.
+# The probe is shortened where the short pass tells that it would take longer. Arbitrary: 2 to 10 s
+# do.
 _MOST_PROBE_S = 4.0
+# Arbitrary: half to twice as large do. Products and eigenvectors of some tenths of a second, of
+# matrices about as large as those of layer groups.
 _ROWS, _COLUMNS = 1024, 2048
 _EIGEN_COLUMNS = 1024
+# Arbitrary: 256 to 1,024 do; features are computed for 1,024 texts at once.
 _SHORT_TOKENS = 512
 
 
@@ -46,7 +51,7 @@ def measure_speeds(network: Any, twin: Any, tokens: Sequence[int], shape: Shape)
 
 
 def _pass_flops(network: Any, tokens: Sequence[int], shape: Shape) -> float:
-    """FLOP of a second of prefilling."""
+    """FLOP in a second of prefilling."""
     few = tokens[:_WARM_TOKENS]
     _prefill(network, few)
     each_s = _took_s(lambda: _prefill(network, few), times=1) / len(few)
@@ -62,7 +67,7 @@ def _prefill(network: Any, tokens: Sequence[int]) -> None:
 
 
 def _short_flops(network: Any, shape: Shape) -> float:
-    """FLOP of a second of passes over many tokens by themselves, as features are computed."""
+    """FLOP in a second of passes over many single tokens, as features are computed."""
     from cachegen.engines.transformers.forward_pass import read_on
     from cachegen.engines.transformers.layers import new_cache
     from cachegen.engines.transformers.model import input_device
@@ -80,7 +85,7 @@ def _short_flops(network: Any, shape: Shape) -> float:
 
 
 def _took_s(work: Callable[[], object], *, times: int = 3) -> float:
-    """The shortest of some times."""
+    """Seconds of the fastest of some runs; the number of runs is arbitrary: 2 to 5 do."""
     found = []
     for _ in range(times):
         began_s = time.perf_counter()
@@ -90,7 +95,7 @@ def _took_s(work: Callable[[], object], *, times: int = 3) -> float:
 
 
 def shape_of(network: Any) -> Shape:
-    """What a pass of a transformers model is made of, and what it caches."""
+    """Sizes of a transformers model and of its caches."""
     from cachegen.engines import transformers as engine
 
     geometry = engine.capture(network, [0]).geometry

@@ -1,6 +1,6 @@
-"""What `calibrate` reads: texts and questions, divided into what is learned and measured.
+"""The material of `calibrate`: texts and questions, divided into what is learned and measured.
 
-Everything that does not fit is refused here, from tokens alone, before any model is loaded.
+Material that does not fit is refused here, from tokens alone, before any model is loaded.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cachegen.engines.transformers import Task, Window
 
+# The metric was learned, and levels were measured, over so many tokens in all studies
+# (docs/decisions/2026-11-21-transform-codec.md).
 CONTINUATION_TOKENS = 128
 _TASKS = "tasks"
 
 
 @dataclass(frozen=True, slots=True)
 class SampleSizes:
-    """How much is learned from and measured.
+    """Amounts of material to learn from and to measure on.
 
     Attributes:
         context_tokens: of a sample, its prefix included.

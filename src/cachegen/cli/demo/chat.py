@@ -1,4 +1,4 @@
-"""`demo --model`: a document and questions, with any chat model and its template."""
+"""`demo --model`: a document and questions, for any chat model with its template."""
 
 from __future__ import annotations
 

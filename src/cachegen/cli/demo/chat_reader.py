@@ -1,4 +1,4 @@
-"""The demo's other process with a chat model: answers from what it loads, beside its own.
+"""The reading process of `demo --model`: answers from loaded caches, compared with its own.
 
 Run as ``python -m cachegen.cli.demo.chat_reader JOB.json``; prints one JSON object.
 """
@@ -23,11 +23,12 @@ from cachegen.engines.transformers import capture, load_context, to_cache
 from cachegen.kvcache import KVCache
 from cachegen.store import open_store
 
+# Arbitrary: 3 to 9 do, an odd number for the median.
 REPEATS = 3
 
 
 class ChatReader:
-    """The model and what it is asked."""
+    """The model, the store and the questions of the reading process."""
 
     def __init__(self, job: ChatJob) -> None:
         """Load the model; open the store."""

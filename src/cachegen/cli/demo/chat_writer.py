@@ -1,4 +1,4 @@
-"""The demo with a chat model: a document and questions as its prompts, stored at every level."""
+"""The writing process of `demo --model`: prompts of a chat model, stored at every level."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from cachegen.codec.profile import Profile, read_profile, shipped_profile
 from cachegen.engines.transformers import fingerprint, save_context
 
 PROFILE = "profile.safetensors"
+# Arbitrary: 16 to 100 do, a sentence or two.
 ANSWER_TOKENS = 48
+# As `save_context` has it by default.
 CHUNK_TOKENS = 1536
 SHIPPED = "shipped"
 
 
 @dataclass(frozen=True, slots=True)
 class ChatJob:
-    """What a reader is told: where to look, what to ask. It gets no caches.
+    """The job of the reading process; it contains no caches.
 
     Attributes:
         model: folder of the model.

@@ -18,7 +18,7 @@ from cachegen.store import Store
 
 
 class Client:
-    """Has the document's cache by every method; checks what it got."""
+    """A client that gets the document's cache by every method and checks it."""
 
     def __init__(self, reader: DemoReader, store: Store) -> None:
         """``store`` is beyond the link; the reader's own one is the folder behind it."""

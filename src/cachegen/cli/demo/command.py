@@ -16,9 +16,13 @@ from cachegen.cli.output import print_json, progress_bar
 if TYPE_CHECKING:
     from cachegen.cli.demo.writer import WriterJob
 
+# As `save_context` has it by default.
 CHUNK_TOKENS = 1536
+# Arbitrary: 128 to 512 do, so that a load over the link has several chunks.
 LINK_CHUNK_TOKENS = 256
+# Arbitrary: 4 to 24 do; they are asked of every method.
 LINK_QUESTIONS = 12
+# One chunk.
 TOKENS = 1536
 _WITH_MODEL = ("document", "ask")
 _WITHOUT_MODEL = ("questions", "data", "seed", "link", "mbit", "link_tokens", "timeline")

@@ -1,4 +1,4 @@
-"""An adaptive load in the middle of which the link's rate falls."""
+"""An adaptive load during which the link's rate falls."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from cachegen.cli.demo.client import Client
 from cachegen.loading.result import LoadResult
 from cachegen.netem import Link, rate_schedule
 
+# Longer than any load of the demo.
 _FOREVER_S = 3600.0
 
 
@@ -23,7 +24,7 @@ def load_while_falling(
     share: float = 0.5,
     low_s: float = _FOREVER_S,
 ) -> tuple[LoadResult, list[tuple[float, float]]]:
-    """The load, and the rates from which seconds on its clock on.
+    """Load while the rate falls; the result, and the rates with the seconds at which each began.
 
     Args:
         client: what loads.
@@ -31,7 +32,7 @@ def load_while_falling(
         mbit_s: the rate at first.
         low_mbit_s: the rate as soon as a share of the tokens is there.
         slo_s: deadline of the load.
-        share: of all tokens.
+        share: of all tokens. Arbitrary: 0.2 to 0.8 do, the middle of the load.
         low_s: for how long; then the first rate is back.
     """
     falls, rates = threading.Event(), [(0.0, mbit_s)]

@@ -1,4 +1,4 @@
-"""The demo's other process: a module that is told a job and prints one JSON object."""
+"""The demo's reading process: a module that gets a job and prints one JSON object."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 def read_in_new_process(job: DataclassInstance, path: Path, *, module: str) -> dict[str, Any]:
-    """What the module found out.
+    """Run a module in a new process and return the JSON object that it prints.
 
     Args:
-        job: what it is told.
-        path: of the file to tell it by.
-        module: to run.
+        job: its input.
+        path: of the file to pass the job in.
+        module: name of the module.
 
     Raises:
-        ValueError: it failed; the message is what it said.
+        ValueError: the process failed; the message has its standard error.
     """
     path.write_text(json.dumps(asdict(job)))
     command = [sys.executable, "-m", module, str(path)]

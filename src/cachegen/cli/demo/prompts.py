@@ -1,4 +1,4 @@
-"""Questions about a document, as a model wants to be asked: one beginning and many ends."""
+"""Prompts of a model about a document: they begin alike and end in different questions."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ GENERAL_QUESTIONS = (
     "What does the last part of it say?",
 )
 _TEXT, _STOP = "heldout-python", "In this primer,"
-# Ends of no real question: what these share with all real ones is shared with any other.
+# Questions that nobody asks: the tokens that these share with the real ones any question shares.
 _OTHERS = ("A", "zero", "7")
+# Of the document's tokens. Arbitrary: 0.5 to 0.99 do; a template may merge a few tokens at its end.
 _LEAST_SHARE = 0.9
 
 

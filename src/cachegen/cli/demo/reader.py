@@ -1,4 +1,4 @@
-"""The demo's other process: it gets tokens and a store, and answers from what it loads.
+"""The reading process of `demo`: it gets tokens and a store, and answers from loaded caches.
 
 Run as ``python -m cachegen.cli.demo.reader JOB.json``; prints one JSON object.
 """
@@ -22,12 +22,14 @@ from cachegen.kvcache import KVCache
 from cachegen.refmodel import exact_match
 from cachegen.store import open_store
 
+# Arbitrary: 3 to 15 do, an odd number for the median.
 REPEATS = 7
+# Enough to see that an answer ends where the right one does. Arbitrary: 1 to 8 do.
 _EXTRA_TOKENS = 2
 
 
 class DemoReader:
-    """The model and what it is asked."""
+    """The model, the store and the questions of the reading process."""
 
     def __init__(self, job: WriterJob) -> None:
         """Load the model; open the store."""
@@ -90,7 +92,7 @@ class DemoReader:
 
 
 class Judge:
-    """What the model answers and predicts from the cache that it computed itself."""
+    """The model's answers and predictions from the cache that it computed itself."""
 
     def __init__(self, reader: DemoReader) -> None:
         """Prefill the document once more and ask every question."""

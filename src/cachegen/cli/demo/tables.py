@@ -1,4 +1,4 @@
-"""What the demo prints for people."""
+"""The tables that the demo prints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's documents: made of a novel and facts, prefilled, stored at every level."""
+"""The demo's documents: a novel with facts in it, prefilled and stored at every level."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from cachegen.engines.transformers import capture, fingerprint
 from cachegen.kvcache import KVCache
 from cachegen.store import open_store
 
+# As levels are measured in calibration.
 CONTINUATION_TOKENS = 128
+# Arbitrary: 3 to 9 do, an odd number for the median.
 _ENCODE_REPEATS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class WriterJob:
-    """What a reader is told: where to look, what to ask. It gets no caches.
+    """The job of the reading process; it contains no caches.
 
     Attributes:
         model: folder of the model.
