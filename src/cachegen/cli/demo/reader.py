@@ -118,7 +118,7 @@ class Judge:
 
 
 def run(job: WriterJob) -> dict[str, Any]:
-    """Time prefill against loading, turn about, then compare answers and predictions."""
+    """Time prefill and loading, alternately, then compare answers and predictions."""
     reader = DemoReader(job)
     prefill_s, load_s = _time(reader)
     judge, levels = Judge(reader), {}

@@ -40,13 +40,17 @@ TokenFeatures = np.ndarray | Callable[[], np.ndarray] | None
 _SOLVED = "transform"
 
 # Coefficients whose spread is below this share of the step are not coded: they would cost decoding
-# time and hardly ever be anything but zero.
+# time and hardly ever be anything but zero (docs/decisions/2026-11-29-token-weights.md has 0.25 to
+# 0.6 beside it).
 _NEGLIGIBLE = 0.33
-# Chunks may cost this much more than the costliest sample, and be this much stranger.
+# Chunks may cost this much more than the costliest sample, and have an out-of-distribution score
+# this much higher. Arbitrary: 1.1 to 2 do; no bound of a default level is above the promise.
 _SLACK = 1.25
-# Of the largest coefficient that was learned from: what others may be.
+# Coefficients may be this much larger than the largest that was learned from. Arbitrary: 1.2 to 4
+# do; chunks with larger ones are coded otherwise.
 _REACH = 1.5
-# Held-out text like the samples reaches this out-of-distribution score, in nats per coefficient.
+# Held-out text like the samples reaches this out-of-distribution score, in nats per coefficient
+# (docs/decisions/2026-11-21-transform-codec.md).
 _ORDINARY = 0.03
 # A bound of 0 would refuse everything; one beyond float32 no chunk could carry.
 _BOUNDS = (1e-12, 1e30)
