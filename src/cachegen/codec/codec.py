@@ -102,7 +102,7 @@ def decode_chunk(
         chunk: from `encode_chunk`, or from bytes.
         profile: the one it was coded with; chunks that carry their own statistics need none.
         tokens: the chunk's own tokens, which `transform` needs.
-        threads: worker threads.
+        threads: worker threads; two decode 1.8 times as fast as one (docs/LOG.md, 2026-11-21).
         out: a cache on the CPU to fill and return, in place of a new one; after an error it holds
             anything.
 

@@ -54,7 +54,7 @@ class DecodeRequest:
     Attributes:
         profile: that it was coded with; None where it carries its own statistics.
         tokens: the chunk's own; None where nobody gave them.
-        threads: worker threads.
+        threads: worker threads; two decode 1.8 times as fast as one (docs/LOG.md, 2026-11-21).
         out: a cache of the chunk's shape on the CPU to fill; None for a new one.
     """
 

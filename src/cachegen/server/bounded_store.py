@@ -207,7 +207,7 @@ class BoundedStore:
         return taken + size_bytes - self.capacity_bytes
 
     def _victim(self, size_bytes: int) -> str:
-        """The least recently used object that is not pinned and is no object's parent."""
+        """The least recently used object that is not pinned and has no children."""
         used = self._pins.keys()
         for key in self.index.leaves(len(used) + 1):
             if key not in used:

@@ -100,7 +100,7 @@ class Index:
                 rows.execute("UPDATE objects SET parent = NULL WHERE parent = ?", (key,))
 
     def leaves(self, count: int) -> list[str]:
-        """At most `count` objects that are no object's parent, least recently used first."""
+        """The keys of at most `count` objects without children, least recently used first."""
         with self._transaction() as rows:
             return [key for (key,) in rows.execute(_LEAVES, (count,))]
 

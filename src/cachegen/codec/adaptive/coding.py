@@ -33,7 +33,8 @@ from cachegen.kvcache import Geometry, KVCache
 QUARTERS = 4
 # Dimensions that turn by 2^-6 radians a token or more have the plane's step, those half as fast one
 # finer by a quarter of an octave, up to three octaves: fitted to the Fisher information of two
-# models, and values likewise (docs/decisions/2026-11-29-uncalibrated.md).
+# models, and values likewise (docs/decisions/2026-11-29-uncalibrated.md). Keys that do not turn
+# were not measured.
 _FAST, _FINEST = -6.0, 12
 _UNTURNED_KEYS, _VALUES = 6, 3
 # As in `tables`, for all levels of a profile: more save little.
