@@ -57,7 +57,7 @@ def samples(
         num_tokens: tokens of a context, its prefix included.
         count: contexts.
         continuation_tokens: how much of what follows each context is read for its gradient; 0 for
-            samples without gradients.
+            samples without gradients. 128 in all studies (docs/LOG.md).
         seed: of the labels that the gradients are taken for.
         prefix: token ids put before every piece of text.
         twin: the same model in float32, for gradients without the rounding of a 16-bit one.
