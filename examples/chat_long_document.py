@@ -2,8 +2,8 @@
 
     python examples/chat_long_document.py
 
-saves the document, starts itself again with `ask`, and that process asks one question after the
-other. A chat model is used in the same way: `tokens_of` then asks its chat template.
+saves the document and starts itself again with `ask`; that process asks one question after the
+other. A chat model is used in the same way, by its chat template.
 """
 
 import subprocess
@@ -21,17 +21,18 @@ PASSKEYS = {"amber": "4821", "lantern": "7350", "otter": "1296"}
 
 
 def make_document() -> str:
-    """Pages of a novel, and on each page something to ask for."""
-    novel = load_text("heldout-craik")
-    pages = [novel[start : start + 1500] for start in (0, 1500, 3000)]
-    facts = [f"The passkey of {name} is {key}." for name, key in PASSKEYS.items()]
-    return " ".join(f"{page} {fact}" for page, fact in zip(pages, facts, strict=True))
+    """Pages of a novel, and behind each page something to ask for."""
+    novel, document = load_text("heldout-craik"), ""
+    for number, (name, key) in enumerate(PASSKEYS.items()):
+        page = novel[1500 * number :][:1500]
+        document += f"{page} The passkey of {name} is {key}. "
+    return document
 
 
 def tokens_of(tokenizer, said: list[str]) -> list[int]:
     """A chat as tokens: what user and assistant said in turn, the document first."""
     if tokenizer.chat_template is None:  # the small model is no chat model
-        return tokenizer("\n".join(said)).input_ids
+        return tokenizer("".join(said)).input_ids
     roles = ("user", "assistant")
     messages = [{"role": roles[turn % 2], "content": text} for turn, text in enumerate(said)]
     encoded = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
@@ -49,21 +50,18 @@ def ask(model, tokenizer, store: str) -> None:
     """Ask for every passkey; the chat grows, its beginning stays the stored document."""
     said = [make_document()]
     for name, key in PASSKEYS.items():
-        said[-1] += f"\nThe passkey of {name} is"
+        question = f"\nThe passkey of {name} is"
+        said = [said[0] + question] if len(said) == 1 else [*said, question]
         tokens = tokens_of(tokenizer, said)
         loaded = load_context(model, tokens, store=store)
         ids = torch.tensor([tokens])
+        mask = torch.ones_like(ids)
         output = model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            past_key_values=loaded.cache,
-            max_new_tokens=5,
-            do_sample=False,
+            ids, attention_mask=mask, past_key_values=loaded.cache, max_new_tokens=5
         )
-        answer = tokenizer.decode(output[0, len(tokens) :]).strip()
-        said[-1] += f" {answer}"
-        times = f"{loaded.num_tokens} of {len(tokens)} tokens in {loaded.result.ttft_s:.3f} s"
-        print(f"loaded {times}; {name}? {answer} ({'right' if key in answer else 'wrong'})")
+        said.append(tokenizer.decode(output[0, len(tokens) :], skip_special_tokens=True))
+        print(f"loaded {loaded.num_tokens} of {len(tokens)} tokens in {loaded.result.ttft_s:.3f} s")
+        print(f"{name}?{said[-1]} ({'right' if key in said[-1] else 'wrong'})")
 
 
 if __name__ == "__main__":
