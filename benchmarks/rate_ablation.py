@@ -35,7 +35,7 @@ from cachegen.codec.levels import EncodingLevel
 from cachegen.codec.profile import Profile
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.rows import coded_planes
-from cachegen.codec.transform.rung import analysis
+from cachegen.codec.transform import analysis
 from cachegen.engines.transformers.learning import token_features
 from cachegen.engines.transformers.rope import rope_map
 from cachegen.engines.transformers.tasks import first_tokens

@@ -1,4 +1,4 @@
-"""Links that lead out of the documentation: in the repository they work, in the site they are names."""
+"""Links that lead out of the documentation work in the repository; in the site they are names."""
 
 from __future__ import annotations
 

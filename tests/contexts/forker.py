@@ -22,7 +22,7 @@ from cachegen.errors import StoreError
 from cachegen.kvcache import KVCache
 from cachegen.loading.load import load
 from cachegen.loading.result import LoadResult
-from cachegen.loading.sharing import decoder, link_to, measurements_of, turns_at
+from cachegen.loading.sharing import decoder, link_to, measurements_of, model_queue_of
 from cachegen.store import Store, open_store
 
 FINGERPRINT = bytes(range(32))
@@ -211,7 +211,7 @@ def recomputing(store: Store) -> None:
 def held(store: Store) -> None:
     """Decoder, model and link are in use by threads that the child does not have."""
     known, hold = measurements_of(FINGERPRINT, "cpu"), threading.Event()
-    link, turns = link_to(store.url, known), turns_at(FINGERPRINT, "cpu")
+    link, turns = link_to(store.url, known), model_queue_of(FINGERPRINT, "cpu")
     link.begin(time.perf_counter())
     turn = turns.queue(None)
     for _ in range(8):
@@ -219,7 +219,7 @@ def held(store: Store) -> None:
 
     def child() -> None:
         assert link_to(store.url, known) is not link
-        assert turns_at(FINGERPRINT, "cpu").users == 0
+        assert model_queue_of(FINGERPRINT, "cpu").users == 0
         assert decoder().share(0) == 1
         loaded(store)
         result = loaded(open_store(NOBODY), recompute=recompute, level=None)

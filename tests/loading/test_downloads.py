@@ -25,7 +25,7 @@ class Dribble:
 
     def __init__(self, pieces: list[bytes | Exception]) -> None:
         self.pieces, self.gets = pieces, 0
-        self.model_queue: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.turns: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.closed = threading.Event()
 
     def get(self, key: str, range: tuple[int, int] | None = None) -> Iterator[bytes]:

@@ -8,23 +8,29 @@ from pathlib import Path
 import pytest
 
 from cachegen.bitstream.manifest import Manifest, profile_key, read_manifest, tokens_key
-from cachegen.server.bounded_store import Shelf
+from cachegen.server.bounded_store import BoundedStore
 from cachegen.server.index import Index
 from cachegen.store import open_store, read
 
 
 class Shelved:
-    """A shelf as our server's client sees it."""
+    """A bounded_store as our server's client sees it."""
 
-    url = "shelf:"
+    url = "bounded_store:"
 
-    def __init__(self, shelf: Shelf) -> None:
-        self.shelf = shelf
-        self.lookup, self.put, self.delete = shelf.lookup, shelf.put, shelf.delete
-        self.list = shelf.store.list
+    def __init__(self, bounded_store: BoundedStore) -> None:
+        self.bounded_store = bounded_store
+        self.lookup, self.put, self.delete = (
+            bounded_store.lookup,
+            bounded_store.put,
+            bounded_store.delete,
+        )
+        self.list = bounded_store.store.list
 
     def get(self, key: str, range: tuple[int, int] | None = None) -> Iterator[bytes]:
-        with self.shelf.reading(key, lambda size_bytes: range or (0, size_bytes)) as reading:
+        with self.bounded_store.reading(
+            key, lambda size_bytes: range or (0, size_bytes)
+        ) as reading:
             yield from reading.buffers
 
 
@@ -34,7 +40,7 @@ def make_store(tmp_path: Path) -> Iterator:
 
     def make(capacity_bytes: int) -> Shelved:
         store = open_store(tmp_path / "store")
-        return Shelved(Shelf(store, index=index, capacity_bytes=capacity_bytes))
+        return Shelved(BoundedStore(store, index=index, capacity_bytes=capacity_bytes))
 
     yield make
     index.close()
@@ -87,7 +93,7 @@ def test_what_a_manifest_needs_outlives_it(toy, make_store) -> None:
     store = make_store(10**9)
     for tokens in contexts():
         toy.save(tokens, store, profile=toy.profile, levels=["low", "high", "lossless"])
-    index, stored = store.shelf.index, set(store.list())
+    index, stored = store.bounded_store.index, set(store.list())
     needs = {key: needed(toy, read_manifest(read(store, key))) for key in store.list("contexts")}
     index.touch(needs)
     while needs.keys() & stored:

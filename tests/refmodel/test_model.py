@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cachegen.refmodel import Task, exact_match, generate, load_text, weights_path
+from cachegen.refmodel import DocumentTask, exact_match, generate, load_text, weights_path
 from cachegen.refmodel.words import KEYS, VALUES
 
 MAX_WEIGHTS_BYTES = 24_000_000
@@ -27,7 +27,7 @@ def ids_of(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
-def make(tokenizer: Any, family: str, num_tokens: int) -> Task:
+def make(tokenizer: Any, family: str, num_tokens: int) -> DocumentTask:
     return generate(
         family,
         num_tokens=num_tokens,
@@ -38,7 +38,7 @@ def make(tokenizer: Any, family: str, num_tokens: int) -> Task:
     )
 
 
-def answers(model: Any, tokenizer: Any, task: Task) -> list[str]:
+def answers(model: Any, tokenizer: Any, task: DocumentTask) -> list[str]:
     """Greedy continuations of at most six tokens; the context is prefilled once."""
     context = tokenizer(task.context).input_ids
     prefilled = model(torch.tensor([context]), use_cache=True, logits_to_keep=1).past_key_values

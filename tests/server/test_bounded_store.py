@@ -16,7 +16,7 @@ from cachegen.server.bounded_store import BoundedStore
 from cachegen.server.index import Index
 from cachegen.store import Store, open_store, read
 
-MakeShelf = Callable[..., BoundedStore]
+MakeStore = Callable[..., BoundedStore]
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def make_shelf(store: Store) -> Iterator[MakeShelf]:
+def make_bounded_store(store: Store) -> Iterator[MakeStore]:
     index = Index(namespaces=frozenset({"t"}))
     yield functools.partial(BoundedStore, store, index=index)
     index.close()
@@ -40,8 +40,8 @@ def content(bounded_store: BoundedStore, key: str) -> bytes:
         return b"".join(reading.buffers)
 
 
-def test_the_least_recently_used_make_room(make_shelf: MakeShelf, store: Store) -> None:
-    bounded_store = make_shelf(capacity_bytes=300)
+def test_the_least_recently_used_make_room(make_bounded_store: MakeStore, store: Store) -> None:
+    bounded_store = make_bounded_store(capacity_bytes=300)
     for key in ("a", "b", "c"):
         assert bounded_store.put(key, bytes(100))
     content(bounded_store, "a")
@@ -51,8 +51,8 @@ def test_the_least_recently_used_make_room(make_shelf: MakeShelf, store: Store) 
     assert bounded_store.index.stored_bytes() == 250
 
 
-def test_a_chain_goes_from_its_end(make_shelf: MakeShelf, store: Store) -> None:
-    bounded_store = make_shelf(capacity_bytes=400)
+def test_a_chain_goes_from_its_end(make_bounded_store: MakeStore, store: Store) -> None:
+    bounded_store = make_bounded_store(capacity_bytes=400)
     for number in range(3):
         bounded_store.put(f"{number}", bytes(100), parent=f"{number - 1}" if number else None)
     bounded_store.put("free", bytes(100))
@@ -63,16 +63,16 @@ def test_a_chain_goes_from_its_end(make_shelf: MakeShelf, store: Store) -> None:
     assert sorted(store.list()) == ["0", "more", "new"]
 
 
-def test_what_is_too_large_evicts_nothing(make_shelf: MakeShelf, store: Store) -> None:
-    bounded_store = make_shelf(capacity_bytes=300)
+def test_what_is_too_large_evicts_nothing(make_bounded_store: MakeStore, store: Store) -> None:
+    bounded_store = make_bounded_store(capacity_bytes=300)
     bounded_store.put("a", bytes(100))
     with pytest.raises(StoreFull, match="at most 300 bytes, got 301"):
         bounded_store.put("b", bytes(301))
     assert list(store.list()) == ["a"]
 
 
-def test_what_is_admitted_can_be_put(make_shelf: MakeShelf, store: Store) -> None:
-    bounded_store = make_shelf(capacity_bytes=300)
+def test_what_is_admitted_can_be_put(make_bounded_store: MakeStore, store: Store) -> None:
+    bounded_store = make_bounded_store(capacity_bytes=300)
     bounded_store.put("t/a", bytes(100))
     assert bounded_store.admits("t/a", 100, quota_bytes=300) is False
     assert bounded_store.admits("t/b", 200, quota_bytes=300) is True
@@ -84,16 +84,18 @@ def test_what_is_admitted_can_be_put(make_shelf: MakeShelf, store: Store) -> Non
     assert list(store.list()) == ["t/a"]
 
 
-def test_an_object_that_is_there_evicts_nothing(make_shelf: MakeShelf, store: Store) -> None:
-    bounded_store = make_shelf(capacity_bytes=300)
+def test_an_object_that_is_there_evicts_nothing(
+    make_bounded_store: MakeStore, store: Store
+) -> None:
+    bounded_store = make_bounded_store(capacity_bytes=300)
     for key in ("a", "b"):
         bounded_store.put(key, bytes(150))
     assert bounded_store.put("b", bytes(300)) is False
     assert sorted(store.list()) == ["a", "b"]
 
 
-def test_what_is_read_stays(make_shelf: MakeShelf, store: Store) -> None:
-    bounded_store = make_shelf(capacity_bytes=300)
+def test_what_is_read_stays(make_bounded_store: MakeStore, store: Store) -> None:
+    bounded_store = make_bounded_store(capacity_bytes=300)
     bounded_store.put("a", b"x" * 200)
     with bounded_store.reading("a", whole) as reading:
         with pytest.raises(StoreFull, match="beside those in use"):
@@ -103,8 +105,8 @@ def test_what_is_read_stays(make_shelf: MakeShelf, store: Store) -> None:
     assert list(store.list()) == ["b"]
 
 
-def test_a_reader_of_a_deleted_object_never_gets_another_one(make_shelf: MakeShelf) -> None:
-    bounded_store = make_shelf()
+def test_a_reader_of_a_deleted_object_never_gets_another_one(make_bounded_store: MakeStore) -> None:
+    bounded_store = make_bounded_store()
     bounded_store.put("a", b"1" * (3 << 20))
     with bounded_store.reading("a", whole) as reading:
         assert bytes(next(reading.buffers)[:1]) == b"1"
@@ -115,8 +117,8 @@ def test_a_reader_of_a_deleted_object_never_gets_another_one(make_shelf: MakeShe
     assert content(bounded_store, "a") == b"2" * (3 << 20)
 
 
-def test_quotas_are_of_owners(make_shelf: MakeShelf) -> None:
-    bounded_store = make_shelf()
+def test_quotas_are_of_owners(make_bounded_store: MakeStore) -> None:
+    bounded_store = make_bounded_store()
     bounded_store.put("t/a", bytes(80), quota_bytes=100)
     with pytest.raises(StoreFull, match="at most 20 more bytes within the quota of 100, got 21"):
         bounded_store.put("t/b", bytes(21), quota_bytes=100)
@@ -125,9 +127,9 @@ def test_quotas_are_of_owners(make_shelf: MakeShelf) -> None:
     assert bounded_store.put("t/b", bytes(21), quota_bytes=100)
 
 
-def test_objects_of_other_writers_count(make_shelf: MakeShelf, store: Store) -> None:
+def test_objects_of_other_writers_count(make_bounded_store: MakeStore, store: Store) -> None:
     store.put("old", bytes(100))
-    bounded_store = make_shelf(capacity_bytes=150)
+    bounded_store = make_bounded_store(capacity_bytes=150)
     bounded_store.index.add("vanished", 100)
     bounded_store.scan()
     assert (bounded_store.index.keys(), bounded_store.index.stored_bytes()) == (["old"], 100)
@@ -139,8 +141,8 @@ def test_objects_of_other_writers_count(make_shelf: MakeShelf, store: Store) -> 
     assert bounded_store.lookup(["new"]) == [None]
 
 
-def test_limits_hold_among_threads(make_shelf: MakeShelf, store: Store) -> None:
-    bounded_store, moments = make_shelf(capacity_bytes=20_000), random.Random(5)
+def test_limits_hold_among_threads(make_bounded_store: MakeStore, store: Store) -> None:
+    bounded_store, moments = make_bounded_store(capacity_bytes=20_000), random.Random(5)
     keys = [f"k{number}" for number in range(30)]
 
     def work(_: int) -> None:

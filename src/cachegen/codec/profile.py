@@ -242,8 +242,9 @@ def _described(level: EncodingLevel) -> dict[str, Any]:
     """For the metadata; sizes that nobody measured are left out, as before there were any."""
     described = asdict(level)
     for quality in (described["quality"], *described["domains"].values()):
-        if quality is not None and quality["bits_per_value"] is None:
-            del quality["bits_per_value"]
+        for name in ("bits_per_value", "rel_ppl_error"):
+            if quality is not None and quality[name] is None:
+                del quality[name]
     return described
 
 
@@ -417,6 +418,7 @@ def _quality(entry: dict[str, Any]) -> Quality:
         exact_match_uncompressed=optional("exact_match_uncompressed"),
         num_answers=int(entry["num_answers"]),
         bits_per_value=_bits_per_value(entry.get("bits_per_value")),
+        rel_ppl_error=_error(entry.get("rel_ppl_error")),
     )
 
 
@@ -425,6 +427,14 @@ def _bits_per_value(value: Any) -> float | None:
         return None
     if not 0 < float(value) < math.inf:
         raise BitstreamError(f"expected bits per value, got {value!r}", field="levels")
+    return float(value)
+
+
+def _error(value: Any) -> float | None:
+    if value is None:
+        return None
+    if not 0 <= float(value) < math.inf:
+        raise BitstreamError(f"expected a standard error, got {value!r}", field="levels")
     return float(value)
 
 

@@ -1,1 +1,1 @@
-"""Stored contexts: how a cache is cut, named, coded and published, and how it is found again."""
+"""Stored contexts: cutting, naming, encoding and publishing a cache, and finding it again."""

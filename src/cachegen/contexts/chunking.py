@@ -1,4 +1,4 @@
-"""Where a cache is cut, at which levels its chunks are stored, and under which keys."""
+"""Plans where a cache is cut, and the levels and keys at which its chunks are stored."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from cachegen.kvcache import KVCache
 
 @dataclass(frozen=True, slots=True)
 class PlannedObject:
-    """A chunk at a level, or a kind of its layers, before it is stored.
+    """An object to store: a chunk at a level, or one kind of its layers.
 
     Attributes:
         chunk: the token range.
         level: name of the level.
-        profile_hash: the profile that its bytes depend on; 32 zero bytes when there is none.
-        layers: the kind of layers.
+        profile_hash: the profile that its bytes depend on; 32 zero bytes if there is none.
+        layers: the kind of layers that it holds.
     """
 
     chunk: ChunkEntry
@@ -36,7 +36,7 @@ class PlannedObject:
 
     @property
     def key(self) -> str:
-        """Where it will be."""
+        """Its key in the store."""
         return object_key(
             self.chunk.chunk_id,
             start=self.chunk.start,
@@ -48,7 +48,7 @@ class PlannedObject:
 
     @property
     def profile_key(self) -> str | None:
-        """Where the profile is that its bytes depend on."""
+        """The store's key of the profile that its bytes depend on; None without a profile."""
         return None if self.profile_hash == NO_PROFILE else profile_key(self.profile_hash)
 
 
@@ -60,8 +60,8 @@ def plan_levels(
     A name of the ladder that the profile left out stands for the next coarser one.
 
     Raises:
-        ValueError: no level, an unknown one, or one that promises what inexact KV cannot hold; a
-            profile that cannot encode.
+        ValueError: no level, an unknown one, or an exact one for inexact KV; a profile that cannot
+            encode.
     """
     if names is None:
         ladder = ladder_stored(profile)
@@ -76,7 +76,7 @@ def plan_levels(
 
 
 def ladder_stored(profile: Profile | None) -> list[str]:
-    """The lossy levels that are stored where nobody names any: the default is among them."""
+    """The lossy levels stored by default, the profile's default level among them."""
     if profile is None:
         return [UNCALIBRATED_DEFAULT]
     names = [level.name for level in profile.levels]
@@ -87,10 +87,10 @@ def ladder_stored(profile: Profile | None) -> list[str]:
 def plan_kinds(
     kv: KVCache, profile: Profile | None, names: Iterable[str], windows: Sequence[int]
 ) -> dict[str, tuple[str, ...]]:
-    """For each level, the kinds of layers that are objects of their own.
+    """For each level, the kinds of layers that are stored as separate objects.
 
     Raises:
-        ValueError: windows of another number of layers than the cache has.
+        ValueError: the number of windows is not the number of layers.
     """
     if windows and len(windows) != kv.num_layers:
         raise ValueError(f"expected the windows of {kv.num_layers} layers, got {len(windows)}")
@@ -102,10 +102,10 @@ def plan_kinds(
 
 
 def check_chunk_tokens(chunk_tokens: int) -> None:
-    """Refuse a chunk length at which no chunk could end.
+    """Check that a chunk length is a positive multiple of 64.
 
     Raises:
-        ValueError: it is no multiple of 64.
+        ValueError: it is not.
     """
     if chunk_tokens <= 0 or chunk_tokens % LINK_TOKENS:
         raise ValueError(
@@ -114,7 +114,7 @@ def check_chunk_tokens(chunk_tokens: int) -> None:
 
 
 def plan_chunks(kv: KVCache, ids: Ids, *, chunk_tokens: int) -> list[ChunkEntry]:
-    """The chunks of a cache, without their objects; an incomplete cache is one chunk.
+    """The chunks of a cache, without objects yet; an incomplete cache is one chunk.
 
     Raises:
         ValueError: a chunk length that is no multiple of 64, or too large to be loaded again.

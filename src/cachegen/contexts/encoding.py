@@ -1,4 +1,4 @@
-"""From the cache of a context to the bytes of its objects."""
+"""Encodes the cache of a context into the bytes of its objects."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from cachegen.kvcache import KVCache
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoder:
-    """Codes what one call of `save` stores; the tokens are the context's, from its first one on.
+    """Encodes what one call of `save` stores; `tokens` are the whole context's.
 
-    The kinds of a chunk at a level are coded together and asked for one after the other.
+    All kinds of a chunk at a level are encoded together, on the first request for one of them.
     """
 
     kv: KVCache
@@ -29,7 +29,7 @@ class Encoder:
     _last: dict[tuple[int, str], dict[str, bytes]] = field(default_factory=dict)
 
     def tokens_of(self, item: PlannedObject) -> list[int]:
-        """The chunk's own."""
+        """Tokens of the object's chunk."""
         return self.tokens[item.chunk.start : item.chunk.stop]
 
     def encode(self, item: PlannedObject) -> bytes:

@@ -1,4 +1,4 @@
-"""What a forked child of a process that loads and saves would hang at, outside this library."""
+"""Keeps forked children of a loading process from hanging in PyTorch and in locks of Python."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from cachegen.codec.profile import Profile
 
 @cache
 def survive_forks() -> None:
-    """From now on children that are forked can load and save."""
+    """Let children that are forked from now on load and save."""
     os.register_at_fork(after_in_child=_set_right)
 
 
 def _set_right() -> None:
-    """A tensor operation of several threads would wait for OpenMP's, which the child does not
-    have; before Python 3.12 a cached property has a lock, which a thread may have held."""
+    """Repair a forked child: OpenMP's threads do not exist there, and before Python 3.12 the lock
+    of a cached property may be held by a thread that is gone."""
     torch.set_num_threads(1)
     for found in vars(Profile).values():
         if isinstance(found, cached_property) and hasattr(found, "lock"):

@@ -1,4 +1,4 @@
-"""What a store has of the tokens asked for, and at which levels."""
+"""Looks up which tokens a store has, and at which levels."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ class Found:
 
     Attributes:
         chunks: as controllers see them; the last one may end inside its entry.
-        entries: the same as the manifest names them; fewer where the last cannot be fetched.
-        tail: tokens of the last entry behind the wanted ones, or why they cannot be had.
-        default_rank: rank of the level that is good enough.
+        entries: the manifest's entries of the chunks; fewer if the last ones cannot be fetched.
+        default_rank: rank of the default level.
         exact: whether the KV was computed without lossily loaded KV before it.
-        lost: ranges behind it whose manifests are there but of no use.
-        windows: of the layers, as in the manifest.
+        lost: token ranges behind the prefix whose manifests are stored but unreadable.
+        tail: tokens of the last entry behind the wanted ones, or why they could not be read.
+        errors: (chunk, reason) for levels that cannot be fetched.
+        windows: attention windows of the layers, as in the manifest.
     """
 
     chunks: tuple[ChunkState, ...]
@@ -46,17 +47,17 @@ class Found:
 
     @classmethod
     def nothing(cls, num_tokens: int, error: str) -> Found:
-        """Tokens of which no store can be asked."""
+        """A result for tokens that the store could not be asked for."""
         chunks = (ChunkState(0, num_tokens, ()),)
         return cls(chunks, (), 0, True, (), errors=((0, error),))
 
     @property
     def num_tokens(self) -> int:
-        """How many tokens it covers."""
+        """Number of tokens covered."""
         return self.chunks[-1].stop if self.chunks else 0
 
     def with_lost(self) -> Found:
-        """The lost ranges as chunks that cannot be fetched, for a model to recompute."""
+        """The same with lost ranges as chunks without options, for a model to recompute."""
         chunks = (ChunkState(chunk.start, chunk.stop, ()) for chunk in self.lost)
         errors = ((index, c.reason) for index, c in enumerate(self.lost, len(self.chunks)))
         return replace(
@@ -69,12 +70,12 @@ class Found:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stored:
-    """What a store answered.
+    """A store's answer.
 
     Attributes:
         prefix: the longest stored prefix.
         ladder: the profile whose levels it is stored at.
-        tail: see `Found`.
+        tail: as in `Found`.
     """
 
     prefix: Prefix
@@ -85,9 +86,9 @@ class Stored:
 def look_up(
     tokens: NDArray[np.uint32], prefix_key: PrefixKey, *, store: Store, profiles: Profiles
 ) -> Stored:
-    """Ask the store for all that is needed before chunks are fetched.
+    """Read from the store all that is needed before chunks are fetched.
 
-    Prefixes of an exact prefix key are preferred where another one is accepted too.
+    Exact KV is preferred if inexact KV is accepted too.
 
     Raises:
         StoreError: the store fails, in whatever way.
@@ -106,10 +107,10 @@ def look_up(
 
 
 def found_in(stored: Stored, profiles: Profiles, level: str | None) -> Found:
-    """The chunks, each with what it can be fetched at.
+    """The chunks of a stored prefix with their options.
 
     Raises:
-        ValueError: a level that nothing is stored at.
+        ValueError: no chunk is stored at the level.
     """
     manifest, ladder = stored.prefix.manifest, stored.ladder
     if manifest is None:
@@ -127,7 +128,7 @@ def found_in(stored: Stored, profiles: Profiles, level: str | None) -> Found:
 
 
 def _errors(manifest: Manifest, profiles: Profiles) -> tuple[tuple[int, str], ...]:
-    """Why chunks cannot be had at levels whose profile is missing."""
+    """(chunk, reason) for levels whose profile cannot be read."""
     return tuple(
         (index, f"{stored.level}: {describe_failure(failure)}")
         for index, chunk in enumerate(manifest.chunks)
@@ -137,7 +138,7 @@ def _errors(manifest: Manifest, profiles: Profiles) -> tuple[tuple[int, str], ..
 
 
 def _failure(stored: StoredObject, profiles: Profiles) -> CacheGenError | None:
-    """Why an object's profile cannot be had; None where it can."""
+    """Why an object's profile cannot be read; None if it can."""
     try:
         profiles.get(stored.profile_hash)
     except CacheGenError as error:
@@ -146,7 +147,7 @@ def _failure(stored: StoredObject, profiles: Profiles) -> CacheGenError | None:
 
 
 def _tail(manifest: Manifest, ladder: Profile | None, store: Store) -> list[int] | CacheGenError:
-    """What a reader of a part of a chunk does not know of its tokens; nothing if all is wanted."""
+    """Tokens of the last chunk behind the prefix, if decoding may need them."""
     last = manifest.chunks[-1]
     if last.stop == manifest.num_tokens or not _may_be_predicted(last, ladder):
         return []
@@ -157,7 +158,7 @@ def _tail(manifest: Manifest, ladder: Profile | None, store: Store) -> list[int]
 
 
 def _may_be_predicted(chunk: ChunkEntry, ladder: Profile | None) -> bool:
-    """Whether some level of it may be coded relative to its tokens."""
+    """Whether decoding some level of a chunk may need its tokens."""
     known_not_to = {NO_PROFILE}
     if ladder is not None and not ladder.needs_tokens:
         known_not_to.add(ladder.hash)
@@ -165,7 +166,7 @@ def _may_be_predicted(chunk: ChunkEntry, ladder: Profile | None) -> bool:
 
 
 def _accepted(prefix_key: PrefixKey) -> list[PrefixKey]:
-    """Better ones first."""
+    """The prefix keys to look up, better ones first."""
     exactness = (True,) if prefix_key.exact else (True, False)
     return [
         PrefixKey(

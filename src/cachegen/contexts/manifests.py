@@ -1,4 +1,4 @@
-"""Manifests into the store: a new one, or the union with one that is there."""
+"""Publishes manifests: a new one, or the union with the stored one."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from cachegen.contexts.prefix_key import Ids
 from cachegen.errors import BitstreamError, KeyNotFound, StoreError
 from cachegen.store import Store, read
 
+# Each repeats only if another writer came in between. Arbitrary: anything from 2 to 10 does.
 _ATTEMPTS = 4
 
 
@@ -25,7 +26,7 @@ def read_stored_manifest(store: Store, context_id: bytes, *, fingerprint: bytes)
 
     Raises:
         KeyNotFound: there is none.
-        BitstreamError: what is there is no manifest, or one of another context or model.
+        BitstreamError: the object is no manifest, or one of another context or model.
         StoreError: the store fails.
     """
     key = manifest_key(context_id)
@@ -36,8 +37,9 @@ def read_stored_manifest(store: Store, context_id: bytes, *, fingerprint: bytes)
 
 
 def publish(store: Store, manifest: Manifest, *, parent: str) -> Manifest:
-    """Store a manifest, of no use without ``parent``; objects that the one there names beyond it
-    stay named.
+    """Store a manifest; objects that only the one already stored names are kept.
+
+    ``parent`` is the key of the object without which it is useless.
 
     Raises:
         StoreError: the store fails, or other writers keep getting in between.
@@ -55,26 +57,26 @@ def publish(store: Store, manifest: Manifest, *, parent: str) -> Manifest:
 
 
 def smallest_key(chunk: ChunkEntry) -> str:
-    """The last object of the level that takes the least room: kept as long as the context is found.
+    """Key of the last object of the chunk's smallest level, on which its manifest depends.
 
-    Objects of a level are each other's parents, in their order.
+    Each object of a level is the parent of the next, so a store keeps all of them with the last.
     """
     levels = [chunk.at_level(level) for level in {o.level: None for o in chunk.objects}]
     return min(levels, key=lambda level: sum(o.size_bytes for o in level))[-1].key
 
 
 def manifest_parent(manifest: Manifest, whole: Manifest) -> str:
-    """The token ids where a reader needs those of the last chunk, else that chunk."""
+    """Key of the token ids if the manifest ends with the context, else of its last chunk."""
     last = manifest.chunks[-1]
     ends_here = last == whole.chunks[-1]
     return tokens_key(whole.context_id) if ends_here else smallest_key(last)
 
 
 def prefixes_to_publish(whole: Manifest, *, first_new: int, ids: Ids) -> list[Manifest]:
-    """The manifests of a context, shortest first: of its chunks' ends and of itself.
+    """The manifests of a context, shortest first: one per chunk end, and its own.
 
-    Ends that are no multiple of 64 are found through the whole context only; a last chunk with
-    such an end is shared down to the last multiple inside it.
+    An end that is no multiple of 64 has no manifest, except the context's own; a last chunk with
+    such an end has one at the last multiple inside it.
     """
     chunks, num_tokens = whole.chunks, whole.num_tokens
     ends = {chunk.stop for chunk in chunks[first_new:] if chunk.stop % LINK_TOKENS == 0}
@@ -108,8 +110,10 @@ def _covers(stored: Manifest, new: Manifest) -> bool:
 
 
 def _merge(new: Manifest, stored: Manifest) -> Manifest:
-    """Both manifests' objects, the new one's where both have a level; only the new one's where
-    the context is cut in other places."""
+    """The union of both manifests' objects, the new one's if both have a level.
+
+    Only the new one's if the chunks or windows differ.
+    """
     other_windows = new.windows and stored.windows and new.windows != stored.windows
     if _ranges(stored) != _ranges(new) or other_windows:
         return new

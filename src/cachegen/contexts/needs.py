@@ -1,7 +1,7 @@
-"""What a load needs of each chunk, has of it, and can ask for.
+"""Tracks which layers of each chunk a load needs, has, and can fetch.
 
-Where layers are stored by kind, those with windows are needed only before the places where somebody
-goes on: the reader at the end, and the model at a chunk that it computes anew.
+If layers are stored by kind, those with windows are needed only before the positions from which
+tokens are computed: by the reader at the end, and by the model at each recomputed chunk.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Cut = Callable[[int], int]
 
 
 class Needs:
-    """Of one load; only the thread that decides changes it."""
+    """The needs of one load; only its deciding thread changes them."""
 
     def __init__(
         self,
@@ -28,13 +28,14 @@ class Needs:
         cut: Cut | None = None,
         complete: bool = False,
     ) -> None:
-        """Nothing is there yet.
+        """Start with nothing loaded.
 
         Args:
-            chunks: of the load, with everything that they can be fetched at.
-            entries: the same as the manifest names them; fewer where the last cannot be fetched.
-            windows: of the layers, as in the manifest.
-            cut: where the reader goes on, by how many tokens are loaded; behind them when None.
+            chunks: of the load, with all their options.
+            entries: the manifest's entries of the chunks; fewer if the last cannot be fetched.
+            windows: attention windows of the layers, as in the manifest.
+            cut: position at which the reader continues, from the number of loaded tokens; that
+                number itself if None.
             complete: every token of every layer is needed.
         """
         self.entries = entries
@@ -49,16 +50,16 @@ class Needs:
         self._places: set[int] = set()
 
     def end_at(self, stop: int) -> None:
-        """The load ends there."""
+        """Let the load end at token ``stop``."""
         self._stop = stop
         self._goes_on_at = max(0, min(self._cut(stop), stop)) if stop else 0
 
     def compute_at(self, place: int) -> None:
-        """A model is to go on there."""
+        """Note that a model computes from token ``place`` on."""
         self._places.add(place)
 
     def misses_before(self, place: int) -> bool:
-        """Whether something is not there that a model needs to go on there."""
+        """Whether a model that computes from token ``place`` on still lacks layers."""
         return any(
             kind not in self._held[index]
             for index, (start, _) in enumerate(self._ranges)
@@ -67,19 +68,19 @@ class Needs:
         )
 
     def missing(self, index: int) -> tuple[str, ...]:
-        """The kinds of layers of a chunk that are needed and not there."""
+        """The kinds of layers of a chunk that are needed and not loaded."""
         held = self._held[index]
         return tuple(
             kind for kind in self._kinds if kind not in held and self._is_needed(index, kind)
         )
 
     def objects(self, index: int, level: str) -> tuple[StoredObject, ...]:
-        """What holds that at a level."""
+        """The objects that hold the missing layers of a chunk at a level."""
         wanted = {ALL, *self.missing(index)}
         return tuple(o for o in self.entries[index].at_level(level) if o.layers in wanted)
 
     def options(self, index: int) -> tuple[Option, ...]:
-        """What a chunk can be fetched at now, by the bytes of what is missing of it."""
+        """The options of a chunk, with the sizes of its missing layers; none if none miss."""
         if not self.missing(index):
             return ()
         return tuple(
@@ -88,30 +89,30 @@ class Needs:
         )
 
     def rank(self, index: int, level: str) -> int:
-        """Of a level that a chunk was found at."""
+        """Rank of a level at which a chunk is stored."""
         return self._ranks[index, level]
 
     def got(self, index: int, layers: str = ALL) -> None:
-        """A kind of a chunk's layers is there, or all of them."""
+        """Note that a kind of a chunk's layers is loaded, or all of them."""
         self._held[index].update(self._kinds if layers == ALL else (layers,))
 
     def cannot_be_had(self, index: int, level: str) -> None:
-        """A level of a chunk is of no use."""
+        """Drop a level of a chunk from its options."""
         kept = (option for option in self._found[index] if option.level != level)
         self._found[index] = tuple(kept)
 
     def store_is_gone(self) -> None:
-        """Nothing more can be fetched."""
+        """Drop all options: nothing more can be fetched."""
         self._found = [()] * len(self._found)
 
     def last_before(self, place: int) -> list[int] | None:
-        """How many tokens of each layer a model that goes on there needs; None: all of them."""
+        """Tokens that a model needs of each layer before token ``place``; None for all."""
         if not self._windows:
             return None
         return [tokens_before(kind_of(window), place) for window in self._windows]
 
     def last_at_end(self) -> list[int] | None:
-        """How many tokens of each layer there are in the end; None: all of them."""
+        """Number of last tokens that the result holds of each layer; None for all."""
         cut = self._goes_on_at
         needed, dropped = self.last_before(cut), self._stop - cut
         if needed is None:
@@ -127,14 +128,14 @@ class Needs:
         return any(start < place and self._reaches_to(index, kind, place) for place in self._places)
 
     def _reaches_to(self, index: int, kind: str, place: int) -> bool:
-        """Whether tokens of a chunk are among those needed to go on at a place behind its start."""
+        """Whether computing from token ``place`` on needs this kind of layers of a chunk."""
         return self._ranges[index][1] > place - tokens_before(kind, place)
 
 
 def begin(needs: Needs, chunks: Sequence[ChunkState], *, can_recompute: bool) -> None:
-    """Let chunks be fetched at what is needed of them.
+    """Set the options of all chunks by what is needed of them.
 
-    What the model must compute, for want of anything stored, is known from the start.
+    Chunks without options are noted as computed by the model.
     """
     for chunk in chunks:
         if can_recompute and not chunk.options:

@@ -1,4 +1,4 @@
-"""Objects in a store that may be absent, damaged, or written by somebody else first."""
+"""Objects in a store that may be absent, damaged, or first written by another process."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from cachegen.errors import (
 )
 from cachegen.store import Buffer, Store, read
 
+# Each repeats only if a damaged object came back. Arbitrary: anything from 2 to 10 does.
 _ATTEMPTS = 4
 
 
@@ -30,9 +31,9 @@ def put_or_adopt(
     check: Callable[[bytes], object],
     parent: str | None = None,
 ) -> bytes:
-    """The bytes under the key: ours, or those of whoever was first, if they pass the check.
+    """Store bytes under a key, or return the stored ones if they pass the check.
 
-    An object that does not pass is removed, and ours takes its place.
+    An object that does not pass is removed and replaced.
 
     Raises:
         StoreError: the store fails, or the object cannot be replaced.
@@ -47,7 +48,7 @@ def put_or_adopt(
 
 
 def adopt(store: Store, key: str, *, check: Callable[[bytes], object]) -> bytes | None:
-    """The object's bytes if they pass the check; otherwise None, and the object is removed."""
+    """The stored bytes if they pass the check; else None, and the object is removed."""
     try:
         data = read(store, key)
         check(data)
@@ -60,11 +61,11 @@ def adopt(store: Store, key: str, *, check: Callable[[bytes], object]) -> bytes 
 
 
 def fetch_tokens(store: Store, chunk: ChunkEntry) -> list[int]:
-    """The tokens of a context's last chunk, which are stored with the context.
+    """The tokens of a context's last chunk, from the token ids stored with the context.
 
     Raises:
-        KeyNotFound: they are gone.
-        BitstreamError: they are not as many as the context has.
+        KeyNotFound: the token ids are not stored.
+        BitstreamError: their number is not the context's.
         StoreError: the store fails.
     """
     key, size_bytes = tokens_key(chunk.chunk_id), TOKEN_BYTES * chunk.stop
@@ -77,7 +78,7 @@ def fetch_tokens(store: Store, chunk: ChunkEntry) -> list[int]:
 
 
 def check_digest(found: bytes, expected: bytes, *, field: str) -> None:
-    """Refuse bytes of another SHA-256.
+    """Check that a SHA-256 digest is the expected one.
 
     Raises:
         BitstreamError: they differ.
@@ -94,13 +95,13 @@ def open_chunk(
     fingerprint: bytes,
     layers: Sequence[int] | None = None,
 ) -> EncodedChunk:
-    """The coded chunk in these bytes, which must be this entry's at this level.
+    """Unpack an encoded chunk, and check that it is this entry's at this level.
 
-    ``layers`` are those that it must hold; None for all of the model's.
+    ``layers`` are the layers that it must hold; None for all of the model's.
 
     Raises:
-        BitstreamError: damaged bytes, or another chunk's.
-        ProfileMismatch: another model's.
+        BitstreamError: the bytes are damaged, or another chunk's.
+        ProfileMismatch: the chunk is another model's.
     """
     chunk = unpack(data)
     if chunk.fingerprint != fingerprint:
@@ -120,5 +121,5 @@ def open_chunk(
 
 
 def describe_failure(error: CacheGenError) -> str:
-    """A reason to record: the kind of error and its message."""
+    """The kind of error and its message, to record as a reason."""
     return f"{type(error).__name__}: {error}"

@@ -15,12 +15,12 @@ from cachegen.policy.controller import Option
 
 
 def choose_level(manifest: Manifest, profile: Profile | None, level: str | None) -> str:
-    """The level to ask every chunk for: this one, or the profile's default.
+    """The level to request of every chunk: the given one, else the profile's default.
 
     A name of the ladder that the profile left out stands for the next coarser one.
 
     Raises:
-        ValueError: a level that no chunk is stored at; the message names those there are.
+        ValueError: no chunk is stored at the level; the message names the stored ones.
     """
     if level is None:
         return profile.default_level if profile is not None else UNCALIBRATED_DEFAULT
@@ -34,7 +34,7 @@ def choose_level(manifest: Manifest, profile: Profile | None, level: str | None)
 
 
 def options_of(chunk: ChunkEntry, profile: Profile | None) -> tuple[Option, ...]:
-    """What a chunk can be fetched at, from the smallest level to the best, all its layers."""
+    """The options of a whole chunk, from the smallest level to the best."""
     sizes: dict[str, int] = {}
     for stored in chunk.objects:
         sizes[stored.level] = sizes.get(stored.level, 0) + stored.size_bytes
@@ -43,7 +43,7 @@ def options_of(chunk: ChunkEntry, profile: Profile | None) -> tuple[Option, ...]
 
 
 def rank_of(level: str, profile: Profile | None) -> int:
-    """Position in the order from smallest to best; levels of other profiles come before all."""
+    """Position of a level from smallest to best; -1 for levels of other profiles."""
     ladder = profile.levels if profile is not None else UNCALIBRATED_LADDER
     names = [known.name for known in ladder + SELF_CONTAINED]
     return names.index(level) if level in names else -1

@@ -1,4 +1,4 @@
-"""What became of a chunk that was looked up or loaded."""
+"""The outcome of a chunk that was looked up or loaded."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class LoadedChunk:
-    """What became of a token range.
+    """The outcome of a token range.
 
     Attributes:
         start: first token.
         stop: token after the last.
-        level: level it was loaded at; `text` where it was recomputed; None where it is missing
-            from the result.
-        size_bytes: size of the object it was decoded from.
-        reason: what went wrong with it on the way; empty where nothing did.
-        retries: how often an object of it was asked for again.
+        level: level it was loaded at; `text` if it was recomputed; None if it is missing from the
+            result.
+        size_bytes: size of the objects it was decoded from.
+        reason: the errors on the way; empty if there were none.
+        retries: how often an object of it was requested again.
     """
 
     start: int

@@ -1,4 +1,4 @@
-"""How the keys and values of a context came to be, and so under which ids they are known."""
+"""Ids of a context's prefixes, from its tokens and from how its KV was computed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from cachegen.bitstream.identity import LINK_TOKENS, Tokens, chain, context_id, 
 
 @dataclass(frozen=True, slots=True)
 class PrefixKey:
-    """What two caches of equal tokens must share to be the same.
+    """What two caches of equal tokens must have in common to be the same.
 
     Attributes:
-        fingerprint: the model.
+        fingerprint: SHA-256 that identifies the model.
         salt: the tenant.
-        extra: whatever else changes the KV of equal tokens.
+        extra: anything else that changes the KV of equal tokens.
         exact: computed without lossily loaded KV before it.
-        complete: every layer holds every token, so any prefix of it is a cache too.
+        complete: every layer holds every token, so that any prefix is a cache too.
     """
 
     fingerprint: bytes
@@ -27,7 +27,7 @@ class PrefixKey:
 
     @property
     def seed(self) -> bytes:
-        """Where the chain of ids begins; every deviation from the plain case begins a new one."""
+        """First link of the chain of ids; inexact and incomplete caches have their own chains."""
         start = seed(self.fingerprint, salt=self.salt, extra=self.extra)
         if not self.exact:
             start = seed(start, extra=b"inexact")

@@ -1,4 +1,4 @@
-"""Profiles by their hash: the caller's, else the store's."""
+"""Profiles by their hash, from the caller or the store."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from cachegen.contexts.objects import check_digest
 from cachegen.errors import CacheGenError, KeyNotFound
 from cachegen.store import Store, read
 
+# Above what `cachegen calibrate` writes by default for 20 GB of weights: 5% of them.
 MAX_PROFILE_BYTES = 1 << 30
 _NOT_READ = KeyNotFound("a profile that no manifest named")
 
@@ -18,22 +19,22 @@ class Profiles:
     """Reads each profile at most once, all of them before anything is decoded."""
 
     def __init__(self, store: Store, given: Profile | None) -> None:
-        """Nothing is read yet."""
+        """Start with nothing read; ``given`` is the caller's profile, if any."""
         self._store = store
         self._given = given
         self._found: dict[bytes, Profile | CacheGenError] = {}
 
     def read_for(self, manifest: Manifest) -> None:
-        """Read what its objects need and is not there; what cannot be had raises in `get`."""
+        """Read the profiles that its objects need; failures are raised by `get`."""
         for profile_hash in _named(manifest):
             if profile_hash not in self._found:
                 self._found[profile_hash] = self._had(profile_hash)
 
     def get(self, profile_hash: bytes) -> Profile | None:
-        """A profile that was read; None for the hash that stands for none.
+        """A profile that was read; None for the hash of no profile.
 
         Raises:
-            KeyNotFound, BitstreamError: it is not stored, or damaged.
+            KeyNotFound, BitstreamError: it is not stored, or it is damaged.
             StoreError: the store failed.
         """
         if profile_hash == NO_PROFILE:
@@ -44,7 +45,7 @@ class Profiles:
         raise found
 
     def ladder(self, manifest: Manifest) -> Profile | None:
-        """The one whose levels a context is stored at: the caller's, else the first to be had."""
+        """The profile whose levels a context is stored at: the caller's, else the first read."""
         if self._given is not None:
             return self._given
         had = (self._found[profile_hash] for profile_hash in _named(manifest))
@@ -63,6 +64,6 @@ class Profiles:
 
 
 def _named(manifest: Manifest) -> dict[bytes, None]:
-    """The profiles that the objects of a context need, in the order they are named."""
+    """Hashes of the profiles that a manifest's objects need, in their order."""
     objects = (stored for chunk in manifest.chunks for stored in chunk.objects)
     return {stored.profile_hash: None for stored in objects if stored.profile_hash != NO_PROFILE}

@@ -1,4 +1,4 @@
-"""`save`: a context's keys and values, cut into chunks, coded at every level, into a store."""
+"""`save`: cuts a context's keys and values into chunks and stores them at every level."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def save(
     profile: Profile | None = None,
     rope: RopeMap | None = None,
     levels: Sequence[str] | None = None,
-    chunk_tokens: int = 1536,
+    chunk_tokens: int = 1536,  # the length that benchmarks/rate_*.py and memory.py measure
     windows: Sequence[int] = (),
     fingerprint: bytes,
     salt: bytes = b"",
@@ -53,36 +53,36 @@ def save(
     exact: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
-    """Store the cache of a context, and return what is stored of it.
+    """Store the cache of a context, and return its manifest.
 
-    Chunks that are there already, from any context with the same beginning, are not coded again.
-    A cache in which some layer holds only the last tokens is stored in one piece and found
-    through its exact tokens only.
+    Chunks already stored, by any context with the same beginning, are not encoded again. A cache
+    with a layer that holds only the last tokens is stored in one piece, and found only by exactly
+    its tokens.
 
     Args:
-        kv: the cache of all tokens; or of the last ones, where a chunk of a stored context ends
-            at its start.
+        kv: the cache of all tokens; or of the last ones, if a chunk of a stored context ends at its
+            start.
         tokens: the whole context, up to the cache's end.
-        store: where to.
+        store: the store to write to.
         profile: statistics of the model; stored too. Without one every chunk carries its own.
-        rope: without a profile, how keys are rotated; unknown when None.
+        rope: without a profile, how keys are rotated; None if unknown.
         levels: names; by default the profile's ladder and `lossless`, without a profile the
             default level and `lossless`.
         chunk_tokens: chunks end at the multiples of this, itself a multiple of 64.
-        windows: of every layer, how many tokens a token attends to, itself included; 0 for all
-            before it. Layers of equal windows are objects of their own, and a load takes only
-            those that going on needs; not of levels whose profile mixes them, or is `plain`.
+        windows: for every layer, how many tokens a token attends to, itself included; 0 for all
+            before it. Layers of equal windows become separate objects, and a load fetches only
+            those that it needs; not at levels whose profile mixes them, or is `plain`.
         fingerprint: SHA-256 that identifies the model.
         salt: the tenant, who sees only what was saved with the same salt.
-        extra: whatever else changes the KV of equal tokens (adapters, images).
-        exact: False where `kv` was computed on top of lossily loaded KV. It is then found only
-            by those who ask for such, and not stored at `lossless` and `raw`.
-        progress: called with (objects done, objects altogether).
+        extra: anything else that changes the KV of equal tokens (adapters, images).
+        exact: False if `kv` was computed on top of lossily loaded KV. It is then found only by
+            loads with ``exact=False``, and not stored at `lossless` and `raw`.
+        progress: called with (objects done, objects in total).
 
     Raises:
-        ValueError: tokens, levels or sizes that do not fit together.
+        ValueError: tokens, levels or sizes do not fit together.
         ProfileMismatch: the profile is for another geometry.
-        StoreError: the store fails; no reader finds a part of what was being saved as the whole.
+        StoreError: the store fails; no reader then takes the stored part for the whole.
     """
     survive_forks()
     _check_tokens(kv, tokens)
@@ -136,8 +136,8 @@ def _check_tokens(kv: KVCache, tokens: Tokens) -> None:
 def _stored_prefix(
     store: Store, tokens: Tokens, prefix_key: PrefixKey
 ) -> tuple[tuple[ChunkEntry, ...], tuple[int, ...]]:
-    """The chunks of a stored context of exactly these tokens, and its windows; a lossy
-    continuation may begin on an exact one."""
+    """Chunks and windows of the stored context of exactly these tokens; an inexact cache may
+    continue an exact one."""
     for known in dict.fromkeys((prefix_key, replace(prefix_key, exact=True))):
         context_id = Ids(tokens, known).of(len(tokens))
         try:
@@ -165,7 +165,7 @@ def _store_objects(
     prefix: tuple[ChunkEntry, ...],
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[StoredObject]:
-    """What there is in the end of each planned object, in order."""
+    """Store each planned object, and yield what is then stored, in order."""
     before = prefix[-1].objects if prefix else ()
     parents = {(stored.level, stored.profile_hash): stored.key for stored in before}
     sizes = store.lookup([item.key for item in planned])
@@ -202,7 +202,7 @@ def _store_object(
 
 
 def _store_companion(store: Store, key: str, data: bytes, *, parent: str | None = None) -> None:
-    """Store what a reader may need besides the chunks: token ids, or the profile."""
+    """Store token ids or a profile, which a reader may need besides chunks."""
     expected = hashlib.sha256(data).digest()
 
     def check(found: bytes) -> None:

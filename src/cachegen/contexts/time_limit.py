@@ -1,4 +1,4 @@
-"""Calls that may hang, given a limit."""
+"""Time limits for calls that may hang."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import TypeVar
 from cachegen.errors import LoadCancelled, StoreTimeout
 
 Answer = TypeVar("Answer")
+# How late a cancellation is noticed. Arbitrary: 0.01 to 0.2 s does.
 _POLL_S = 0.05
 
 
 def begun(call: Callable[[], Answer]) -> Future[Answer]:
-    """What the call will give or raise, from a thread that no one waits for at exit."""
+    """Start a call in a daemon thread, and return the future of its result."""
     answer: Future[Answer] = Future()
 
     def run() -> None:
@@ -31,10 +32,10 @@ def begun(call: Callable[[], Answer]) -> Future[Answer]:
 def within(
     seconds: float, call: Callable[[], Answer], *, cancel: threading.Event | None = None
 ) -> Answer:
-    """What the call gives or raises; it goes on in a thread of its own when time is up.
+    """The result of a call within a time limit, after which it goes on in a daemon thread.
 
     Raises:
-        StoreTimeout: it took longer.
+        StoreTimeout: the call took longer.
         LoadCancelled: ``cancel`` was set meanwhile.
     """
     answer = begun(call)

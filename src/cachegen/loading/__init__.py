@@ -1,4 +1,4 @@
-"""A stored context into memory: fetched, decoded or recomputed, as a controller decides.
+"""Loads a stored context: fetches, decodes or recomputes each chunk, as a controller decides.
 
-Knows no engine: a model appears only as the callable that recomputes a token range.
+Independent of engines: a model is only a callable that recomputes a token range.
 """

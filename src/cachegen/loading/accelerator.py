@@ -1,4 +1,4 @@
-"""Devices that work while the program goes on: what is timed there has to be waited for."""
+"""Waits for devices that compute asynchronously, so that times on them are complete."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import torch
 
 
 def synchronize(device: torch.device | str) -> None:
-    """Wait until a device has done everything it was told to; a CPU always has."""
+    """Wait until a device has finished its queued work; return at once for a CPU."""
     if torch.device(device).type != "cpu":
         torch.accelerator.synchronize(device)

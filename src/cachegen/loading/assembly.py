@@ -1,4 +1,4 @@
-"""Chunks of a cache joined in place: memory for the result once, and for a chunk at a time."""
+"""Joins chunks of a cache in place, in the memory of the result plus that of one chunk."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class Assembly:
     """
 
     def __init__(self, capacity: int, num_layers: int | None = None) -> None:
-        """Nothing is allocated before parts tell the geometry; one of all layers their number."""
+        """Allocate nothing yet: the first parts tell the geometry."""
         self._capacity, self._num_layers = capacity, num_layers
         self._whole: KVCache | None = None
         self._layers: dict[int, _Planes] = {}
         self._allocating = threading.Lock()
 
     def kv(self, num_tokens: int, *, last: Sequence[int] | None = None) -> KVCache | None:
-        """The first tokens, without a copy; None for none.
+        """The cache of the first tokens, without a copy; None if there are none.
 
-        All of them must be there, or, where ``last`` is given, so many of each layer's last ones,
-        which are then all that it has.
+        All of them must be placed. With ``last``, each layer holds only so many last tokens, and
+        only those must be placed.
         """
         whole = self._joined()
         if whole is None or num_tokens == 0:
@@ -40,7 +40,7 @@ class Assembly:
     def misfit(
         self, part: KVCache, *, start: int, stop: int, layers: Sequence[int] | None = None
     ) -> str | None:
-        """Why a part cannot be the tokens from ``start`` to ``stop``; None where it can."""
+        """Why a part cannot be the tokens from ``start`` to ``stop``; None if it can."""
         if (part.start, part.stop) != (start, stop):
             return f"expected tokens from {start} to {stop}, got {part.start} to {part.stop}"
         expected = self._expected(part.geometry, layers)
@@ -53,10 +53,10 @@ class Assembly:
     def room(
         self, geometry: Geometry, *, start: int, stop: int, layers: Sequence[int] | None = None
     ) -> KVCache | None:
-        """Where the tokens from ``start`` to ``stop`` go, to be decoded there.
+        """A view of the result to decode the tokens from ``start`` to ``stop`` into.
 
-        None before a first part is there, since only what could be decoded tells the geometry;
-        for another geometry; and on other devices than the CPU, where nothing is decoded.
+        None before a first part was placed, as only a decoded chunk tells the geometry; for another
+        geometry; and on devices other than the CPU, where nothing is decoded.
         """
         named = tuple(range(geometry.num_layers) if layers is None else layers)
         if stop > self._capacity or geometry != self._expected(geometry, layers):
@@ -70,7 +70,7 @@ class Assembly:
         return KVCache(keys, values, self._capacity).slice(start, stop)
 
     def place(self, part: KVCache, layers: Sequence[int] | None = None) -> None:
-        """Put a part that fits in its place; one that is the whole is kept as it is."""
+        """Copy a part that fits into the result; a part that is the whole becomes the result."""
         if layers is None:
             self._num_layers = part.num_layers
             if part.num_tokens == self._capacity:
@@ -83,7 +83,7 @@ class Assembly:
                     into[:, part.start : part.stop].copy_(plane)
 
     def _room_of(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> _Planes:
-        """Memory for all tokens of a layer; these planes themselves where they are all of them."""
+        """Memory for all tokens of a layer; these planes themselves if they hold all tokens."""
         with self._allocating:
             if layer not in self._layers:
                 is_all = key.shape[1] == self._capacity
@@ -95,7 +95,7 @@ class Assembly:
             return self._layers[layer]
 
     def _joined(self) -> KVCache | None:
-        """Everything that is there; None where nothing is."""
+        """The cache with everything placed so far; None if nothing is."""
         if self._whole is not None:
             return self._whole
         with self._allocating:
@@ -106,7 +106,7 @@ class Assembly:
         return KVCache(keys, values, self._capacity)
 
     def _expected(self, found: Geometry, layers: Sequence[int] | None) -> Geometry:
-        """What parts of these layers must have: what is known of them, else what was found."""
+        """The geometry that parts of these layers must have; the found one as far as unknown."""
         with self._allocating:
             known = dict(self._layers)
         if self._whole is not None:
@@ -128,7 +128,7 @@ def _empty_like(plane: torch.Tensor, num_tokens: int) -> torch.Tensor:
 
 
 def _with_last(kv: KVCache, last: Sequence[int]) -> KVCache:
-    """Each layer with its last tokens only."""
+    """The cache with only so many last tokens of each layer."""
     keys, values = (
         tuple(plane[:, max(plane.shape[1] - n, 0) :] for plane, n in zip(planes, last, strict=True))
         for planes in (kv.keys, kv.values)

@@ -1,4 +1,4 @@
-"""Several objects as one transfer: whole when all of them are, failed with the first that fails."""
+"""Fetches several objects as one transfer, which fails with the first of them that fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cachegen.store import Store
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Whole:
-    """All objects, each as the manifest describes it, in the order they were asked for."""
+    """The bytes of all objects, each as the manifest describes it, in the order requested."""
 
     data: tuple[memoryview, ...]
 
@@ -31,7 +31,7 @@ def fetch_together(
     link: LinkEstimate,
     listener: Callable[[BundleNews], None],
 ) -> Leave:
-    """Have objects fetched, and tell ``listener`` until the returned function is called.
+    """Fetch objects, and report to ``listener`` until the returned function is called.
 
     See `Downloads.start`.
     """
@@ -55,7 +55,7 @@ class _Bundle:
         self._data: dict[int, memoryview] = {}
 
     def hear(self, number: int, news: News) -> None:
-        """News of one object."""
+        """Pass on an event of one object."""
         with self._lock:
             if isinstance(news, Arrived):
                 self._num_bytes[number] = news.num_bytes

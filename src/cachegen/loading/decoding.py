@@ -1,4 +1,4 @@
-"""From an object's bytes to the cache of a token range, checked at every step."""
+"""Decodes an object's bytes into the cache of a token range, checked at every step."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Decoder:
 
     Attributes:
         tokens: uint32 (tokens,): those to load.
-        tail: the last chunk's tokens behind them, or why they cannot be had.
+        tail: the last chunk's tokens behind them, or why they could not be read.
         profiles: to decode with.
-        fingerprint: the model.
-        windows: of its layers, as in the manifest.
+        fingerprint: SHA-256 that identifies the model.
+        windows: attention windows of its layers, as in the manifest.
     """
 
     tokens: NDArray[np.uint32]
@@ -46,14 +46,14 @@ class Decoder:
         assembly: Assembly,
         device: torch.device | str,
     ) -> None:
-        """Put the wanted tokens of a chunk, or of some layers of it, in their place.
+        """Decode the wanted tokens of a chunk, or of some of its layers, into ``assembly``.
 
-        After an error the place may hold anything.
+        After an error their place there may hold anything.
 
         Raises:
-            BitstreamError: damaged bytes, another chunk's, or none that fits.
-            ProfileMismatch, TokensMismatch: coded for another model, or for other tokens.
-            CacheGenError: the profile or the chunk's other tokens cannot be had.
+            BitstreamError: the bytes are damaged, another chunk's, or of another geometry.
+            ProfileMismatch, TokensMismatch: encoded for another model, or for other tokens.
+            CacheGenError: the profile or the chunk's other tokens cannot be read.
         """
         profile = self.profiles.get(stored.profile_hash)
         layers = layers_by_kind(self.windows).get(stored.layers)
@@ -75,7 +75,7 @@ class Decoder:
         assembly.place(part.to(device), layers)
 
     def _tokens_of(self, entry: ChunkEntry) -> list[int]:
-        """All tokens of a chunk, also those behind the wanted ones."""
+        """All tokens of a chunk, including those behind the wanted ones."""
         known: list[int] = self.tokens[entry.start : entry.stop].tolist()
         if len(known) == entry.num_tokens:
             return known

@@ -1,4 +1,4 @@
-"""Objects on their way into memory, each in a thread of its own; who wants the same one waits."""
+"""Downloads of objects, each in its own thread and shared by all loads that want the object."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from cachegen.store import Store
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Arrived:
-    """So many bytes of the object are here altogether."""
+    """The number of bytes received so far."""
 
     num_bytes: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fetched:
-    """The whole object, as the manifest describes it."""
+    """The bytes of the whole object, checked against the manifest."""
 
     data: memoryview
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Failed:
-    """It cannot be had."""
+    """The error that ended the download."""
 
     error: CacheGenError
 
@@ -45,20 +45,20 @@ _Key = tuple[int, str, bytes]
 
 
 class Downloads:
-    """The downloads of a process: an object that is on its way is not asked for again."""
+    """The downloads of a process: an object under way is not requested again."""
 
     def __init__(self) -> None:
-        """Nothing is on its way."""
+        """Start without downloads."""
         self._lock = threading.Lock()
         self._running: dict[_Key, _Download] = {}
 
     def start(
         self, store: Store, stored: StoredObject, *, link: LinkEstimate, listener: Listener
     ) -> Leave:
-        """Have an object fetched, and tell ``listener`` until the returned function is called.
+        """Fetch an object, and report to ``listener`` until the returned function is called.
 
-        Its argument says whether the download seems to hang: who asks next gets a new one. One
-        that nobody listens to any more is abandoned.
+        Its argument says whether the download hangs: the next request then starts a new one. A
+        download without listeners is abandoned.
         """
         key = (id(store), stored.key, stored.sha256)
         with self._lock:
@@ -98,7 +98,7 @@ class _Download:
     _is_over: bool = field(init=False, default=False)
 
     def start(self) -> None:
-        """A thread that no one waits for at exit: a dead server may hold it for a while."""
+        """Start a daemon thread, since a dead server may block it for a while."""
         self.link.begin(time.perf_counter())
         try:
             threading.Thread(target=self._run, name="cachegen-fetch", daemon=True).start()
@@ -106,7 +106,7 @@ class _Download:
             self._finish(Failed(StoreError(f"{self.stored.key}: {error}")))
 
     def join(self, listener: Listener) -> bool:
-        """Listen from now on; False where it is too late."""
+        """Add a listener; False if the download is over."""
         with self._lock:
             if self._is_over:
                 return False
@@ -116,7 +116,7 @@ class _Download:
             return True
 
     def leave(self, listener: Listener) -> None:
-        """Listen no more; the last one to leave abandons the transfer."""
+        """Remove a listener; without any the download is abandoned."""
         with self._lock:
             if listener in self._listeners:
                 self._listeners.remove(listener)
@@ -136,7 +136,7 @@ class _Download:
                 self._finish(Fetched(data))
 
     def _fetch(self) -> memoryview | None:
-        """The object, filled in as it comes; None where it is not wanted any more."""
+        """Read the object into one buffer; None if the download was abandoned."""
         expected, digest = self.stored.size_bytes, hashlib.sha256()
         whole = np.empty(expected, dtype=np.uint8).data
         for part in self.store.get(self.stored.key):
@@ -156,7 +156,7 @@ class _Download:
         return whole.toreadonly()
 
     def _advance(self, num_bytes: int) -> bool:
-        """Tell everyone; False where nobody listens any more."""
+        """Report received bytes; False if the download was abandoned."""
         with self._lock:
             if self._is_over:
                 return False
@@ -176,7 +176,7 @@ class _Download:
         self.forget(self)
 
     def _end(self) -> bool:
-        """End the transfer, once; the lock is held."""
+        """End the download, with the lock held; False if it is over already."""
         if self._is_over:
             return False
         self._is_over = True

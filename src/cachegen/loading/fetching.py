@@ -1,4 +1,4 @@
-"""The link of one load: the transfer under way and those asked for ahead of its end."""
+"""The transfers of one load: the first one and those requested ahead of its end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HANGS = StoreTimeout.__name__
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FromLink:
-    """News of a transfer."""
+    """An event of a transfer."""
 
     transfer: Transfer
     news: BundleNews
@@ -28,7 +28,7 @@ class FromLink:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ended:
-    """A transfer of these objects that is whole, or cannot go on."""
+    """A transfer of these objects that is complete or has failed."""
 
     transfer: Transfer
     objects: tuple[StoredObject, ...]
@@ -36,7 +36,7 @@ class Ended:
 
 
 class Fetching:
-    """Keeps the transfers of a state true, and the journal's fetch spans."""
+    """Starts and ends transfers, and records them in the load's state and journal."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Fetching:
         journal: Journal,
         tell: Callable[[FromLink], None],
     ) -> None:
-        """Nothing is under way; ``tell`` takes the news, in any thread."""
+        """Start without transfers; ``tell`` receives their events, in any thread."""
         self._state, self._resources, self._journal, self._tell = state, resources, journal, tell
         self._heard_s: dict[int, float] = {}
         self._leaves: dict[int, Leave] = {}
@@ -53,11 +53,11 @@ class Fetching:
 
     @property
     def num_objects(self) -> int:
-        """How many objects have been asked for by the transfers under way."""
+        """Number of objects of the transfers under way."""
         return sum(len(self._objects[transfer.chunk]) for transfer in self._state.transfers)
 
     def start(self, chunk: int, option: Option, objects: Sequence[StoredObject]) -> None:
-        """Ask for what is needed of a chunk."""
+        """Request the objects of a chunk."""
         now_s, tell = self._journal.now_s(), self._tell
         transfer = Transfer(chunk, option, now_s)
         self._objects[chunk] = tuple(objects)
@@ -72,7 +72,7 @@ class Fetching:
         self._state.transfers.append(transfer)
 
     def end(self, transfer: Transfer, outcome: str) -> None:
-        """End a transfer, whole or not."""
+        """End a transfer, complete or not, and record its span."""
         now_s, transfers = self._journal.now_s(), self._state.transfers
         self._leaves.pop(transfer.chunk)(outcome == HANGS)
         was_first = transfers.index(transfer) == 0
@@ -92,14 +92,14 @@ class Fetching:
         )
 
     def abandon(self, first: int = 0) -> list[Transfer]:
-        """End the transfers under way from this one on, and return them."""
+        """End the transfers from index ``first`` on, and return them, the last one first."""
         abandoned = self._state.transfers[first:][::-1]
         for transfer in abandoned:
             self.end(transfer, "abandoned")
         return abandoned
 
     def take(self, event: FromLink) -> Ended | None:
-        """Note bytes that arrived; the end of a transfer is for the caller."""
+        """Record received bytes; return the end of a transfer for the caller to handle."""
         transfer, news = event.transfer, event.news
         if transfer not in self._state.transfers:
             return None
@@ -110,9 +110,9 @@ class Fetching:
         return Ended(transfer, self._objects[transfer.chunk], news)
 
     def stalled(self) -> Ended | None:
-        """What the first transfer counts as, once it has been silent for too long.
+        """The end of the first transfer with `StoreTimeout` if it has been silent for too long.
 
-        One asked for ahead may be silent while those before it go on.
+        Those requested ahead may be silent while the ones before them go on.
         """
         limit_s, transfer = self._resources.stall_s, self._state.transfer
         if transfer is None or self._state.now_s - self._heard_s[transfer.chunk] < limit_s:

@@ -1,4 +1,4 @@
-"""The record of one load: when which work was done, what was decided, what went wrong."""
+"""The record of one load: its work over time, its decisions and its errors."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from cachegen.policy.controller import Decision, TimedDecision
 
 @dataclass(slots=True, eq=False)
 class Journal:
-    """Written by the load, on a clock that starts with it.
+    """The record of one load, on a clock that starts with it.
 
     Attributes:
-        began_s: the load's beginning on the machine's monotonic clock.
-        spans: the work.
-        decisions: what was decided.
-        errors: by chunk, what went wrong with it.
+        began_s: when the load began, on `time.perf_counter`.
+        spans: the work done.
+        decisions: the decisions taken.
+        errors: messages by chunk.
     """
 
     began_s: float = field(default_factory=time.perf_counter)
@@ -26,7 +26,7 @@ class Journal:
     errors: dict[int, list[str]] = field(default_factory=dict)
 
     def now_s(self) -> float:
-        """The load's clock."""
+        """Seconds since the load began."""
         return time.perf_counter() - self.began_s
 
     def decided(self, decision: Decision) -> None:
@@ -34,15 +34,15 @@ class Journal:
         self.decisions.append(TimedDecision(self.now_s(), decision))
 
     def error(self, chunk: int, text: str) -> None:
-        """Record what went wrong, once."""
+        """Record an error of a chunk, each text once."""
         known = self.errors.setdefault(chunk, [])
         if text not in known:
             known.append(text)
 
     def reason(self, chunk: int) -> str:
-        """All that went wrong with a chunk."""
+        """All errors of a chunk, in one line."""
         return "; ".join(self.errors.get(chunk, ()))
 
     def in_order(self) -> tuple[Span, ...]:
-        """The spans by their beginnings."""
+        """The spans in the order of their beginnings."""
         return tuple(sorted(self.spans, key=lambda span: span.began_s))

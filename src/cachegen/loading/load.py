@@ -1,4 +1,4 @@
-"""`load`: the longest stored prefix of a context, fetched, decoded or recomputed, never wrong."""
+"""`load`: loads the longest stored prefix of a context, by fetching, decoding, recomputing."""
 
 from __future__ import annotations
 
@@ -54,51 +54,50 @@ def load(
     cut: Cut | None = None,
     complete: bool = False,
     device: torch.device | str = "cpu",
-    stall_s: float = 3.0,
+    stall_s: float = 3.0,  # outlasts one lost SYN (1 s, RFC 6298). Arbitrary: 2 to 30 s does
     progress: Progress | None = None,
     cancel: threading.Event | None = None,
 ) -> LoadResult:
     """Load the cache of as many of these tokens as are stored, from the first one on.
 
     While one chunk is fetched another is decoded and a third may be recomputed; the controller
-    decides which. A chunk that cannot be had is asked for again, then at another level, then
-    recomputed; without a way to recompute it the result ends before it. The result's chunks say
-    what went wrong, its decisions what was done and why.
+    decides which. A chunk that fails is requested again, then at another level, then recomputed;
+    if it cannot be recomputed the result ends before it. The result's chunks tell the errors, its
+    decisions what was done and why.
 
-    Of layers with windows, as `save` was told of them, only what going on needs is loaded: in the
-    result they hold their last tokens, all others hold all.
+    Of layers with windows, as given to `save`, only the tokens that continuing needs are loaded: in
+    the result they hold their last tokens, all other layers hold all.
 
     Args:
         tokens: the context, possibly longer than what is stored.
-        store: where to look.
-        profile: statistics of the model; where another one is needed it is read from the store.
-        level: load everything at this level, or as near to it as possible. When None the
-            controller chooses, at the quality of the profile's default level or better where no
-            deadline presses.
-        slo_s: deadline in seconds from now: the best quality that meets it, or the earliest end
-            where none can.
-        controller: chooses; by default `Fixed(level)` where a level is given, else `MinTTFT()`.
-        recompute: ``recompute(tokens, *, past)`` gives the cache of a token range, after the
-            cache of all tokens before it (None where there are none), in which layers with
-            windows hold what they need to go on. It is called in the calling thread.
+        store: the store to read from.
+        profile: statistics of the model; if another one is needed it is read from the store.
+        level: load everything at this level, or as near to it as possible. If None the controller
+            chooses: without a deadline, the quality of the profile's default level or better.
+        slo_s: deadline in seconds from now: the best quality that meets it, or what ends first if
+            none does.
+        controller: decides; by default `Fixed(level)` if a level is given, else `MinTTFT()`.
+        recompute: ``recompute(tokens, *, past)`` returns the cache of a token range, given the
+            cache of all tokens before it (None if there are none), in which layers with windows
+            hold the tokens that they need. It is called in the calling thread.
         fingerprint: SHA-256 that identifies the model.
         salt: the tenant, as it was saved.
-        extra: whatever else changes the KV of equal tokens, as it was saved.
+        extra: anything else that changes the KV of equal tokens, as it was saved.
         exact: False to accept also KV that was computed on top of lossily loaded KV.
-        cut: ``cut(num_tokens)``, at most that many, is where the reader goes on of so many loaded
-            tokens: windows reach back from there. By default it drops none.
+        cut: ``cut(num_tokens)`` is the position, at most ``num_tokens``, at which the reader
+            continues; windows reach back from there. By default ``num_tokens``.
         complete: load every token of layers with windows too.
-        device: where the cache is to live.
-        stall_s: silence after which a transfer counts as failed; twice as long for the lookup,
-            which is waited for no longer than half of ``slo_s`` where there is a model.
-        progress: called with (tokens there, tokens altogether), from another thread; what it
-            raises ends the load.
-        cancel: set it from anywhere to end the load.
+        device: the device of the result.
+        stall_s: seconds of silence after which a transfer fails; twice as long for the lookup, but
+            no longer than half of ``slo_s`` if there is a model.
+        progress: called with (tokens loaded, tokens in total), from another thread; an exception
+            in it ends the load.
+        cancel: an event that ends the load when set, from any thread.
 
     Raises:
-        ValueError: no tokens, a level that nothing is stored at, level and controller at once, or
-            a recomputed cache that does not fit.
-        StoreError: the store cannot be asked, and there is no `recompute`.
+        ValueError: no tokens, a level at which nothing is stored, both level and controller, or a
+            recomputed cache that does not fit.
+        StoreError: the lookup fails, and there is no `recompute`.
         LoadCancelled: `cancel` was set.
     """
     survive_forks()
@@ -152,8 +151,8 @@ def load(
 
 
 def _patience_s(link: LinkEstimate, stall_s: float, slo_s: float | None) -> float:
-    """How long to wait for the lookup where a model could begin instead: less where a deadline
-    presses, or where the store was silent a moment ago."""
+    """Seconds to wait for the lookup if a model could begin instead: at most half of the deadline,
+    and less after a recent silence. Arbitrary shares: what is waited is lost to the model."""
     patience_s = 2 * stall_s
     if slo_s is not None:
         patience_s = min(patience_s, slo_s / 2)
@@ -165,7 +164,7 @@ def _patience_s(link: LinkEstimate, stall_s: float, slo_s: float | None) -> floa
 def _answer(
     ask: Callable[[], Stored], link: LinkEstimate, patience_s: float, cancel: threading.Event | None
 ) -> Stored:
-    """The store's answer in time; the link remembers whether there was one."""
+    """The store's answer within a time limit; the link notes whether there was one."""
     try:
         stored = within(patience_s, ask, cancel=cancel)
     except StoreTimeout:
@@ -176,7 +175,7 @@ def _answer(
 
 
 def _work_off(run: Run, tokens: NDArray[np.uint32], recompute: Recompute | None) -> None:
-    """Let the load run, and recompute what it asks for in this thread."""
+    """Run the load, and do its recompute jobs in this thread."""
     driver = threading.Thread(target=run.drive, name="cachegen-load", daemon=True)
     driver.start()
     try:

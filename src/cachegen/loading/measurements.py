@@ -1,8 +1,7 @@
-"""What was measured on this machine, kept between runs in the user's cache directory.
+"""Measurements of this machine, kept between runs in the user's cache directory.
 
-One JSON file for each (model, device, number of threads). A file that is missing, damaged or of
-another kind means that nothing is known. Processes that write at once do not mix: the last one's
-file stays.
+One JSON file for each (model, device, number of threads). A missing, damaged or foreign file counts
+as empty. If several processes write at once, the last file remains, whole.
 """
 
 from __future__ import annotations
@@ -27,9 +26,13 @@ from cachegen.policy.costs import Costs, DecodeCost, PrefillCost, fit_decode, fi
 
 FOLDER_VARIABLE = "CACHEGEN_CACHE_DIR"
 _FORMAT = "cachegen-costs-1"
+# Three coefficients are fitted to them. Arbitrary: 12 (see policy/costs.py) to 1,000 does.
 _MOST_SAMPLES = 32
+# Only bounds the file. Arbitrary: 16 to 10,000 does.
 _MOST_STORES = 64
+# A stale throughput fades within `_PRIOR_S` of transfers. Arbitrary: minutes to a day does.
 _LINK_AGE_S = 3600.0
+# Far above the rounding of float64, far below any two measurements.
 _SAME = 1e-6
 
 Prefill = tuple[int, int, float]
@@ -38,12 +41,12 @@ Decode = tuple[int, float]
 
 @dataclass(frozen=True, slots=True)
 class LinkHistory:
-    """What a store gave.
+    """The last measurement of a store's link.
 
     Attributes:
         bytes_per_s: its throughput.
-        request_s: from asking to the first byte.
-        at_s: when, in seconds of the epoch.
+        request_s: seconds from a request to its first byte.
+        at_s: when it was measured, in seconds since the epoch.
     """
 
     bytes_per_s: float
@@ -52,10 +55,10 @@ class LinkHistory:
 
 
 class Measurements:
-    """What a model takes on a device, and what stores give. Safe to share between threads."""
+    """Times of a model on a device, and links to stores; safe between threads."""
 
     def __init__(self, path: Path) -> None:
-        """Know nothing yet; ``path`` is where `save` writes."""
+        """Start without measurements; `save` writes to ``path``."""
         self.path = path
         self._lock = threading.Lock()
         self._prefill: list[Prefill] = []
@@ -66,7 +69,7 @@ class Measurements:
 
     @classmethod
     def read(cls, fingerprint: bytes, device: str) -> Measurements:
-        """What is known of a model on a device with as many threads as there are now."""
+        """Read the measurements of a model on a device with the current number of threads."""
         threads = torch.get_num_threads()
         name = f"{fingerprint.hex()[:32]}-{device.replace(':', '')}-{threads}.json"
         found = cls(_folder() / name)
@@ -75,7 +78,7 @@ class Measurements:
         return found
 
     def costs(self, url: str | None = None) -> Costs:
-        """The costs fitted to the samples; with the request time of a store, if one is named."""
+        """The costs fitted to the samples, with the request time of the store at ``url``."""
         with self._lock:
             link = None if url is None else self._links.get(_name(url))
             if self._prefill_cost is None:
@@ -87,21 +90,21 @@ class Measurements:
             )
 
     def throughput(self, url: str) -> float | None:
-        """Bytes per second that a store gave last; None where that is not known, or long ago."""
+        """Last bytes per second of a store; None if unknown or more than an hour old."""
         with self._lock:
             link = self._links.get(_name(url))
         is_fresh = link is not None and 0 <= time.time() - link.at_s < _LINK_AGE_S
         return link.bytes_per_s if link is not None and is_fresh else None
 
     def add_prefill(self, num_tokens: int, past: int, seconds: float) -> None:
-        """So many tokens were computed after so many others."""
+        """Add the seconds in which ``num_tokens`` were computed after ``past`` others."""
         with self._lock:
             self._prefill.append((num_tokens, past, seconds))
             _thin(self._prefill, [_size_class(n, before) for n, before, _ in self._prefill])
             self._prefill_cost = None
 
     def add_decode(self, level: str, num_tokens: int, seconds: float) -> None:
-        """A chunk of so many tokens was decoded."""
+        """Add the seconds in which a chunk of ``num_tokens`` was decoded."""
         with self._lock:
             samples = self._decode.setdefault(level, [])
             samples.append((num_tokens, seconds))
@@ -109,9 +112,9 @@ class Measurements:
             self._decode_costs.pop(level, None)
 
     def add_link(self, url: str, bytes_per_s: float, request_s: float) -> None:
-        """A store gives so many bytes per second, the first after so many seconds.
+        """Replace the measurement of a store's link.
 
-        The throughput that is known already is no news and gets no younger.
+        An unchanged throughput was not measured again and keeps its age.
         """
         with self._lock:
             known = self._links.pop(_name(url), None)
@@ -122,7 +125,7 @@ class Measurements:
                 del self._links[next(iter(self._links))]
 
     def save(self) -> None:
-        """Replace the file as one step; where that is not permitted, nothing is kept."""
+        """Replace the file atomically; do nothing if that is not permitted."""
         with self._lock:
             content = {
                 "format": _FORMAT,
@@ -135,7 +138,7 @@ class Measurements:
             _replace(self.path, text)
 
     def _take(self, content: Any) -> None:
-        """Believe a file's content whole, or raise and believe none of it."""
+        """Take over a file's content, or raise and take over nothing."""
         if content["format"] != _FORMAT:
             raise ValueError(f"expected the format {_FORMAT}, got {content['format']}")
         prefill = [(int(n), int(p), _positive(s)) for n, p, s in content["prefill"]]
@@ -156,7 +159,7 @@ def _folder() -> Path:
 
 
 def _name(url: str) -> str:
-    """The URL without what is secret or changes: user, password, query."""
+    """The URL without user, password and query, which are secret or change."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
@@ -166,7 +169,7 @@ def _size_class(num_tokens: int, past: int = 0) -> tuple[int, int]:
 
 
 def _thin(samples: list[Prefill] | list[Decode], classes: list[tuple[int, int]]) -> None:
-    """Drop the oldest sample of the fullest class while there are too many."""
+    """Drop the oldest samples of the fullest size classes until few enough remain."""
     while len(samples) > _MOST_SAMPLES:
         fullest = max(classes, key=classes.count)
         oldest = classes.index(fullest)

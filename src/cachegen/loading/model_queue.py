@@ -1,4 +1,4 @@
-"""The queue at a model that several loads use, one chunk at a time."""
+"""The queue of loads that share a model, one chunk at a time."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+# How late a load that is given up is noticed. Arbitrary: 0.01 to 0.2 s does.
 _POLL_S = 0.05
+# Time for a woken thread of another load to ask first. Arbitrary: 1 to 20 ms, far below a prefill.
 _POLITE_S = 0.005
 
 
 class ModelQueue:
-    """A model that several loads use, one chunk at a time.
+    """A model shared by several loads, one chunk at a time.
 
-    A load takes it where it is free, and lets others go first after it had it; where there is no
-    other way to have a chunk it queues.
+    A load takes the model only if it is free, and lets others go first afterwards. It queues only
+    for a chunk that it cannot load in any other way.
     """
 
     def __init__(self) -> None:
-        """Nobody uses it."""
+        """Start without loads."""
         self._lock = threading.Lock()
         self._queue: deque[Turn] = deque()
         self._users: dict[object, Callable[[], None]] = {}
@@ -29,12 +31,12 @@ class ModelQueue:
 
     @property
     def users(self) -> int:
-        """How many loads may want a turn."""
+        """Number of loads that share the model."""
         return len(self._users)
 
     @contextmanager
     def using(self, user: object, wake: Callable[[], None]) -> Iterator[None]:
-        """Be one of the users; ``wake`` tells that the model is free again."""
+        """Count as a user meanwhile; ``wake`` is called when the model becomes free."""
         with self._lock:
             self._users[user] = wake
         try:
@@ -44,12 +46,12 @@ class ModelQueue:
                 del self._users[user]
 
     def queue(self, user: object) -> Turn:
-        """A turn, which comes after those who asked before."""
+        """Join the queue, and return the place in it."""
         with self._lock:
             return self._append(user)
 
     def take(self, user: object) -> Turn | None:
-        """A turn that has come already; None where somebody has one, or others go first."""
+        """Take the model; None if it is in use, or if others go first."""
         with self._lock:
             last, ended_s = self._last
             is_polite = last is not user or time.monotonic() - ended_s >= _POLITE_S
@@ -58,7 +60,7 @@ class ModelQueue:
             return self._append(user)
 
     def end(self, turn: Turn) -> None:
-        """Give up a turn, whether it has come or not; once is enough."""
+        """Leave the queue, from its head or not; calling it again does nothing."""
         with self._lock:
             if turn not in self._queue:
                 return
@@ -84,9 +86,9 @@ class Turn:
     """A place in the queue.
 
     Attributes:
-        user: whose.
-        come: whether it has come.
-        was_used: whether the model was used in it.
+        user: the load.
+        come: set once it is at the head.
+        was_used: whether the load used the model.
     """
 
     user: object
@@ -94,7 +96,7 @@ class Turn:
     was_used: bool = False
 
     def wait(self, is_given_up: Callable[[], bool]) -> bool:
-        """Wait until it has come; False where it is given up before."""
+        """Wait for the head of the queue; False if the load is given up before."""
         while not self.come.wait(_POLL_S):
             if is_given_up():
                 return False

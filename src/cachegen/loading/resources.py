@@ -1,4 +1,4 @@
-"""What a load works with, some of it its own and some shared with other loads."""
+"""The resources of a load: its own, and those shared with other loads."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from cachegen.store import Store
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadResources:
-    """Everything but the chunks and their controller.
+    """The resources of a load.
 
     Attributes:
-        decoder: makes caches of objects.
-        assembly: where they go.
-        store: where objects come from.
-        link: the way to it.
+        decoder: decodes objects.
+        assembly: the cache to decode into.
+        store: the store to fetch from.
+        link: estimate of the link to the store.
         model_queue: the queue for the model.
-        measurements: what is known of the machine, and learned on the way.
-        device: where the cache is to live.
-        stall_s: silence after which a transfer counts as failed.
+        measurements: times on this machine, read and added to.
+        device: the device of the result.
+        stall_s: seconds of silence after which a transfer fails.
     """
 
     decoder: Decoder
@@ -43,7 +43,7 @@ class LoadResources:
 def load_resources(
     decoder: Decoder, store: Store, *, device: torch.device | str, stall_s: float
 ) -> LoadResources:
-    """For the tokens and model of a decoder, and a store."""
+    """The resources for a decoder's tokens and model, and a store."""
     measurements = measurements_of(decoder.fingerprint, str(device))
     return LoadResources(
         decoder=decoder,

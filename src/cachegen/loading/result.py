@@ -1,4 +1,4 @@
-"""What a load gives back: the cache, and where the time and the bytes went."""
+"""The result of a load: the cache, and where time and bytes were spent."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from cachegen.policy.controller import TimedDecision
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of work, on the load's clock.
+    """One piece of work, in seconds on the load's clock.
 
     Attributes:
         work: `lookup`, `fetch`, `decode` or `recompute`.
         began_s: when it began.
         ended_s: when it ended.
-        chunk: position of the chunk; None for the lookup.
-        level: what it was worked on at; empty for the lookup.
-        size_bytes: bytes that came over the link.
-        outcome: `done`, `abandoned`, or the failure.
+        chunk: index of the chunk; None for the lookup.
+        level: level of the chunk; empty for the lookup.
+        size_bytes: bytes received.
+        outcome: `done`, `abandoned`, or the name of the error.
     """
 
     work: str
@@ -33,7 +33,7 @@ class Span:
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """Its duration."""
         return self.ended_s - self.began_s
 
 
@@ -42,15 +42,15 @@ class LoadResult:
     """A loaded prefix of a context.
 
     Attributes:
-        kv: keys and values of the first tokens; None when there are none.
-        num_tokens: how many tokens.
+        kv: keys and values of the first tokens; None if there are none.
+        num_tokens: number of tokens.
         exact: whether they are bit for bit what a model computed, or recomputed on top of that.
-        ttft_s: from the call to the result: the load's part of the time to first token.
-        size_bytes: bytes of chunks that came over the link, of use or not; what was fetched for
-            another load at the same time counts too, manifests and profiles do not.
-        chunks: what became of each token range, in order.
-        decisions: everything that was decided, in the order of time.
-        spans: the work, in the order of its beginnings.
+        ttft_s: seconds from the call to the result: the load's part of the time to first token.
+        size_bytes: bytes of chunks received, used or not, including what was fetched for another
+            load at the same time, without manifests and profiles.
+        chunks: the outcome of each token range, in order.
+        decisions: all decisions, in the order of time.
+        spans: the work done, in the order of its beginnings.
     """
 
     kv: KVCache | None
@@ -64,32 +64,32 @@ class LoadResult:
 
     @property
     def lookup_s(self) -> float:
-        """Finding the prefix, reading its manifest and profile."""
+        """Seconds of finding the prefix and reading its manifest and profile."""
         return self._spent_s("lookup")
 
     @property
     def fetch_s(self) -> float:
-        """Transfers."""
+        """Seconds with a transfer under way."""
         return self._spent_s("fetch")
 
     @property
     def decode_s(self) -> float:
-        """Decoding chunks and putting them in their places."""
+        """Seconds of decoding chunks into the cache."""
         return self._spent_s("decode")
 
     @property
     def recompute_s(self) -> float:
-        """In the `recompute` callable."""
+        """Seconds in the `recompute` callable."""
         return self._spent_s("recompute")
 
     @property
     def overlap_s(self) -> float:
-        """What doing things at the same time saved: the parts' sum less the whole."""
+        """Seconds saved by working at the same time: the sum of the parts less the whole."""
         parts = self.lookup_s + self.fetch_s + self.decode_s + self.recompute_s
         return max(parts - self.ttft_s, 0.0)
 
     def _spent_s(self, work: str) -> float:
-        """While any of it went on; the spans are in the order of their beginnings."""
+        """Seconds during which at least one span of this work was under way."""
         spent_s = until_s = 0.0
         for span in self.spans:
             if span.work == work and span.ended_s > until_s:

@@ -1,4 +1,4 @@
-"""What to do about a fetch that failed: again, not at this level, or not from this store."""
+"""Decides after a failed fetch: retry, use another level, or give up the store."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from cachegen.errors import (
 )
 from cachegen.policy.controller import Decision
 
+# Arbitrary: 3, so that one silence (which counts double) does not end the store, to 10 does.
 _STORE_FAILURES = 5
+# Some round trips of a distant store. Arbitrary: 0.01 to 0.2 s does.
 _FIRST_WAIT_S = 0.05
 
 
 class Remedy(Enum):
-    """What is left to try."""
+    """What to try next."""
 
     AGAIN = "again"
     OTHER_LEVEL = "other level"
@@ -33,17 +35,16 @@ class Remedy(Enum):
 class Retries:
     """Counts the failures of one load.
 
-    A store that fails is asked for an object twice more, one that is silent and damaged bytes
-    once more; what is gone, refused or of no use, not again. A store that fails too often in a
-    row is given up; silence and refusals count double, and failures of what was under way at
-    once count as one.
+    An object is retried twice after a failure of the store, once after silence or damaged bytes,
+    and not at all if it is missing, denied or unusable. After five failures in a row the store is
+    given up; silence and denials count double, failures of simultaneous transfers count as one.
 
     Attributes:
-        pending: by chunk, when what is to be asked for again.
+        pending: by chunk, the time of its retry on the load's clock, and the decision.
     """
 
     def __init__(self) -> None:
-        """Nothing failed yet."""
+        """Start without failures."""
         self._attempts: dict[tuple[int, str], int] = {}
         self._again: dict[int, int] = {}
         self.pending: dict[int, tuple[float, Decision]] = {}
@@ -51,13 +52,13 @@ class Retries:
         self._failed_s = -math.inf
 
     def succeeded(self) -> None:
-        """The store gave an object."""
+        """Note that the store delivered an object."""
         self._in_a_row = 0
 
     def failed(
         self, chunk: int, level: str, error: CacheGenError, *, began_s: float, now_s: float
     ) -> Remedy:
-        """Count a failure, now, of what began then, and say what to do."""
+        """Count the failure at ``now_s`` of a fetch begun at ``began_s``; choose the remedy."""
         if isinstance(error, StoreError) and not isinstance(error, KeyNotFound):
             if began_s >= self._failed_s:
                 self._in_a_row += 2 if isinstance(error, StoreDenied | StoreTimeout) else 1
@@ -76,7 +77,7 @@ class Retries:
         return Remedy.AGAIN
 
     def take_due(self, now_s: float) -> Decision | None:
-        """The pending attempt that is due first, if it is due by now; it is pending no more."""
+        """Remove and return the earliest pending retry if it is due; else None."""
         due_s, again = min(self.pending.values(), key=lambda due: due[0])
         if now_s < due_s:
             return None
@@ -84,14 +85,14 @@ class Retries:
         return again
 
     def attempts(self, chunk: int, level: str) -> int:
-        """How often an object failed."""
+        """Number of failures of a chunk at a level."""
         return self._attempts.get((chunk, level), 0)
 
     def of_chunk(self, chunk: int) -> int:
-        """How often objects of a chunk failed and were asked for again."""
+        """Number of retries of a chunk."""
         return self._again.get(chunk, 0)
 
     def wait_s(self, chunk: int, level: str) -> float:
-        """How long to wait before the next attempt: doubling, and jittered by half."""
+        """Seconds before the next attempt: doubled each time, with a jitter of half."""
         doubled = _FIRST_WAIT_S * 2.0 ** (self.attempts(chunk, level) - 1)
         return doubled * random.uniform(0.5, 1.5)

@@ -1,7 +1,7 @@
-"""What simultaneous loads of one process share: links, downloads, the decoder, models, costs.
+"""State shared by the loads of a process: link estimates, downloads, decoder, models, costs.
 
-A forked child begins anew, with what was measured before the fork as far as it is on disk: what
-it inherited counts transfers and turns of threads that it does not have.
+A forked child starts with new state and the measurements on disk: what it inherits counts transfers
+and queued loads of threads that it does not have.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from cachegen.loading.measurements import Measurements
 from cachegen.loading.model_queue import ModelQueue
 from cachegen.policy.link_estimate import LinkEstimate
 
+# What a crash may lose, against a write of a few kB. Arbitrary: 1 to 60 s does.
 _SAVE_EVERY_S = 10.0
 _Model = tuple[bytes, str]
 
@@ -29,7 +30,7 @@ def _decoder() -> DecoderThreads:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Shared:
-    """All of it; the lock is held while something is made."""
+    """All shared state; `making` is held while a part of it is created."""
 
     making: threading.Lock = field(default_factory=threading.Lock)
     measurements: dict[_Model, Measurements] = field(default_factory=dict)
@@ -44,7 +45,7 @@ _SHARED = PerProcess(_Shared)
 
 
 def measurements_of(fingerprint: bytes, device: str) -> Measurements:
-    """What this process knows of a model on a device."""
+    """The measurements of a model on a device."""
     shared, model = _SHARED(), (fingerprint, device)
     with shared.making:
         if model not in shared.measurements:
@@ -53,7 +54,7 @@ def measurements_of(fingerprint: bytes, device: str) -> Measurements:
 
 
 def link_to(url: str, known: Measurements) -> LinkEstimate:
-    """The one link of this process to a store of this name."""
+    """The estimate of the link to the store at a URL."""
     shared = _SHARED()
     with shared.making:
         if url not in shared.links:
@@ -62,9 +63,9 @@ def link_to(url: str, known: Measurements) -> LinkEstimate:
 
 
 def remember(known: Measurements, url: str) -> None:
-    """Keep what a load has taught, for the next one and, every few seconds, on disk.
+    """Keep a load's measurements for the next one, and save them to disk every few seconds.
 
-    The costs are fitted here, since they are asked for when a load is in a hurry.
+    Costs are fitted here, after a load, so that the next one need not wait for it.
     """
     link = link_to(url, known).known(time.perf_counter())
     if link is not None:
@@ -80,17 +81,17 @@ def remember(known: Measurements, url: str) -> None:
 
 
 def model_queue_of(fingerprint: bytes, device: str) -> ModelQueue:
-    """The one of this process for a model on a device."""
+    """The queue for a model on a device."""
     shared = _SHARED()
     with shared.making:
         return shared.model_queues.setdefault((fingerprint, device), ModelQueue())
 
 
 def decoder() -> DecoderThreads:
-    """The one of this process."""
+    """The decoder threads."""
     return _SHARED().decoder
 
 
 def downloads() -> Downloads:
-    """Those of this process."""
+    """The downloads."""
     return _SHARED().downloads

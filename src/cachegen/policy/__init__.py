@@ -1,5 +1,5 @@
-"""What decides: how each chunk is had, when, and at which level. Pure: no I/O, no clock, no model.
+"""Controllers: they choose how and when each chunk is loaded, and at which level.
 
-Controllers see a `LoadState` and answer with decisions; the threaded loader and the simulator drive
-the same ones.
+They read a `LoadState` and return decisions, without I/O, clock or model. The threaded loader and
+the simulator drive the same ones.
 """

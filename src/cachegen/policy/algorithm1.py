@@ -11,15 +11,15 @@ from cachegen.policy.schedule import nearest
 
 @dataclass(frozen=True, slots=True)
 class Algorithm1:
-    """Chunk by chunk in the order of the context, against the deadline.
+    """Load chunks in the order of the context, each as well as the deadline allows.
 
-    Text where recomputing all that is left meets it, else the best level at which the sizes of
-    all that is left meet it, else the smallest. The default level without a deadline, and while
-    the throughput is unknown. What is under way is never reconsidered.
+    Recompute if recomputing all remaining chunks meets the deadline; else fetch at the best level
+    at which all remaining chunks arrive in time; else at the smallest. Without a deadline, or
+    while the throughput is unknown, fetch at the default level. Transfers are never abandoned.
     """
 
     def choose(self, state: LoadState, resource: Resource) -> Decision | None:
-        """The next chunk in the order of the context."""
+        """Choose the next chunk in the order of the context."""
         if resource == "model":
             return recompute_front(state, by_choice=text_fits(state))
         left = next_to_fetch(state)
@@ -37,7 +37,7 @@ class Algorithm1:
         return Decision.fetch(left[0], option.level, reason)
 
     def reconsider(self, state: LoadState) -> Decision | None:
-        """Never."""
+        """Return None: transfers are never abandoned."""
         return None
 
 

@@ -1,7 +1,7 @@
-"""What decides how each chunk is had: the state it sees, and the decisions it gives.
+"""The state that controllers see, the decisions they return, and their protocol.
 
-Pure data and one protocol: no clock, no network, no model. The loader and the simulator keep the
-same `LoadState` up to date, one from real threads, the other on a virtual clock.
+No clock, no network, no model. The loader updates a `LoadState` from real threads, the simulator on
+a virtual clock.
 """
 
 from __future__ import annotations
@@ -17,13 +17,21 @@ Resource = Literal["link", "model"]
 Action = Literal["fetch", "recompute"]
 
 MAX_TRANSFERS = 8
-"""So many of a load are under way at most, all but the first asked for ahead."""
+"""Transfers of a load under way at once at most; all but the first are requested ahead.
+
+Enough for 80 ms a request at 3 Gbit/s with chunks of 3.8 MB (1,536 tokens of Llama-3.1-8B at
+`high`), beyond what was measured in docs/decisions/2026-11-21-one-load.md.
+"""
 MAX_UNDECODED = 2
-"""Nothing more is asked for while so many chunks have arrived and are not decoded."""
+"""Nothing more is requested while this many chunks have arrived and are not decoded.
+
+With 1 loads take up to 8% longer, with 4 less than 1% shorter (200 simulated loads on links of
+benchmarks/slo_worlds.py, by hand).
+"""
 
 
 class Status(StrEnum):
-    """Where a chunk is on its way."""
+    """Progress of a chunk."""
 
     WAITING = "waiting"
     FETCHING = "fetching"
@@ -37,10 +45,10 @@ class Decision:
     """What to do with a chunk.
 
     Attributes:
-        chunk: its position in the context.
+        chunk: its index in the context.
         action: fetch and decode it, or recompute it from its tokens.
         level: the level to fetch; `text` where it is recomputed.
-        reason: why, for people.
+        reason: why, in words for people.
     """
 
     chunk: int
@@ -61,7 +69,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class TimedDecision:
-    """A decision, and when it was taken on the load's clock."""
+    """A decision, and when it was taken, in seconds on the load's clock."""
 
     at_s: float
     decision: Decision
@@ -73,9 +81,9 @@ class Option:
 
     Attributes:
         level: its name.
-        size_bytes: of the object.
-        rank: position in the order of quality, from 0 (smallest) up; equal in all chunks of a
-            context for the same level.
+        size_bytes: bytes to fetch.
+        rank: position in the order of quality, from 0 (smallest) up; the same for a level in all
+            chunks of a context.
     """
 
     level: str
@@ -90,9 +98,9 @@ class ChunkState:
     Attributes:
         start: its first token.
         stop: the token after its last one.
-        options: what it can be fetched at, in the order of `rank`; those that failed are gone.
-        status: where it is on its way.
-        level: the level it is being, or was, had at; `text` when recomputed.
+        options: levels it can be fetched at, in the order of `rank`, without those that failed.
+        status: its progress.
+        level: the level it is being or was loaded at; `text` when recomputed.
     """
 
     start: int
@@ -103,11 +111,11 @@ class ChunkState:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens covered."""
+        """Number of tokens."""
         return self.stop - self.start
 
     def option(self, level: str) -> Option | None:
-        """The option of this level, if it is there."""
+        """The option of this level; None if there is none."""
         return next((option for option in self.options if option.level == level), None)
 
 
@@ -116,10 +124,10 @@ class Transfer:
     """A transfer under way.
 
     Attributes:
-        chunk: which chunk.
-        option: what of it.
-        received_bytes: how much has arrived.
-        began_s: when it was asked for, on the load's clock.
+        chunk: index of the chunk.
+        option: the level it is fetched at.
+        began_s: when it was requested, in seconds on the load's clock.
+        received_bytes: bytes that have arrived.
     """
 
     chunk: int
@@ -129,34 +137,31 @@ class Transfer:
 
     @property
     def missing_bytes(self) -> int:
-        """What has not arrived."""
+        """Bytes that have not arrived."""
         return max(self.option.size_bytes - self.received_bytes, 0)
 
 
 @dataclass(slots=True)
 class LoadState:
-    """Everything a controller may know. Controllers read it and never change it.
+    """Everything a controller knows of a load. Controllers read it and never change it.
 
     Attributes:
         chunks: all of them, in the order of the context.
         costs: how long decoding and recomputing take.
-        default_rank: rank of the level users are served at when nothing presses: lower ranks
-            are worse than promised.
-        can_recompute: whether there is a model at all.
+        default_rank: rank of the default level; lower ranks are worse than promised.
+        can_recompute: whether there is a model to recompute with.
         slo_s: deadline on the load's clock; None where there is none.
-        now_s: the load's clock: 0 when the load began.
-        bytes_per_s: what the link is expected to give this load, its share already taken; None
-            when nothing is known of it.
-        low_bytes_per_s: what the link gives even when it disappoints, for deadlines; None where
-            that is not known apart from `bytes_per_s`.
-        transfers: those under way, in the order they were asked for: the first one, and any asked
-            for ahead of its end.
-        recompute_began_s: when the recompute under way began; None where there is none.
-        decode_began_s: when the decoding under way began; None where there is none, or where
-            that is not known.
-        model_share: how many loads take turns at the model, this one included.
+        now_s: seconds since the load began, on its clock.
+        bytes_per_s: expected throughput of this load, after sharing the link with others; None
+            while it is unknown.
+        low_bytes_per_s: cautious estimate of the same, for deadlines; None if there is none.
+        transfers: those under way, in the order of their requests.
+        recompute_began_s: when the recompute under way began; None if there is none.
+        decode_began_s: when the decoding under way began; None if there is none, or if that is
+            unknown.
+        model_share: how many loads share the model, this one included.
         decoder_share: how many loads share the decoder, this one included.
-        front: the first chunk that is not done; the number of chunks when all are.
+        front: index of the first chunk that is not done; the number of chunks when all are.
     """
 
     chunks: list[ChunkState]
@@ -175,20 +180,20 @@ class LoadState:
     front: int = field(default=0)
 
     def advance_front(self) -> None:
-        """Move `front`, the first chunk that is not done, on."""
+        """Move `front` to the first chunk that is not done."""
         while self.front < len(self.chunks) and self.chunks[self.front].status is Status.DONE:
             self.front += 1
 
     @property
     def transfer(self) -> Transfer | None:
-        """The transfer under way that was asked for first."""
+        """The transfer under way that was requested first; None if there is none."""
         return self.transfers[0] if self.transfers else None
 
     def place_of(self, chunk: int) -> int:
-        """Which of the transfers is a chunk's.
+        """Index in `transfers` of a chunk's transfer.
 
         Raises:
-            ValueError: none of them.
+            ValueError: the chunk has none.
         """
         chunks = [transfer.chunk for transfer in self.transfers]
         if chunk not in chunks:
@@ -197,7 +202,7 @@ class LoadState:
 
     @property
     def is_done(self) -> bool:
-        """Whether every chunk is there."""
+        """Whether every chunk is done."""
         return self.front == len(self.chunks)
 
 
@@ -208,22 +213,21 @@ class Controller(Protocol):
     """
 
     def choose(self, state: LoadState, resource: Resource) -> Decision | None:
-        """What the idle link, or the idle model, is to do next.
+        """Choose what the idle link, or the idle model, does next.
 
-        For the link: fetch a chunk that waits, at one of its options; it is asked for ahead, so
-        that its first byte comes as the transfers under way end. For the model: recompute the
-        chunk at `state.front`, provided it waits (a chunk needs all those before it). None leaves
-        the resource idle until something changes; where nothing does, it is asked again within a
-        tenth of a second. The chunks that wait without any
-        option must be recomputed as soon as they are at the front.
+        For the link: fetch a waiting chunk at one of its options. It is requested ahead, so that
+        its first byte comes as the transfers under way end. For the model: recompute the chunk at
+        `state.front` if it waits (a chunk needs all those before it). None leaves the resource
+        idle; the controller is asked again when something changes, and within a tenth of a
+        second. A waiting chunk without options must be recomputed once it is at the front.
         """
         ...
 
     def reconsider(self, state: LoadState) -> Decision | None:
-        """Whether to abandon a transfer under way, and what to do instead.
+        """Choose whether to abandon a transfer under way, and what to do with its chunk instead.
 
-        Those asked for after it are abandoned with it. Called as bytes arrive, and every few
-        milliseconds when none do. The decision may fetch its chunk at another level, or recompute
-        it (only where it is at the front and the model is idle); None goes on.
+        Transfers requested after it are abandoned too. Called as bytes arrive, and every few
+        milliseconds when none do. The decision may fetch the chunk at another level, or recompute
+        it if it is at the front and the model is idle; None abandons nothing.
         """
         ...

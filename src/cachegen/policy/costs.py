@@ -1,4 +1,4 @@
-"""How long the machine takes: prefill and decoding, fitted from what was measured."""
+"""Cost models of prefill and decoding, fitted to measurements."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+# By hand, 150 prefill fits of 12 samples, a tenth of them outliers: errors of 6.8%, 4.2%, 3.7% and
+# 3.7% after 1, 2, 4 and 6 rounds; alike with a usual error of 0.01 to 0.1, and `_AS_GOOD` 1 to 1.1.
 _ROUNDS = 4
 _USUAL = 0.03
 _AS_GOOD = 1.1
+# Squared relative error: fits within 3e-5 of the samples are exact, far above float64's rounding.
 _ROUNDING = 1e-9
+# Squared sine between columns of features: sizes equal to 1 in 10,000 cannot tell terms apart.
 _SINGULAR = 1e-8
 
 
@@ -21,9 +25,9 @@ class PrefillCost:
     """Seconds to compute the cache of n tokens after p earlier ones: a + b n + c n (2p + n).
 
     Attributes:
-        a_s: per call.
-        b_s: per token.
-        c_s: per token and token attended to, halved.
+        a_s: seconds per call.
+        b_s: seconds per token.
+        c_s: half of the seconds per pair of a token and one it attends to.
     """
 
     a_s: float
@@ -31,7 +35,7 @@ class PrefillCost:
     c_s: float = 0.0
 
     def seconds(self, num_tokens: int, *, past: int = 0) -> float:
-        """The estimate; 0 for no tokens."""
+        """The estimated seconds; 0 for no tokens."""
         if not num_tokens:
             return 0.0
         return self.a_s + self.b_s * num_tokens + self.c_s * num_tokens * (2 * past + num_tokens)
@@ -39,29 +43,29 @@ class PrefillCost:
 
 @dataclass(frozen=True, slots=True)
 class DecodeCost:
-    """Seconds to decode a chunk of n tokens and put it in its place: a + b n.
+    """Seconds to decode a chunk of n tokens into the cache: a + b n.
 
     Attributes:
-        a_s: per chunk.
-        b_s: per token.
+        a_s: seconds per chunk.
+        b_s: seconds per token.
     """
 
     a_s: float = 0.0
     b_s: float = 0.0
 
     def seconds(self, num_tokens: int) -> float:
-        """The estimate."""
+        """The estimated seconds."""
         return self.a_s + self.b_s * num_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What a load costs besides the link.
+    """What a load costs besides transfers.
 
     Attributes:
-        prefill: None when nothing is known, so that nothing is recomputed by choice.
-        decode: by level; levels that are not there cost nothing as far as is known.
-        request_s: from asking for an object to its first byte.
+        prefill: None when unknown: then nothing is recomputed by choice.
+        decode: cost by level; a level without an entry is assumed to cost nothing.
+        request_s: seconds from a request to its first byte.
     """
 
     prefill: PrefillCost | None = None
@@ -75,7 +79,7 @@ class Costs:
 
 
 def fit_prefill(samples: Sequence[tuple[int, int, float]]) -> PrefillCost | None:
-    """The cost behind (tokens, tokens before them, seconds); None where there are none."""
+    """Fit the cost to samples (tokens, tokens before them, seconds); None without samples."""
     samples = [sample for sample in samples if sample[0] > 0 and sample[2] > 0]
     if not samples:
         return None
@@ -85,7 +89,7 @@ def fit_prefill(samples: Sequence[tuple[int, int, float]]) -> PrefillCost | None
 
 
 def fit_decode(samples: Sequence[tuple[int, float]]) -> DecodeCost:
-    """The cost behind (tokens, seconds); nothing where there are no samples."""
+    """Fit the cost to samples (tokens, seconds); a cost of 0 without samples."""
     samples = [sample for sample in samples if sample[0] > 0 and sample[1] > 0]
     if not samples:
         return DecodeCost()
@@ -94,7 +98,7 @@ def fit_decode(samples: Sequence[tuple[int, float]]) -> DecodeCost:
 
 
 def _fit(features: Sequence[Sequence[float]], seconds: Sequence[float]) -> list[float]:
-    """Coefficients, none negative, of least relative error; samples far off count little.
+    """Non-negative coefficients of least relative error; outliers count little.
 
     Errors are relative to the longer of the two times, so that a time too short by a factor is
     as wrong as one too long. The first estimate is the median of the times per token.
@@ -115,8 +119,8 @@ def _fit(features: Sequence[Sequence[float]], seconds: Sequence[float]) -> list[
 
 
 def _median(values: NDArray[np.float64]) -> float:
-    """NumPy's imports a module on its first call, which would cost the first load its time and
-    hang in a child that is forked meanwhile."""
+    """Not NumPy's: that imports a module on its first call, which slows the first load down and
+    hangs in a child that is forked meanwhile."""
     ordered, middle = np.sort(values), len(values) // 2
     return float(ordered[middle] + ordered[~middle]) / 2
 
@@ -124,9 +128,9 @@ def _median(values: NDArray[np.float64]) -> float:
 def _non_negative(
     relative: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Weighted least squares of `relative @ found = 1`: the best subset without a negative.
+    """Weighted least squares of `relative @ found = 1` with the best non-negative subset.
 
-    Of subsets about as good, the first.
+    Of subsets about as good, the first wins.
     """
     weighted = relative * (weights / weights.sum())[:, None]
     squares, sums = weighted.T @ relative, weighted.sum(axis=0)
@@ -140,7 +144,7 @@ def _non_negative(
 
 
 def _subsets(num_features: int) -> list[tuple[int, ...]]:
-    """Fewer features first, and that of tokens before all others: it extrapolates best."""
+    """Fewer features first, and the one of tokens before the others: it extrapolates best."""
     order = [1, 0, *range(2, num_features)]
     return [c for size in range(1, num_features + 1) for c in combinations(order, size)]
 
@@ -148,7 +152,7 @@ def _subsets(num_features: int) -> list[tuple[int, ...]]:
 def _least_squares(
     squares: NDArray[np.float64], sums: NDArray[np.float64], subset: tuple[int, ...]
 ) -> NDArray[np.float64] | None:
-    """The solution with these features; None where it is not unique or has a negative."""
+    """The solution with these features; None if it is not unique or not non-negative."""
     matrix = squares[np.ix_(subset, subset)]
     if np.linalg.det(matrix) <= _SINGULAR * np.diag(matrix).prod():
         return None

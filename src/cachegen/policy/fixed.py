@@ -11,20 +11,20 @@ from cachegen.policy.schedule import nearest
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """Every chunk at one level, in the order of the context.
+    """Fetch every chunk at one level, in the order of the context.
 
-    A chunk that lacks the level is taken at the next better one, else at the best there is. With
-    a deadline that the level cannot meet, as far as the throughput is known: the best smaller
-    level that can, else text if that can, else the level all the same.
+    A chunk that lacks the level is fetched at the next better one, else at its best. If the level
+    cannot meet the deadline at the known throughput, the best smaller level that can is fetched;
+    if none can, chunks are recomputed if that can, else fetched at the level all the same.
 
     Attributes:
-        level: its name.
+        level: name of the level.
     """
 
     level: str
 
     def choose(self, state: LoadState, resource: Resource) -> Decision | None:
-        """The next chunk in the order of the context."""
+        """Choose the next chunk in the order of the context."""
         left = next_to_fetch(state)
         if not left:
             return recompute_front(state, by_choice=False) if resource == "model" else None
@@ -40,11 +40,11 @@ class Fixed:
         return Decision.fetch(left[0], option.level, f"{asked.level} would miss the deadline")
 
     def reconsider(self, state: LoadState) -> Decision | None:
-        """Never."""
+        """Return None: transfers are never abandoned."""
         return None
 
     def _rank(self, state: LoadState) -> int:
-        """Of the level, wherever a chunk still has it."""
+        """The level's rank, from any chunk that still has it; else the default rank."""
         for chunk in state.chunks:
             option = chunk.option(self.level)
             if option is not None:

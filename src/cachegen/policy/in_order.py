@@ -1,4 +1,4 @@
-"""What controllers that take chunks in the order of the context have in common."""
+"""Shared by controllers that load chunks in the order of the context."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from cachegen.policy.schedule import chunks_left, ends, nearest, recompute_s
 
 
 def next_to_fetch(state: LoadState) -> list[int]:
-    """The chunks that wait and can be fetched."""
+    """Indices of the waiting chunks that can be fetched."""
     return [index for index in chunks_left(state) if state.chunks[index].options]
 
 
 def recompute_front(state: LoadState, *, by_choice: bool) -> Decision | None:
-    """Recompute the first chunk where it has no option, or where that is chosen."""
+    """Recompute the front chunk if it waits and has no option, or if ``by_choice``."""
     chunk = state.chunks[state.front]
     if chunk.status is not Status.WAITING:
         return None
@@ -26,7 +26,7 @@ def recompute_front(state: LoadState, *, by_choice: bool) -> Decision | None:
 
 
 def text_fits(state: LoadState) -> bool:
-    """Whether recomputing everything that waits meets the deadline."""
+    """Whether recomputing all waiting chunks meets the deadline."""
     if state.slo_s is None:
         return False
     begins_s = ends(state, state.bytes_per_s or float("inf")).model_s
@@ -37,10 +37,10 @@ def text_fits(state: LoadState) -> bool:
 def best_that_fits(
     state: LoadState, left: Sequence[int], *, up_to: int | None = None
 ) -> Option | None:
-    """The best option of the first chunk at which the bytes left arrive by the deadline.
+    """The best option of the first chunk at whose rank all chunks in ``left`` arrive in time.
 
-    None where no option does, and where deadline or throughput are unknown; ``up_to`` is the
-    highest rank wanted.
+    None if there is none, or if deadline or throughput are unknown. ``up_to`` is the highest rank
+    allowed.
     """
     if state.slo_s is None or state.bytes_per_s is None:
         return None

@@ -1,6 +1,6 @@
-"""When the link, the decoder and the model would end: the arithmetic that controllers share.
+"""Predicted end times of link, decoder and model, shared by controllers.
 
-Times are seconds from now. Chunks "left" are those that wait, by position, in the order of the
+Times are seconds from now. ``left`` are the indices of the waiting chunks, in the order of the
 context.
 """
 
@@ -19,18 +19,23 @@ from cachegen.policy.controller import (
     Transfer,
 )
 
+# 32 years: above any real time, and finite, so that sums of it can be compared.
 UNKNOWN_S = 1e9
+# Share of its time that overdue work is expected to take yet. Arbitrary: 0.01 to 0.5 end alike
+# (200 simulated loads on links of benchmarks/slo_worlds.py, by hand).
 _OVERDUE = 0.1
+# Time short enough to request now instead of waking up again. Arbitrary: 0.1 to 5 ms end alike.
 _SOON_S = 5e-4
+# Only keeps divisions finite: a megabyte then takes `UNKNOWN_S`. Arbitrary: any rate below 1 does.
 _LEAST_BYTES_PER_S = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """When each resource is done with what it has begun.
+    """When each resource has ended the work it has begun.
 
     Attributes:
-        link_s: what has been asked for has arrived.
+        link_s: all transfers under way have arrived.
         decoder_s: everything fetched by then is decoded.
         model_s: the model can begin the next chunk.
     """
@@ -42,14 +47,14 @@ class Ends:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What plans are made from.
+    """The inputs of a plan.
 
     Attributes:
-        state: of the load.
-        left: the chunks that wait.
+        state: the load.
+        left: indices of the waiting chunks.
         bytes_per_s: the throughput to plan with.
         free: when each resource is free.
-        compute_s: to recompute each of those left.
+        compute_s: seconds to recompute each chunk in `left`.
     """
 
     state: LoadState
@@ -61,14 +66,14 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Recompute the first of the chunks left, fetch the others, the last one first.
+    """Recompute the first of the waiting chunks, fetch the others, the last one first.
 
     Attributes:
-        rank: quality they are fetched at.
-        split: how many are recomputed.
-        finish_s: when everything is there.
-        fetched_s: when all that is fetched is decoded.
-        computed_s: when all that is recomputed is there.
+        rank: rank of the level to fetch at.
+        split: how many chunks are recomputed.
+        finish_s: when all chunks are done.
+        fetched_s: when all fetched chunks are decoded.
+        computed_s: when all recomputed chunks are done.
     """
 
     rank: int
@@ -79,14 +84,14 @@ class Plan:
 
 
 def chunks_left(state: LoadState) -> list[int]:
-    """The chunks that wait."""
+    """Indices of the waiting chunks."""
     waits = Status.WAITING
     chunks = state.chunks
     return [i for i in range(state.front, len(chunks)) if chunks[i].status is waits]
 
 
 def nearest(options: Sequence[Option], rank: int) -> Option:
-    """The option of this rank, else the next better one, else the best there is."""
+    """The option of this rank, else the next better one, else the best."""
     for option in options:
         if option.rank >= rank:
             return option
@@ -96,8 +101,8 @@ def nearest(options: Sequence[Option], rank: int) -> Option:
 def assumed_bytes_per_s(state: LoadState) -> float:
     """The throughput to plan with.
 
-    Where nothing is known, a transfer is expected to take as long again as it has taken since its
-    first byte was due: at first no time at all, then more and more.
+    While it is unknown, the first transfer is assumed to take as long as has passed since its first
+    byte was due: infinite throughput at first, then ever less.
     """
     if state.bytes_per_s is not None:
         return max(state.bytes_per_s, _LEAST_BYTES_PER_S)
@@ -108,7 +113,7 @@ def assumed_bytes_per_s(state: LoadState) -> float:
 
 
 def recompute_s(state: LoadState, chunk: ChunkState) -> float:
-    """Seconds to recompute a chunk; very long where that is impossible or not known."""
+    """Seconds to recompute a chunk; `UNKNOWN_S` if that is impossible or unknown."""
     prefill = state.costs.prefill
     if prefill is None or not state.can_recompute:
         return UNKNOWN_S
@@ -118,7 +123,7 @@ def recompute_s(state: LoadState, chunk: ChunkState) -> float:
 
 
 def decode_s(state: LoadState, chunk: ChunkState, level: str) -> float:
-    """Seconds to decode a chunk."""
+    """Seconds to decode a chunk at a level, with the decoder shared."""
     cost = state.costs.decode.get(level)
     if cost is None:
         return 0.0
@@ -126,7 +131,7 @@ def decode_s(state: LoadState, chunk: ChunkState, level: str) -> float:
 
 
 def arrival_s(state: LoadState, bytes_per_s: float) -> float:
-    """Seconds until the first transfer under way has arrived; 0 where there is none."""
+    """Seconds until the first transfer under way has arrived; 0 if there is none."""
     transfer = state.transfer
     if transfer is None:
         return 0.0
@@ -134,10 +139,10 @@ def arrival_s(state: LoadState, bytes_per_s: float) -> float:
 
 
 def request_due_s(state: LoadState) -> float:
-    """Seconds until the next request's first byte would come as the link gets free.
+    """Seconds until the next request is due, so that its first byte comes as the link gets free.
 
-    0 where that is now or later than needed; infinite where enough has been asked for ahead, and,
-    while the throughput is unknown, as long as anything is under way.
+    0 if it is due or overdue; infinite if enough is requested ahead, or if a transfer is under way
+    and the throughput is unknown.
     """
     if not state.transfers:
         return 0.0
@@ -152,7 +157,7 @@ def request_due_s(state: LoadState) -> float:
 
 
 def ends(state: LoadState, bytes_per_s: float) -> Ends:
-    """When what is under way will be over."""
+    """When the work under way ends at this throughput."""
     link_s, decoder_s = 0.0, _decoder_free_s(state)
     model_s = _model_free_s(state, decoder_s)
     for transfer in state.transfers:
@@ -165,14 +170,14 @@ def ends(state: LoadState, bytes_per_s: float) -> Ends:
 
 
 def _first_byte_s(state: LoadState, transfer: Transfer) -> float:
-    """When the first byte comes; 0 where it has come."""
+    """Seconds until a transfer's first byte; 0 if it has come."""
     if transfer.received_bytes:
         return 0.0
     return max(transfer.began_s + state.costs.request_s - state.now_s, 0.0)
 
 
 def _decoder_free_s(state: LoadState) -> float:
-    """When everything that has arrived is decoded."""
+    """Seconds until everything that has arrived is decoded."""
     lasts_s = [
         decode_s(state, chunk, chunk.level or "")
         for chunk in state.chunks
@@ -185,7 +190,7 @@ def _decoder_free_s(state: LoadState) -> float:
 
 
 def _model_free_s(state: LoadState, decoder_s: float) -> float:
-    """When the model is idle and what it needs first is there."""
+    """Seconds until the model is idle and the chunks before its next one are done."""
     front = state.chunks[state.front]
     if front.status is Status.DECODING:
         return decoder_s
@@ -198,18 +203,18 @@ def _model_free_s(state: LoadState, decoder_s: float) -> float:
 
 
 def look(state: LoadState, left: Sequence[int], bytes_per_s: float) -> Outlook:
-    """The outlook at a throughput."""
+    """The outlook for waiting chunks at a throughput."""
     compute_s = [recompute_s(state, state.chunks[index]) for index in left]
     return Outlook(state, left, bytes_per_s, ends(state, bytes_per_s), compute_s)
 
 
 def best_plan(outlook: Outlook, rank: int, *, within_s: float = math.inf) -> Plan:
-    """The split with the earliest end at this quality; on a tie the one that fetches more.
+    """The split that ends first at this rank; on a tie the one that fetches more.
 
-    The first byte of a chunk comes after the last one of the chunk before, and no earlier than a
-    request takes that is sent as soon as there are few enough. Chunks without options are
-    recomputed once all others are there. The search ends early where nothing can end within
-    ``within_s`` any more.
+    A chunk's first byte comes after the last byte of the chunk before, and no earlier than its
+    request takes, which is sent once fewer than `MAX_TRANSFERS` are under way. Chunks without
+    options are recomputed after all others. The search stops once no split can end within
+    ``within_s``.
     """
     state, left, compute_s = outlook.state, outlook.left, outlook.compute_s
     request_s, bytes_per_s = state.costs.request_s, outlook.bytes_per_s
@@ -238,15 +243,15 @@ def best_plan(outlook: Outlook, rank: int, *, within_s: float = math.inf) -> Pla
 
 
 def first_arrival_s(outlook: Outlook, option: Option) -> float:
-    """When the next fetch would have arrived at this option: no plan that fetches ends before."""
+    """When the next fetch arrives at this option: no plan that fetches ends before."""
     begins_s = max(outlook.free.link_s, outlook.state.costs.request_s)
     return begins_s + option.size_bytes / outlook.bytes_per_s
 
 
 def earliest_plan(outlook: Outlook, options: Sequence[Option]) -> Plan:
-    """The earliest end over the qualities of these options; on a tie the smallest.
+    """The plan that ends first over the ranks of these options; on a tie the lowest.
 
-    The options are of the chunk to be fetched next.
+    The options are those of the chunk to fetch next.
     """
     best = best_plan(outlook, options[0].rank)
     for option in options[1:]:

@@ -1,4 +1,4 @@
-"""Loads on a virtual clock: the controllers of `stream`, driven without network, model or wait.
+"""Simulates loads on a virtual clock, with the real controllers but no network or model.
 
-Knows no store and no engine: chunk sizes come from a manifest or from a model's geometry.
+Independent of stores and engines: chunk sizes come from a manifest or a model's geometry.
 """

@@ -1,4 +1,4 @@
-"""Loads that share a link, a model and a decoder, from event to event of a virtual clock."""
+"""Simulates loads that share a link, a model and a decoder, from event to event."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from cachegen.simulation.scenario import Request, SimulatedLoad
 from cachegen.simulation.station import Station
 from cachegen.simulation.trace import Trace
 
+# As the loader's (loading/run.py).
 TICK_S = 0.01
+# A day: only ends a simulation without end. Arbitrary: anything above the longest load does.
 LIMIT_S = 86400.0
 
 
@@ -24,7 +26,7 @@ def simulate(
     queue_bytes: int = 0,
     tick_s: float = TICK_S,
 ) -> SimulatedLoad:
-    """One load that has link, model and decoder to itself; see `simulate_many`."""
+    """Simulate one load with link, model and decoder to itself; see `simulate_many`."""
     return simulate_many(
         [request],
         trace=trace,
@@ -44,23 +46,23 @@ def simulate_many(
     queue_bytes: int = 0,
     tick_s: float = TICK_S,
 ) -> list[SimulatedLoad]:
-    """Loads that share the link equally, and model and decoder in turns.
+    """Simulate loads that share the link equally, and model and decoder one chunk at a time.
 
-    As in the loader, a load uses the model by choice only while it is free; it queues for it where
-    a chunk can be had in no other way. Who has just used it decides before the others.
+    As in the loader, a load takes the model only if it is free, and queues only for a chunk that it
+    cannot load in any other way. Loads of which a job has just ended decide before the others.
 
     Args:
         requests: the loads.
-        trace: what the link carries.
+        trace: the link's bandwidth over time.
         start_s: where in the trace the simulation begins.
-        known_bytes_per_s: the link's throughput as far as it is known from earlier.
-        queue_bytes: how much of a transfer given up is on its way all the same, and comes before
-            the next one's bytes.
-        tick_s: the longest time between two looks at transfers under way.
+        known_bytes_per_s: the link's throughput known from earlier; None if unknown.
+        queue_bytes: bytes of an abandoned transfer that arrive all the same, before the next
+            one's.
+        tick_s: longest time between two decisions about transfers under way.
 
     Raises:
-        ValueError: no tick or a negative queue, a controller whose decision cannot be carried
-            out, or one that leaves a load without end.
+        ValueError: no tick or a negative queue, a decision that cannot be carried out, or a load
+            that never ends.
     """
     if not tick_s > 0 or queue_bytes < 0:
         raise ValueError(
@@ -81,7 +83,7 @@ class World:
         queue_bytes: int,
         tick_s: float,
     ) -> None:
-        """Before the first load has begun."""
+        """Start before the first load begins."""
         self._now_s = self._look_s = 0.0
         self._requests = requests
         self._coming = sorted(range(len(requests)), key=lambda i: -requests[i].arrival_s)
@@ -91,7 +93,7 @@ class World:
         self._tick_s = tick_s
 
     def run(self) -> list[SimulatedLoad]:
-        """Go on until every load has ended."""
+        """Simulate until every load has ended, and return the loads in order."""
         pipe = self._machine.pipe
         while self._coming or self._active:
             began_s, self._now_s = self._now_s, self._next_s()
@@ -104,7 +106,7 @@ class World:
         return [self._results[index] for index in range(len(self._requests))]
 
     def _next_s(self) -> float:
-        """When something happens next, at the latest."""
+        """Time of the next event."""
         machine = self._machine
         soonest = min(machine.model.ends_s, machine.decoder.ends_s)
         if self._coming:
@@ -116,7 +118,7 @@ class World:
         return soonest
 
     def _drive(self, first: Collection[Loading]) -> None:
-        """Let all loads decide, those first of which a job has just ended."""
+        """Let all loads decide, those in ``first`` before the others."""
         loads = list(self._active.items())
         if len(loads) > 1:
             loads.sort(key=lambda item: item[1] not in first)
@@ -136,7 +138,7 @@ class World:
         return len(self._coming) < num_coming
 
     def _finish_jobs(self) -> list[Loading]:
-        """End the jobs that are due; the loads whose they were."""
+        """End the jobs that are due, and return their loads."""
         served = []
         while (job := self._machine.decoder.finished(self._now_s)) is not None:
             job.owner.decoded(job.chunk)

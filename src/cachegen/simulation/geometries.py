@@ -1,4 +1,4 @@
-"""Well-known models: how large their caches are, and how much work a prefill is."""
+"""Cache sizes and prefill work of well-known models."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ MEASURED_BITS = {
 
 @dataclass(frozen=True, slots=True)
 class ModelGeometry:
-    """What a model's published configuration says of its cache and its work.
+    """A model's cache and work, from its published configuration.
 
     Attributes:
-        name: as it is commonly called.
+        name: its common name.
         num_layers: layers that hold keys and values.
         values_per_layer: cached values of a token in one layer.
-        attended_width: over all query heads, the dimensions of a key plus those of a value.
-        num_parameters: of all weights.
-        num_active_parameters: of those that a token passes through.
+        attended_width: dimensions of a key plus those of a value, summed over all query heads.
+        num_parameters: number of weights.
+        num_active_parameters: number of weights that a token passes through.
     """
 
     name: str
@@ -48,12 +48,12 @@ class ModelGeometry:
 
     @property
     def values_per_token(self) -> int:
-        """Cached values of a token."""
+        """Cached values of a token in all layers."""
         return self.num_layers * self.values_per_layer
 
     @property
     def bytes_per_token(self) -> int:
-        """Of the cache in bf16."""
+        """Bytes of a token's cache in bf16."""
         return 2 * self.values_per_token
 
 
@@ -84,7 +84,7 @@ def find_model(name: str) -> ModelGeometry:
     """The model of this name, in any case.
 
     Raises:
-        ValueError: there is none; the message lists those there are.
+        ValueError: there is none; the message lists the known ones.
     """
     for model in MODELS:
         if model.name.lower() == name.lower():
@@ -101,17 +101,17 @@ def context_of(
     bits: dict[str, float] | None = None,
     default_level: str = DEFAULT_LEVEL,
 ) -> Context:
-    """A context of this model, every chunk stored at every level.
+    """A context of this model with every chunk stored at every level.
 
     Args:
-        model: whose cache it is.
-        num_tokens: its length.
-        chunk_tokens: length of a chunk; the last one may be shorter.
-        bits: bits per value of each level; `MEASURED_BITS` when None.
-        default_level: what users are served at when nothing presses.
+        model: the model.
+        num_tokens: length of the context.
+        chunk_tokens: length of a chunk, by default that of `save`; the last one may be shorter.
+        bits: bits per value of each level; `MEASURED_BITS` if None.
+        default_level: the level without a deadline.
 
     Raises:
-        ValueError: a length that is not positive, or an unknown level.
+        ValueError: a length is not positive, or a level is unknown.
     """
     if num_tokens <= 0 or chunk_tokens <= 0:
         raise ValueError(f"expected lengths above 0, got {num_tokens} and {chunk_tokens} tokens")

@@ -8,8 +8,10 @@ from cachegen.codec.levels import RAW
 from cachegen.policy.costs import Costs, DecodeCost, PrefillCost
 from cachegen.simulation.geometries import LEVEL_ORDER, ModelGeometry
 
+# Assumptions, not measured (docs/guide/deadlines.md): share of the published rate, decoding on a GPU.
 UTILISATION = 0.5
 DECODE_GB_S = 20.0
+# As measured between two namespaces (docs/LOG.md, 2026-11-21, distant stores).
 REQUEST_S = 0.002
 
 _BYTES_PER_PARAMETER = 2
@@ -17,12 +19,12 @@ _BYTES_PER_PARAMETER = 2
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU as its maker describes it, the fastest of its name (SXM where there is one).
+    """A GPU by its data sheet, the fastest variant of its name (SXM if there is one).
 
     Attributes:
-        name: as it is commonly called.
+        name: its common name.
         flops: dense bf16 operations per second with fp32 accumulation.
-        bytes_per_s: of its memory.
+        bytes_per_s: bandwidth of its memory.
     """
 
     name: str
@@ -43,7 +45,7 @@ def find_gpu(name: str) -> Gpu:
     """The GPU of this name, in any case, with spaces or hyphens.
 
     Raises:
-        ValueError: there is none; the message lists those there are.
+        ValueError: there is none; the message lists the known ones.
     """
     for gpu in GPUS:
         if gpu.name.lower() == name.lower().replace(" ", "-"):
@@ -54,10 +56,10 @@ def find_gpu(name: str) -> Gpu:
 def prefill_cost(
     model: ModelGeometry, gpu: Gpu, *, num_gpus: int = 1, utilisation: float = UTILISATION
 ) -> PrefillCost:
-    """Seconds of a prefill: 2 operations a weight and token, and 2 a pair of tokens and dimension.
+    """Cost of a prefill: 2 operations per token and weight, 2 per pair of tokens and dimension.
 
-    Each call reads all active weights once, which is what short ones wait for. Several GPUs share
-    the work without loss.
+    Each call also reads all active weights once, which bounds short ones. Several GPUs share the
+    work without loss.
 
     Raises:
         ValueError: no GPU, or a utilisation outside (0, 1].
@@ -84,15 +86,15 @@ def costs_of(
     decode_gb_s: float = DECODE_GB_S,
     request_s: float = REQUEST_S,
 ) -> Costs:
-    """What a load costs besides the link.
+    """What a load costs besides transfers.
 
     Args:
-        model: whose cache is loaded.
-        gpu: where it goes.
-        num_gpus: how many of them share the work.
+        model: the model whose cache is loaded.
+        gpu: the GPU that it is loaded to.
+        num_gpus: number of GPUs that share the work.
         utilisation: share of the published rate that a prefill reaches.
         decode_gb_s: gigabytes of decoded cache a second; `raw` is not decoded.
-        request_s: from asking for an object to its first byte.
+        request_s: seconds from a request to its first byte.
 
     Raises:
         ValueError: no GPU, a utilisation outside (0, 1], or no decoding speed.

@@ -1,4 +1,4 @@
-"""One load on the virtual clock: its state, and what its controller's decisions do to it."""
+"""One simulated load: its state, and the effects of its controller's decisions."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Machine:
 
     Attributes:
         pipe: the link.
-        model: recomputes.
-        decoder: decodes.
-        queue_bytes: how much of a transfer given up comes all the same.
+        model: the station that recomputes.
+        decoder: the station that decodes.
+        queue_bytes: bytes of an abandoned transfer that arrive all the same.
     """
 
     pipe: Pipe[Loading]
@@ -38,10 +38,10 @@ class Machine:
 
 
 class Loading:
-    """A load that has begun. Times are of the simulation's clock unless said otherwise."""
+    """A load that has begun. Times are in seconds on the simulation's clock."""
 
     def __init__(self, request: Request, machine: Machine) -> None:
-        """A load of which nothing is there yet."""
+        """Start with nothing loaded."""
         self.request = request
         self.state = request.state()
         self._machine = machine
@@ -55,12 +55,12 @@ class Loading:
         self._decisions: list[TimedDecision] = []
 
     def drive(self, now_s: float, *, num_loads: int) -> None:
-        """Let the controller decide about the transfers under way, and about all that is idle.
+        """Let the controller decide about transfers under way and idle resources.
 
         ``num_loads`` are under way, this one included.
 
         Raises:
-            ValueError: a decision that cannot be carried out, or a chunk that nothing can give.
+            ValueError: a decision cannot be carried out, or a chunk cannot be loaded at all.
         """
         self._look(now_s, num_loads)
         self._reconsider(now_s)
@@ -71,11 +71,11 @@ class Loading:
 
     @property
     def wants_a_look_s(self) -> float:
-        """Seconds until something may be asked for ahead."""
+        """Seconds until the next request ahead is due."""
         return request_due_s(self.state) or math.inf
 
     def fetched(self, flow: Flow[Loading], now_s: float) -> None:
-        """A transfer is complete: the chunk goes to the decoder."""
+        """End a complete transfer, and hand the chunk to the decoder."""
         transfer = next(t for t in self.state.transfers if self._flows[t.chunk] is flow)
         chunk = self.state.chunks[transfer.chunk]
         self._end_transfer(transfer, transfer.option.size_bytes, now_s)
@@ -86,17 +86,17 @@ class Loading:
         self._machine.decoder.add(Job(self, transfer.chunk, seconds), now_s)
 
     def decoded(self, index: int) -> None:
-        """A chunk has left the decoder."""
+        """Mark a decoded chunk as done."""
         self._undecoded -= 1
         self._finish(index)
 
     def recomputed(self, index: int) -> None:
-        """A chunk has left the model."""
+        """Mark a recomputed chunk as done."""
         self.state.recompute_began_s = None
         self._finish(index)
 
     def result(self, now_s: float) -> SimulatedLoad:
-        """What came of it, now that every chunk is there."""
+        """The result, once every chunk is done."""
         return SimulatedLoad(
             arrival_s=self.request.arrival_s,
             ttft_s=now_s - self.request.arrival_s,
@@ -145,7 +145,7 @@ class Loading:
         return True
 
     def _use_model(self, now_s: float) -> None:
-        """By choice only a model that is free is used; nobody queues for it."""
+        """Let the controller use the model if it is free."""
         if not self.state.can_recompute or self._machine.model or not self._front_waits:
             return
         if self._replan_guard is not None and self._replan_guard.holds(self.state):
@@ -157,7 +157,7 @@ class Loading:
             self._replan_guard = ReplanGuard.of(self.state)
 
     def _insist(self, now_s: float) -> None:
-        """Nobody may wait for nothing: the chunk at the front is had, if from a busy model."""
+        """If nothing is under way for the front chunk, load it in any way."""
         state = self.state
         if not self._front_waits:
             return
@@ -210,7 +210,7 @@ class Loading:
         self._machine.model.add(Job(self, index, seconds), now_s)
 
     def _abandon(self, first: int, now_s: float) -> None:
-        """Give up the transfers from this one on."""
+        """Abandon the transfers from index ``first`` on."""
         given_up = self.state.transfers[first:]
         flows = [self._flows[transfer.chunk] for transfer in given_up]
         waiting_bytes = sum(flow.queued_bytes + flow.missing_bytes for flow in flows)

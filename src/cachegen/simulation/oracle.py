@@ -1,4 +1,4 @@
-"""What the best controller could do if it knew the trace: a bound that none can beat."""
+"""A lower bound on the time of any load, from full knowledge of the trace."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from cachegen.simulation.trace import Trace
 
 
 def earliest_s(context: Context, costs: Costs, *, trace: Trace, start_s: float = 0.0) -> float:
-    """A lower bound on the time of any load at default quality or better, text included.
+    """A lower bound in seconds on any load at default quality or better, recomputing included.
 
-    Over all numbers of chunks to recompute from the front: the model needs its time for those,
-    the link one request and the smallest good level of all others, and then the quickest
-    decoding of one of them follows. Further requests and the queue for the decoder cost nothing.
+    The least, over the number of chunks recomputed from the front, of the longer of two times:
+    recomputing those; and one request, the smallest good level of all other chunks, and the
+    quickest decoding of one of them. Further requests and waiting for the decoder cost nothing.
     """
     chunks = context.chunks
     good = [_good(chunk, context.default_rank) for chunk in chunks]

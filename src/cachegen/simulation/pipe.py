@@ -1,4 +1,4 @@
-"""A link whose rate follows a trace, shared equally by the transfers that flow."""
+"""A link whose rate follows a trace, shared equally by the transfers on it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Generic
 from cachegen.policy.link_estimate import LinkEstimate
 from cachegen.simulation.station import Owner
 
+# Sizes are integers: what is missing below half a byte is rounding.
 _WHOLE_BYTES = 0.5
 
 
@@ -18,10 +19,10 @@ class Flow(Generic[Owner]):
     """A transfer under way.
 
     Attributes:
-        owner: whose it is.
+        owner: the load.
         begins_s: when its first byte can come.
-        queued_bytes: of a transfer given up before it, which come first.
-        missing_bytes: of its own.
+        queued_bytes: bytes of an abandoned transfer, which come first.
+        missing_bytes: its own bytes that have not arrived.
     """
 
     owner: Owner
@@ -30,7 +31,7 @@ class Flow(Generic[Owner]):
     missing_bytes: float
 
     def receive(self, num_bytes: float) -> float:
-        """The link has carried bytes; how many of them are its own."""
+        """Take bytes that the link has carried, and return how many are its own."""
         own = min(max(num_bytes - self.queued_bytes, 0.0), self.missing_bytes)
         self.queued_bytes = max(self.queued_bytes - num_bytes, 0.0)
         self.missing_bytes -= own
@@ -38,29 +39,29 @@ class Flow(Generic[Owner]):
 
 
 class Pipe(Generic[Owner]):
-    """The transfers of a link; the loader's own estimate is told of every byte."""
+    """The transfers of a link, which feeds the loader's own estimate with every byte."""
 
     def __init__(self, pieces: Iterator[tuple[float, float]], estimate: LinkEstimate) -> None:
-        """Nothing is under way."""
+        """Start without transfers; ``pieces`` are pairs of end time and bytes per second."""
         self.estimate = estimate
         self.flows: list[Flow[Owner]] = []
         self._pieces = pieces
         self._piece_ends_s, self._bytes_per_s = next(pieces)
 
     def begin(self, flow: Flow[Owner], now_s: float) -> None:
-        """A transfer has been asked for."""
+        """Begin a transfer."""
         self.flows.append(flow)
         self.estimate.begin(now_s)
         if flow.begins_s <= now_s:
             self.estimate.arrived(0, now_s, first=True)
 
     def end(self, flow: Flow[Owner], now_s: float) -> None:
-        """A transfer is over, whole or not."""
+        """End a transfer, complete or not."""
         self.flows.remove(flow)
         self.estimate.end(now_s, answered=flow.begins_s <= now_s)
 
     def next_s(self, now_s: float) -> float:
-        """When a transfer begins to flow or ends, or the rate changes; never without transfers."""
+        """When a transfer next begins to flow or ends, or the rate changes; inf without any."""
         if not self.flows:
             return math.inf
         soonest, num_flowing, least = self._piece_ends_s, 0, math.inf
@@ -75,7 +76,7 @@ class Pipe(Generic[Owner]):
         return soonest
 
     def advance(self, now_s: float, until_s: float) -> list[Flow[Owner]]:
-        """Let bytes flow, up to the next event at most; the transfers that are complete."""
+        """Let bytes flow, at most to the next event; return the transfers now complete."""
         flowing = [flow for flow in self.flows if flow.begins_s <= now_s]
         if flowing:
             each = (until_s - now_s) * self._bytes_per_s / len(flowing)

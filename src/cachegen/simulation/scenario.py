@@ -1,4 +1,4 @@
-"""What a simulated load is asked to do, and what comes of it."""
+"""Requests of simulated loads, and their results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Chunk:
     Attributes:
         start: its first token.
         stop: the token after its last one.
-        options: what it can be fetched at, in the order of their rank.
+        options: levels it can be fetched at, in the order of their rank.
     """
 
     start: int
@@ -31,11 +31,11 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What is stored of a context.
+    """A stored context.
 
     Attributes:
         chunks: adjacent token ranges from token 0 on.
-        default_rank: of the level that users are served at when nothing presses.
+        default_rank: rank of the default level.
     """
 
     chunks: tuple[Chunk, ...]
@@ -43,26 +43,26 @@ class Context:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens covered."""
+        """Number of tokens."""
         return self.chunks[-1].stop
 
     def without_options(self) -> Context:
-        """The same context with nothing stored, so that all of it is recomputed."""
+        """The same context with nothing stored, so that it must be recomputed."""
         chunks = tuple(Chunk(chunk.start, chunk.stop, ()) for chunk in self.chunks)
         return Context(chunks, self.default_rank)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A load.
+    """A load to simulate.
 
     Attributes:
-        context: what is to be loaded.
-        controller: who decides.
-        costs: how long decoding and recomputing really take.
-        arrival_s: when it begins, on the simulation's clock.
-        slo_s: its deadline after that.
-        believed: what the controller takes the costs for; the real ones when None.
+        context: the context to load.
+        controller: takes the decisions.
+        costs: the real times of decoding and recomputing.
+        arrival_s: when it begins, in seconds on the simulation's clock.
+        slo_s: its deadline in seconds after that; None if there is none.
+        believed: the costs that the controller assumes; the real ones if None.
     """
 
     context: Context
@@ -73,7 +73,7 @@ class Request:
     believed: Costs | None = None
 
     def state(self) -> LoadState:
-        """The load before it begins."""
+        """The state of the load before it begins."""
         return LoadState(
             chunks=[ChunkState(c.start, c.stop, c.options) for c in self.context.chunks],
             costs=self.costs if self.believed is None else self.believed,
@@ -85,19 +85,19 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedLoad:
-    """What came of a load.
+    """The result of a simulated load.
 
     Attributes:
-        arrival_s: when it began, on the simulation's clock.
-        ttft_s: until its last chunk was there.
-        slo_s: its deadline, if there was one.
-        levels: what each chunk was had at; `text` where it was recomputed.
-        received_bytes: all that arrived.
-        abandoned_bytes: those of them that came of transfers given up.
-        fetch_s: with a transfer under way.
-        decode_s: of decoding, waiting for the decoder not included.
-        recompute_s: of recomputing, waiting for the model not included.
-        decisions: all of them, in the order of time.
+        arrival_s: when it began, in seconds on the simulation's clock.
+        ttft_s: seconds until its last chunk was done.
+        slo_s: its deadline; None if there was none.
+        levels: the level of each chunk; `text` if it was recomputed.
+        received_bytes: bytes that arrived.
+        abandoned_bytes: those of them that belong to abandoned transfers.
+        fetch_s: seconds with a transfer under way.
+        decode_s: seconds of decoding, without waiting for the decoder.
+        recompute_s: seconds of recomputing, without waiting for the model.
+        decisions: all decisions, in the order of time.
     """
 
     arrival_s: float
@@ -113,10 +113,10 @@ class SimulatedLoad:
 
     @property
     def met(self) -> bool:
-        """Whether it ended within its deadline; true where there was none."""
+        """Whether it met its deadline; true if there was none."""
         return self.slo_s is None or self.ttft_s <= self.slo_s
 
     @property
     def overlap_s(self) -> float:
-        """What was done at the same time as something else."""
+        """Seconds saved by working at the same time: the sum of the parts less the whole."""
         return max(self.fetch_s + self.decode_s + self.recompute_s - self.ttft_s, 0.0)

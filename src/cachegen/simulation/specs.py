@@ -1,4 +1,4 @@
-"""Traces and policies as people write them on a command line."""
+"""Parses traces and policies from the command line."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from cachegen.policy.min_ttft import MinTTFT
 from cachegen.simulation.trace import Trace, constant, random_trace, step
 from cachegen.simulation.trace_files import read_traces, shipped_names, shipped_trace
 
+# Of random traces without `@SECONDS`. Arbitrary: any time below a load's makes it vary.
 _EVERY_S = 0.1
 _TRACE_FORMS = (
     "constant:MBIT, step:SECONDS@MBIT,SECONDS@MBIT..., random:LOW-HIGH[@SECONDS], the name of a "
@@ -25,9 +26,9 @@ class Policy:
     """A way to load.
 
     Attributes:
-        name: as it was written.
-        controller: who decides.
-        is_stored: False for plain text: as if nothing were stored.
+        name: as written.
+        controller: takes the decisions.
+        is_stored: False for `text`: as if nothing were stored.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Policy:
 
 
 def parse_policy(text: str) -> Policy:
-    """`min_ttft`, `algorithm1`, `fixed:LEVEL` or `text`.
+    """Parse `min_ttft`, `algorithm1`, `fixed:LEVEL` or `text`.
 
     Raises:
         ValueError: anything else.
@@ -53,10 +54,10 @@ def parse_policy(text: str) -> Policy:
 
 
 def parse_trace(text: str, *, seed: int = 0) -> Trace:
-    """A trace by its description; only random ones need the seed.
+    """Parse a description of a trace; only random ones use the seed.
 
     Raises:
-        ValueError: a description that says nothing, or a file that is no trace.
+        ValueError: the description is unknown, or the file is no trace.
     """
     kind, _, rest = text.partition(":")
     try:

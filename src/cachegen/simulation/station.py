@@ -1,4 +1,4 @@
-"""Something that does one job after another, first come, first served: a model, a decoder."""
+"""A station does one job after another, in the order of arrival: a model or a decoder."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Owner = TypeVar("Owner")
 
 @dataclass(frozen=True, slots=True)
 class Job(Generic[Owner]):
-    """What is to be done for whom.
+    """A job for one chunk of a load.
 
     Attributes:
-        owner: whose it is.
-        chunk: which chunk of the owner's.
-        seconds: how long it takes once it begins.
+        owner: the load.
+        chunk: index of the chunk.
+        seconds: duration once it begins.
     """
 
     owner: Owner
@@ -29,28 +29,28 @@ class Station(Generic[Owner]):
     """A queue of jobs, the first of which is under way."""
 
     def __init__(self) -> None:
-        """Nothing to do."""
+        """Start without jobs."""
         self.ends_s = math.inf
         self._jobs: deque[Job[Owner]] = deque()
 
     def __len__(self) -> int:
-        """Jobs under way and waiting."""
+        """Number of jobs under way and waiting."""
         return len(self._jobs)
 
     def add(self, job: Job[Owner], now_s: float) -> None:
-        """Hand over a job."""
+        """Append a job; it begins at once if there is no other."""
         self._jobs.append(job)
         if len(self._jobs) == 1:
             self.ends_s = now_s + job.seconds
 
     def began_s(self, owner: Owner) -> float | None:
-        """When the job under way began; None where it is not this owner's."""
+        """When the job under way began; None if it is not this owner's."""
         if not self._jobs or self._jobs[0].owner is not owner:
             return None
         return self.ends_s - self._jobs[0].seconds
 
     def finished(self, now_s: float) -> Job[Owner] | None:
-        """The job that ends now, if any; the next one begins."""
+        """Remove and return the job that has ended, and begin the next; None if none has."""
         if self.ends_s > now_s:
             return None
         done = self._jobs.popleft()

@@ -1,4 +1,4 @@
-"""Contexts that are really stored, by their manifests."""
+"""Contexts to simulate, from manifests of stored ones."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from cachegen.simulation.scenario import Chunk, Context
 def context_from(
     manifest: Manifest, *, profile: Profile | None = None, default_level: str | None = None
 ) -> Context:
-    """What a manifest describes, in the order of quality of its profile.
+    """The context that a manifest describes, with levels ranked by a profile.
 
     Args:
         manifest: of the context.
-        profile: whose levels they are; the usual ladder when None.
-        default_level: what users are served at; the profile's, else `lossless`, when None.
+        profile: the profile of its levels; the ladder without a profile if None.
+        default_level: the default level; if None the profile's, or `lossless` without one.
 
     Raises:
-        ValueError: a default level that is not known.
+        ValueError: the default level is unknown.
     """
     if default_level is None:
         default_level = profile.default_level if profile is not None else LOSSLESS

@@ -1,4 +1,4 @@
-"""Bandwidth over time, piecewise constant, starting over at its end."""
+"""Bandwidth over time: piecewise constant and periodic."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _BYTES_PER_MBIT = 1e6 / 8
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What a link carries at any time; behind its end it begins again.
+    """The bandwidth of a link over time; after its end it starts again.
 
     Attributes:
-        name: for people.
-        durations_s: how long each piece lasts.
-        bytes_per_s: what the link carries during it.
+        name: a name for people.
+        durations_s: duration of each piece.
+        bytes_per_s: bandwidth during each piece.
     """
 
     name: str
@@ -32,8 +32,8 @@ class Trace:
         """Check the pieces.
 
         Raises:
-            ValueError: none, unequal counts, a duration that is not positive, or a rate that is
-                negative, or not finite, or nothing but zeros.
+            ValueError: there are no pieces, counts differ, a duration is not positive, a rate is
+                negative or not finite, or all rates are zero.
         """
         if not self.durations_s or len(self.durations_s) != len(self.bytes_per_s):
             raise ValueError(
@@ -50,19 +50,19 @@ class Trace:
 
     @property
     def period_s(self) -> float:
-        """How long it is."""
+        """Its duration."""
         return self._ends_s[-1]
 
     @property
     def mean_bytes_per_s(self) -> float:
-        """Bytes carried over time."""
+        """Its mean bandwidth."""
         return self._sums[-1] / self.period_s
 
     def scaled(self, mean_mbit_s: float) -> Trace:
         """The same shape with another mean.
 
         Raises:
-            ValueError: a mean that is not positive.
+            ValueError: the mean is not positive.
         """
         if not mean_mbit_s > 0:
             raise ValueError(f"expected a mean above 0 Mbit/s, got {mean_mbit_s}")
@@ -70,17 +70,17 @@ class Trace:
         return replace(self, bytes_per_s=tuple(rate * factor for rate in self.bytes_per_s))
 
     def sped_up(self, factor: float) -> Trace:
-        """The same rates, changing so many times as fast.
+        """The same rates, changing ``factor`` times as fast.
 
         Raises:
-            ValueError: a factor that is not positive.
+            ValueError: the factor is not positive.
         """
         if not factor > 0:
             raise ValueError(f"expected a factor above 0, got {factor}")
         return replace(self, durations_s=tuple(d / factor for d in self.durations_s))
 
     def pieces(self, start_s: float = 0.0) -> Iterator[tuple[float, float]]:
-        """End and bytes per second of each piece, without end; times count from `start_s`."""
+        """Yield end time and bytes per second of each piece, forever, from `start_s` on."""
         inside = start_s % self.period_s
         index = min(bisect_right(self._ends_s, inside), len(self._ends_s) - 1)
         origin = -inside
@@ -91,14 +91,14 @@ class Trace:
             index = 0
 
     def carried_bytes(self, until_s: float) -> float:
-        """What it carries from its beginning to a time."""
+        """Bytes carried from its beginning to a time."""
         cycles, inside = divmod(until_s, self.period_s)
         index = min(bisect_right(self._ends_s, inside), len(self._ends_s) - 1)
         missing = (self._ends_s[index] - inside) * self.bytes_per_s[index]
         return cycles * self._sums[-1] + self._sums[index] - missing
 
     def seconds_for(self, num_bytes: float, *, start_s: float = 0.0) -> float:
-        """How long so many bytes take from a time on, with the link to themselves."""
+        """Seconds that ``num_bytes`` take from `start_s` on, with the link to themselves."""
         if num_bytes <= 0:
             return 0.0
         cycles, inside = divmod(self.carried_bytes(start_s) + num_bytes, self._sums[-1])
@@ -110,16 +110,16 @@ class Trace:
 
 
 def constant(mbit_s: float) -> Trace:
-    """Always the same.
+    """A trace of one rate.
 
     Raises:
-        ValueError: a rate that is not positive.
+        ValueError: the rate is not positive.
     """
     return Trace(f"constant {mbit_s:g} Mbit/s", (1.0,), (mbit_s * _BYTES_PER_MBIT,))
 
 
 def step(pieces: Sequence[tuple[float, float]], *, name: str = "step") -> Trace:
-    """Pieces of (seconds, Mbit/s), one after the other."""
+    """A trace of pieces (seconds, Mbit/s), one after the other."""
     durations = tuple(seconds for seconds, _ in pieces)
     return Trace(name, durations, tuple(rate * _BYTES_PER_MBIT for _, rate in pieces))
 
@@ -127,19 +127,19 @@ def step(pieces: Sequence[tuple[float, float]], *, name: str = "step") -> Trace:
 def random_trace(
     seed: int, *, low_mbit_s: float, high_mbit_s: float, every_s: float, num_pieces: int = 512
 ) -> Trace:
-    """A rate drawn uniformly between two, drawn again after every `every_s`."""
+    """A trace of rates drawn uniformly between two, a new one every `every_s` seconds."""
     draw = random.Random(seed)
     pieces = [(every_s, draw.uniform(low_mbit_s, high_mbit_s)) for _ in range(num_pieces)]
     return step(pieces, name=f"random {seed}")
 
 
 def from_samples(samples: Iterable[tuple[float, float]], *, name: str) -> Trace:
-    """From (time in seconds, Mbit/s): every rate holds until the next time.
+    """A trace from samples (time in seconds, Mbit/s): each rate holds until the next time.
 
     The last one holds as long as the one before it.
 
     Raises:
-        ValueError: fewer than two samples, or times that do not rise.
+        ValueError: there are fewer than two samples, or times do not rise.
     """
     known = list(samples)
     if len(known) < 2:

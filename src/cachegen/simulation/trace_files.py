@@ -1,4 +1,4 @@
-"""Traces from files: measured ones that ship with the package, and the reader's own."""
+"""Reads traces from files: measured ones of the package, and others."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from pathlib import Path
 from cachegen.simulation.trace import Trace, from_samples, step
 
 _MBIT_PER_MIB = 1024 * 1024 * 8 / 1e6
+# The JSON format has one rate a second, by its definition.
 _CHUNK_S = 1.0
 
 
 def shipped_folder() -> Path:
-    """Where the traces of the package are."""
+    """The folder of the package's traces."""
     return Path(str(files(__package__))) / "traces"
 
 
 def shipped_names() -> tuple[str, ...]:
-    """The names of the traces of the package."""
+    """The names of the package's traces."""
     return tuple(sorted(path.stem for path in shipped_folder().glob("*.txt")))
 
 
@@ -28,7 +29,7 @@ def shipped_trace(name: str) -> Trace:
     """A trace of the package.
 
     Raises:
-        ValueError: there is none of this name; the message lists those there are.
+        ValueError: there is none of this name; the message lists the known ones.
     """
     if name not in shipped_names():
         raise ValueError(f"expected one of the traces {', '.join(shipped_names())}; got {name!r}")
@@ -39,7 +40,7 @@ def read_folder(folder: Path) -> list[Trace]:
     """All traces of all files below a folder, in the order of their names.
 
     Raises:
-        ValueError: there is none, or a file that is no trace.
+        ValueError: there is no file, or one is no trace.
     """
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     if not paths:
@@ -48,13 +49,13 @@ def read_folder(folder: Path) -> list[Trace]:
 
 
 def read_traces(path: Path) -> list[Trace]:
-    """The traces of a file, by what is in it.
+    """Read the traces of a file, in the format that its content shows.
 
     Lines of `seconds Mbps`; or a CSV with columns `value` (MiB/s), `runtime` (s) and `VM_id`, a
-    trace for each machine; or JSON lines `{"bw": [Gbps, ...]}`, a trace a line, a second a rate.
+    trace per machine; or JSON lines `{"bw": [Gbps, ...]}`, a trace per line, a second per rate.
 
     Raises:
-        ValueError: none of these; the message names the file.
+        ValueError: the file has none of these formats; the message names it.
     """
     text = path.read_text(encoding="utf-8", errors="replace")
     try:

@@ -1,4 +1,4 @@
-"""Many loads of one policy on one trace, and what they come to."""
+"""Many simulated loads of one policy on one trace, and their statistics."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from cachegen.simulation.scenario import Context, Request, SimulatedLoad
 from cachegen.simulation.specs import Policy
 from cachegen.simulation.trace import Trace
 
+# Stand for a service with a load every few seconds. Arbitrary: 1 to 100 s, 0.1 to 10 s do.
 _EARLIER_S = 10.0
 _WINDOW_S = 1.0
 
 
 Group = tuple[float, int]
-"""Where in the trace loads begin, and how many of them together."""
+"""Where in the trace loads begin, and how many begin together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trials:
-    """What a policy is tried on.
+    """The loads that policies are compared on.
 
     Attributes:
-        context: what is loaded.
+        context: the context that they load.
         costs: of the machine.
         trace: of the link.
-        slo_s: deadline of every load, if any.
-        num_loads: how many.
+        slo_s: deadline of every load in seconds; None if there is none.
+        num_loads: number of loads.
         concurrency: how many of them begin together and share everything.
-        seed: of the places in the trace where they begin.
+        seed: of the random places in the trace where they begin.
     """
 
     context: Context
@@ -49,7 +50,7 @@ class Trials:
         """Check the counts.
 
         Raises:
-            ValueError: no loads, or none at a time.
+            ValueError: the number of loads, or of those at a time, is below 1.
         """
         if self.num_loads < 1 or self.concurrency < 1:
             raise ValueError(
@@ -58,7 +59,7 @@ class Trials:
             )
 
     def groups(self) -> list[Group]:
-        """All loads, by where in the trace they begin; equal trials give equal groups."""
+        """All loads, grouped by where in the trace they begin; the same for equal trials."""
         draw = random.Random(self.seed)
         sizes = [self.concurrency] * (self.num_loads // self.concurrency)
         if rest := self.num_loads % self.concurrency:
@@ -66,7 +67,7 @@ class Trials:
         return [(draw.uniform(0.0, self.trace.period_s), size) for size in sizes]
 
     def run(self, policy: Policy, groups: Sequence[Group] | None = None) -> list[SimulatedLoad]:
-        """The loads of these groups, or of all."""
+        """Simulate the loads of these groups, by default of all."""
         context = self.context if policy.is_stored else self.context.without_options()
         request = Request(context, policy.controller, self.costs, slo_s=self.slo_s)
         loads: list[SimulatedLoad] = []
@@ -81,7 +82,7 @@ class Trials:
 
 
 def known_bytes_per_s(trace: Trace, start_s: float) -> float:
-    """What a load knows from an earlier one: the mean of a second, ten seconds before."""
+    """The throughput known from an earlier load: the mean of a second, ten seconds before."""
     earlier_s = (start_s - _EARLIER_S) % trace.period_s
     carried = trace.carried_bytes(earlier_s + _WINDOW_S) - trace.carried_bytes(earlier_s)
     return carried / _WINDOW_S
@@ -89,16 +90,16 @@ def known_bytes_per_s(trace: Trace, start_s: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the loads of a policy come to.
+    """Statistics of the loads of a policy.
 
     Attributes:
-        num_loads: how many there were.
-        ttft_median_s: half of them were faster.
-        ttft_p95_s: all but one in twenty were faster.
-        mean_bytes: received by a load.
-        recomputed: share of the chunks.
-        levels: share of the chunks, by what they were had at.
-        met: share of the loads that met their deadline; None where there was none.
+        num_loads: number of loads.
+        ttft_median_s: median of their times in seconds.
+        ttft_p95_s: 95th percentile of their times in seconds.
+        mean_bytes: mean of the bytes received.
+        recomputed: share of chunks recomputed.
+        levels: share of chunks by level.
+        met: share of loads that met their deadline; None if there was none.
     """
 
     num_loads: int
@@ -111,7 +112,7 @@ class Outcome:
 
 
 def outcome_of(loads: Sequence[SimulatedLoad]) -> Outcome:
-    """What these loads come to."""
+    """Statistics of these loads."""
     times = sorted(load.ttft_s for load in loads)
     counts = Counter(level for load in loads for level in load.levels)
     levels = {level: count / counts.total() for level, count in counts.most_common()}

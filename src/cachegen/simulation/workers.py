@@ -1,4 +1,4 @@
-"""Trials of several policies, spread over processes."""
+"""Runs trials of several policies in several processes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from cachegen.simulation.scenario import SimulatedLoad
 from cachegen.simulation.specs import Policy
 from cachegen.simulation.trials import Group, Trials
 
+# 0.25 s of work at 1,000 loads a second; below a second of it a process takes as long to start
+# (0.7 s: docs/LOG.md, 2026-11-21, many simulated loads).
 _PORTION = 250
 _WORTH_PROCESSES = 4 * _PORTION
 
@@ -24,16 +26,16 @@ def run_all(
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, list[SimulatedLoad]]:
-    """The loads of every policy, by its name; the same for any number of processes.
+    """Simulate the loads of every policy, by its name; the same for any number of processes.
 
     Args:
-        trials: what the policies are tried on.
-        policies: those of one name are one.
-        jobs: processes at most; few loads are not worth more than this one.
-        progress: told how many loads are done, of how many.
+        trials: the loads to compare the policies on.
+        policies: the policies; equal names count once.
+        jobs: largest number of processes; few loads run in this one.
+        progress: called with (loads done, loads in total).
 
     Raises:
-        ValueError: no process.
+        ValueError: the number of processes is below 1.
     """
     if jobs < 1:
         raise ValueError(f"expected at least one process, got {jobs}")
@@ -63,7 +65,7 @@ def _portions(trials: Trials, policies: Iterable[Policy]) -> Iterator[Portion]:
 def _results(
     trials: Trials, portions: Sequence[Portion], jobs: int
 ) -> Iterable[list[SimulatedLoad]]:
-    """The loads of every portion, in order."""
+    """Yield the loads of every portion, in order."""
     run = partial(_run, trials)
     if jobs == 1:
         yield from map(run, portions)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cachegen import refmodel
 from cachegen.cli import app
-from cachegen.cli.calibration.command import command as calibration
+from cachegen.cli.calibration import command as calibration
 from cachegen.codec.calibration import calibrate as calibrating
 from cachegen.codec.calibration import placement
 from cachegen.codec.calibration.calibrate import Evaluate
@@ -187,6 +187,7 @@ class Judge:
 def measuring(monkeypatch: pytest.MonkeyPatch, evaluate: Evaluate) -> None:
     """Put this in place of what measures quality."""
     monkeypatch.setattr(engine, "evaluator", lambda *_, **__: Judge(evaluate))
+    monkeypatch.setattr(engine, "noise_floor", lambda *_: 0.0)
 
 
 @pytest.mark.parametrize(("preset", "kl"), [("plain", 9.0), ("transform", 0.0)])
@@ -255,7 +256,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from cachegen.cli import app
-from cachegen.cli.calibration.command import command as calibration
+from cachegen.cli.calibration import command as calibration
 from cachegen.cli.models import load_network
 from cachegen.codec.calibration import checkpoint
 from cachegen.codec.calibration import placement

@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from cachegen import refmodel
 from cachegen.cli import app
+from cachegen.cli.demo import chat as demo_chat
+from cachegen.cli.demo import chat_reader as demo_chat_reader
 from cachegen.cli.demo.chat_reader import run
 from cachegen.cli.demo.chat_writer import ChatJob, find_profile, make_chat_job, store_chat
-from cachegen.cli.demo.command import chat as demo_chat
-from cachegen.cli.demo.command import chat_reader as demo_chat_reader
 from cachegen.cli.demo.prompts import make_prompts
 from cachegen.cli.demo.tables import show_chat
 from cachegen.cli.models import load_model

@@ -193,6 +193,6 @@ def test_more_tokens_than_positions_are_refused_before_any_work(new_model, act, 
 def test_options_are_checked_before_anything_is_prefilled(
     tiny, tokens, monkeypatch, options, error, message
 ):
-    monkeypatch.setattr("cachegen.engines.transformers.timed_capture", None)
+    monkeypatch.setattr("cachegen.engines.transformers.contexts.timed_capture", None)
     with pytest.raises(error, match=message):
         save_context(tiny("llama"), tokens, store="memory:", **options)

@@ -297,7 +297,17 @@ def _show(profile_path: Path, *, as_json: bool) -> None:
     ]
     print_table(
         f"{profile_path}: default level {fields['default_level']}, {fields['bytes']:,} bytes",
-        ["level", "domain", "bits/value", "KL", "of answers", "perplexity", "top-1", "exact match"],
+        [
+            "level",
+            "domain",
+            "bits/value",
+            "KL",
+            "of answers",
+            "perplexity",
+            "+-",
+            "top-1",
+            "exact match",
+        ],
         rows,
     )
     for sentence in fields.get("note_out_of_reach", "").splitlines():
@@ -305,7 +315,7 @@ def _show(profile_path: Path, *, as_json: bool) -> None:
 
 
 def _row(level: str, domain: str, quality: dict[str, Any]) -> list[str]:
-    shown = ("bits_per_value", "kl", "answer_kl", "rel_ppl", "top1")
+    shown = ("bits_per_value", "kl", "answer_kl", "rel_ppl", "rel_ppl_error", "top1")
     figures = [str(quality.get(key, "")) for key in shown]
     exact = ""
     if "exact_match" in quality:

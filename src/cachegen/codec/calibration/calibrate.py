@@ -246,7 +246,7 @@ def _keeps_promise(quality: Quality) -> bool:
     forgets = False
     if right is not None and original is not None and original >= _ABLE:
         forgets = right < original - PROMISED_ANSWERS
-    within = quality.kl <= PROMISED_KL and quality.rel_ppl <= PROMISED_REL_PPL
+    within = quality.kl <= PROMISED_KL and quality.least_rel_ppl <= PROMISED_REL_PPL
     return within and not forgets
 
 

@@ -24,7 +24,7 @@ from cachegen.codec.symbols import Unrepresentable
 PHASE = "levels"
 # Of a target: what is aimed at, and what is close enough. As KL grows with the square of the step,
 # 0.8 of a target costs 0.16 bits a coefficient at most; trials that miss the aim by 6% still do.
-_AIM, _CLOSE = 0.94, 0.8
+_AIM, _CLOSE = 0.94, 0.85
 # A level is left out where its step is more than this share of the step before: the two would be
 # less than 0.2 bits a coefficient apart.
 _COINCIDING = 0.87
@@ -58,13 +58,13 @@ class Placed:
 
 
 def cost(quality: Quality, target: float) -> float:
-    """KL; where the target keeps the promise, what perplexity loses as well, in the same measure.
+    """KL; where the target keeps the promise, what perplexity surely loses, in the same measure.
 
     So a level that is meant to keep the promise keeps both parts of it.
     """
     if target > PROMISED_KL:
         return quality.kl
-    return max(quality.kl, quality.rel_ppl * target / PROMISED_REL_PPL)
+    return max(quality.kl, quality.least_rel_ppl * target / PROMISED_REL_PPL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import stdev
 from typing import TypeVar
 
 import torch
@@ -324,7 +325,8 @@ def _continue(
 
 
 def _quality(model: PreTrainedModel, batches: Sequence[_Batch], roundtrip: RoundTrip) -> Quality:
-    found = torch.cat([_differences(model, batch, roundtrip) for batch in batches], dim=1)
+    by_window = [one for batch in batches for one in _differences(model, batch, roundtrip)]
+    found = torch.cat(by_window, dim=1)
     kl, log_perplexity, agree = found[:3].mean(dim=1).tolist()
     of_answers = found[0][found[3] > 0]
     return Quality(
@@ -333,7 +335,15 @@ def _quality(model: PreTrainedModel, batches: Sequence[_Batch], roundtrip: Round
         top1=agree,
         num_tokens=found.shape[1],
         answer_kl=float(of_answers.mean()) if len(of_answers) else None,
+        rel_ppl_error=_error_of_mean([float(one[1].mean()) for one in by_window]),
     )
+
+
+def _error_of_mean(means: Sequence[float]) -> float | None:
+    """The standard error of the mean of windows; None where they do not tell."""
+    if len(means) < 2 or not all(map(math.isfinite, means)):
+        return None
+    return stdev(means) / math.sqrt(len(means))
 
 
 def _expm1(number: float) -> float:
@@ -344,12 +354,12 @@ def _expm1(number: float) -> float:
         return math.inf
 
 
-def _differences(model: PreTrainedModel, batch: _Batch, roundtrip: RoundTrip) -> torch.Tensor:
-    """Float64 (4, tokens), window by window, as `_compare` has them."""
+def _differences(model: PreTrainedModel, batch: _Batch, roundtrip: RoundTrip) -> list[torch.Tensor]:
+    """Of every window float64 (4, tokens), as `_compare` has them."""
     pairs = zip(batch.caches, batch.windows, strict=True)
     logits = _continue(model, [roundtrip(kv, w.context) for kv, w in pairs], batch.windows)
     rows = zip(batch.logits, logits, batch.windows, strict=True)
-    return torch.cat([_compare(*row) for row in rows], dim=1)
+    return [_compare(*row) for row in rows]
 
 
 def _compare(before: torch.Tensor, after: torch.Tensor, window: Window) -> torch.Tensor:
