@@ -26,11 +26,14 @@ if TYPE_CHECKING:
     from cachegen.codec.calibration.sizing import TransformSizes
     from cachegen.codec.profile import Profile
 
+# Not measured against others; bounds the moments of features, (3 * 1024)^2 numbers in float64.
 _MOST_FEATURES = 1024
 _ARITHMETIC = "torch.float32"
 _MEASURING = "measuring this machine"
-# Of every domain so many contexts are coded to see how small the levels are.
+# So many contexts of every domain are coded to measure the sizes of levels. Arbitrary: 1 to 8 do.
 _MOST_CODED = 2
+# In 128 MB SmolLM2 has all coefficients that are of use, but a model of 0.6 B too few for the
+# promise (docs/decisions/2026-11-29-token-weights.md). The share is arbitrary: 2% to 10% do.
 _LEAST_PROFILE_MB, _SHARE_OF_WEIGHTS = 128.0, 0.05
 
 
@@ -132,17 +135,17 @@ def calibrate(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Run:
-    """Everything that a calibration is made of.
+    """The inputs of a calibration.
 
     Attributes:
-        model: in its own dtype.
-        twin: the same in float32.
-        tokenizer: of the model.
+        model: the model in its own dtype.
+        twin: the same model in float32.
+        tokenizer: the model's tokenizer.
         material: texts and questions.
-        sizes: how much of them.
+        sizes: amounts of material.
         preset: `transform`, `plain` or `paper`.
-        max_profile_mb: of `transform`.
-        plan: what it will learn; None in other presets.
+        max_profile_mb: size limit of a `transform` profile.
+        plan: what `transform` will learn; None for other presets.
     """
 
     model: Any

@@ -101,7 +101,8 @@ def calibrate(
         token_features: float32 (vocabulary, features): what is known of a token by itself, for
             `transform` to predict from, or a function that computes it where it is needed;
             without it nothing is predicted.
-        max_profile_mb: `transform` keeps only so much of what it learns.
+        max_profile_mb: size limit of a `transform` profile. The default is arbitrary: the size that
+            a model needs depends on its cache (docs/decisions/2026-11-29-token-weights.md).
         num_sinks: first tokens of a context that `transform` keeps at eight bits; 0 for a model
             whose first tokens are like any others.
         windows: of every layer, the tokens that a token attends to, 0 for all before it;

@@ -23,7 +23,7 @@ from cachegen.codec.symbols import Unrepresentable
 
 PHASE = "levels"
 # Of a target: what is aimed at, and what is close enough. As KL grows with the square of the step,
-# 0.8 of a target costs 0.16 bits a coefficient at most; trials that miss the aim by 6% still do.
+# 0.85 of a target costs 0.12 bits a coefficient at most; trials that miss the aim by 6% still do.
 _AIM, _CLOSE = 0.94, 0.85
 # A level is left out where its step is more than this share of the step before: the two would be
 # less than 0.2 bits a coefficient apart.
