@@ -24,7 +24,7 @@ Answer = TypeVar("Answer")
 # As often, and after as long, as `loading/retries.py` asks a failing store for an object.
 _ATTEMPTS = 3
 _WAIT_S = 0.05
-# A lookup on loopback took 8-9 ms, and takes 4-5 with this (docs/LOG.md, 2026-11-21).
+# Above the 4-5 ms of a lookup on loopback (docs/LOG.md, 2026-11-21): near stores are asked once.
 _HEAD_START_S = 0.01
 
 

@@ -17,7 +17,7 @@ from cachegen.contexts.prefix_key import Ids
 from cachegen.errors import BitstreamError, KeyNotFound, StoreError
 from cachegen.store import Store, read
 
-# Each repeats only if another writer came in between. Arbitrary: anything from 2 to 10 does.
+# The second replaces a stored manifest; further ones need other writers. Arbitrary: 3 to 10 does.
 _ATTEMPTS = 4
 
 
@@ -59,21 +59,21 @@ def publish(store: Store, manifest: Manifest, *, parent: str) -> Manifest:
 def smallest_key(chunk: ChunkEntry) -> str:
     """Key of the last object of the chunk's smallest level, on which its manifest depends.
 
-    Each object of a level is the parent of the next, so a store keeps all of them with the last.
+    Each object of a level is the parent of the next, so that the last depends on all of them.
     """
     levels = [chunk.at_level(level) for level in {o.level: None for o in chunk.objects}]
     return min(levels, key=lambda level: sum(o.size_bytes for o in level))[-1].key
 
 
 def manifest_parent(manifest: Manifest, whole: Manifest) -> str:
-    """Key of the token ids if the manifest ends with the context, else of its last chunk."""
+    """Key of the context's token ids if both end in the same chunk, else of its last chunk."""
     last = manifest.chunks[-1]
     ends_here = last == whole.chunks[-1]
     return tokens_key(whole.context_id) if ends_here else smallest_key(last)
 
 
 def prefixes_to_publish(whole: Manifest, *, first_new: int, ids: Ids) -> list[Manifest]:
-    """The manifests of a context, shortest first: one per chunk end, and its own.
+    """The manifests of a context, shortest first: one per new chunk end, and its own.
 
     An end that is no multiple of 64 has no manifest, except the context's own; a last chunk with
     such an end has one at the last multiple inside it.

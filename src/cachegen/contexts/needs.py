@@ -80,7 +80,7 @@ class Needs:
         return tuple(o for o in self.entries[index].at_level(level) if o.layers in wanted)
 
     def options(self, index: int) -> tuple[Option, ...]:
-        """The options of a chunk, with the sizes of its missing layers; none if none miss."""
+        """The options of a chunk, with the sizes of its missing layers, if any."""
         if not self.missing(index):
             return ()
         return tuple(

@@ -19,7 +19,7 @@ from cachegen.errors import (
 )
 from cachegen.store import Buffer, Store, read
 
-# Each repeats only if a damaged object came back. Arbitrary: anything from 2 to 10 does.
+# The second replaces a damaged object; further ones need other writers. Arbitrary: 3 to 10 does.
 _ATTEMPTS = 4
 
 

@@ -1,4 +1,4 @@
-"""The threads that decode."""
+"""A pool of threads that decode, shared by all loads."""
 
 from __future__ import annotations
 

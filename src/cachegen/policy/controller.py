@@ -218,7 +218,7 @@ class Controller(Protocol):
         For the link: fetch a waiting chunk at one of its options. It is requested ahead, so that
         its first byte comes as the transfers under way end. For the model: recompute the chunk at
         `state.front` if it waits (a chunk needs all those before it). None leaves the resource
-        idle; the controller is asked again when something changes, and within a tenth of a
+        idle; the controller is asked again when something changes, or after a tenth of a
         second. A waiting chunk without options must be recomputed once it is at the front.
         """
         ...

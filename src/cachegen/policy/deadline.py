@@ -36,7 +36,7 @@ class SafetyMargins:
     """
 
     # "Alike" and KL: 200 simulated loads on links of benchmarks/slo_worlds.py, by hand.
-    # Used only where `low_bytes_per_s` is None, as it is in no load. Arbitrary: 0.5 to 1.
+    # For states without `low_bytes_per_s`, which loads always tell. Arbitrary: 0.5 to 1 does.
     low: float = 0.75
     # 0.3 to 0.9 meet the same deadlines but for 2 in 100, at a mean KL of 0.0036 to 0.0028.
     worst: float = 0.6

@@ -1,4 +1,4 @@
-"""One level for every chunk."""
+"""A controller that fetches every chunk at one level."""
 
 from __future__ import annotations
 

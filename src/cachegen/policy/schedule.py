@@ -101,8 +101,8 @@ def nearest(options: Sequence[Option], rank: int) -> Option:
 def assumed_bytes_per_s(state: LoadState) -> float:
     """The throughput to plan with.
 
-    While it is unknown, the first transfer is assumed to take as long as has passed since its first
-    byte was due: infinite throughput at first, then ever less.
+    While it is unknown, the first transfer is assumed to take as long again as has passed since its
+    first byte was due: the throughput is infinite at first, then ever less.
     """
     if state.bytes_per_s is not None:
         return max(state.bytes_per_s, _LEAST_BYTES_PER_S)

@@ -8,7 +8,7 @@ from cachegen.codec.levels import LADDER, LOSSLESS, PACKED, RAW
 from cachegen.policy.controller import Option
 from cachegen.simulation.scenario import Chunk, Context
 
-RAW_BITS = 16.0
+RAW_BITS = 16.0  # bf16
 LEVEL_ORDER = (*LADDER, PACKED, LOSSLESS, RAW)
 DEFAULT_LEVEL = "high"
 

@@ -8,13 +8,13 @@ from cachegen.codec.levels import RAW
 from cachegen.policy.costs import Costs, DecodeCost, PrefillCost
 from cachegen.simulation.geometries import LEVEL_ORDER, ModelGeometry
 
-# Assumptions, not measured (docs/guide/deadlines.md): share of the published rate, decoding on a GPU.
+# Assumptions, not measured (docs/guide/deadlines.md); both matter, so set those of your machine.
 UTILISATION = 0.5
 DECODE_GB_S = 20.0
 # As measured between two namespaces (docs/LOG.md, 2026-11-21, distant stores).
 REQUEST_S = 0.002
 
-_BYTES_PER_PARAMETER = 2
+_BYTES_PER_PARAMETER = 2  # bf16
 
 
 @dataclass(frozen=True, slots=True)

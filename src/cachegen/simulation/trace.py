@@ -127,7 +127,10 @@ def step(pieces: Sequence[tuple[float, float]], *, name: str = "step") -> Trace:
 def random_trace(
     seed: int, *, low_mbit_s: float, high_mbit_s: float, every_s: float, num_pieces: int = 512
 ) -> Trace:
-    """A trace of rates drawn uniformly between two, a new one every `every_s` seconds."""
+    """A trace of rates drawn uniformly between two, a new one every `every_s` seconds.
+
+    It repeats after `num_pieces` of them. Arbitrary: any number above the pieces of a load does.
+    """
     draw = random.Random(seed)
     pieces = [(every_s, draw.uniform(low_mbit_s, high_mbit_s)) for _ in range(num_pieces)]
     return step(pieces, name=f"random {seed}")

@@ -42,7 +42,7 @@ class Trials:
     costs: Costs
     trace: Trace
     slo_s: float | None = None
-    num_loads: int = 100
+    num_loads: int = 100  # five of them lie above the 95th percentile
     concurrency: int = 1
     seed: int = 0
 
