@@ -65,7 +65,7 @@ def test_a_transform_comes_back(profile_of):
     assert found.num_active == profile.num_active
     assert [level.bound for level in found.levels] == [level.bound for level in profile.levels]
     one, other = profile.transform, found.transform
-    for name in ("num_sinks", "unit", "strangeness"):
+    for name in ("num_sinks", "unit", "ood_score"):
         assert getattr(one, name) == getattr(other, name)
     for table, same in zip(one.features, other.features, strict=True):
         assert np.array_equal(table, same)
