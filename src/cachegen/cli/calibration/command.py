@@ -66,7 +66,7 @@ def calibrate(
     ] = 48,
     num_windows: Annotated[
         int, typer.Option(help="Contexts a domain to measure on.", rich_help_panel="How much")
-    ] = 8,
+    ] = 6,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Calibrate: learn from text and place the levels by measured quality.
