@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUILD_INPUTS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard native/*)
 
-.PHONY: install demo models test test-zoo check docs format bench clean
+.PHONY: install demo models test test-zoo check docs package format bench clean
 
 install: $(VENV)/.installed
 
@@ -39,6 +39,18 @@ check: install
 # The documentation as a site in build/site; a warning is an error.
 docs: install
 	$(BIN)/mkdocs build --quiet --strict
+
+# A source distribution and a wheel, installed into an empty environment, which runs the demo.
+PACKAGE := build/package
+package: install
+	rm -rf $(PACKAGE)
+	$(BIN)/python -m build --outdir $(PACKAGE)/dist
+	$(PYTHON) -m venv $(PACKAGE)/env
+	$(PACKAGE)/env/bin/pip install --quiet --constraint constraints.txt torch
+	$(PACKAGE)/env/bin/pip install --quiet --constraint constraints.txt \
+		"$$(ls $(CURDIR)/$(PACKAGE)/dist/*.whl)[transformers]"
+	mkdir $(PACKAGE)/elsewhere
+	cd $(PACKAGE)/elsewhere && ../env/bin/cachegen --version && ../env/bin/cachegen demo
 
 format: install
 	$(BIN)/ruff format .

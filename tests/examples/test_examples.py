@@ -63,6 +63,7 @@ def runs(
         pool.shutdown(cancel_futures=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("runs")
 def test_a_bucket(s3_server: str, tmp_path: Path) -> None:
     account = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
@@ -71,12 +72,14 @@ def test_a_bucket(s3_server: str, tmp_path: Path) -> None:
     check(printed, PRINTED_WITH_SERVERS["s3.py"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("runs")
 def test_redis(redis_server: str, tmp_path: Path) -> None:
     printed = run("redis_store.py", tmp_path, redis_server)
     check(printed, PRINTED_WITH_SERVERS["redis_store.py"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRINTED)
 def test_an_example(runs: dict[str, Future[str]], name: str) -> None:
     check(runs[name].result(), PRINTED[name])

@@ -15,7 +15,7 @@ def test_policies():
 
 @pytest.mark.parametrize("text", ("", "fixed", "fixed:", "fastest"))
 def test_other_policies_are_refused(text):
-    with pytest.raises(ValueError, match="expected min_ttft, algorithm1, fixed:LEVEL or text"):
+    with pytest.raises(ValueError, match="expected min_ttft, algorithm1, fixed:LEVEL or recompute"):
         parse_policy(text)
 
 

@@ -76,7 +76,8 @@ def simulate(
     policy: Annotated[
         list[str] | None,
         typer.Option(
-            help="min_ttft, algorithm1, fixed:LEVEL or text; repeatable.", rich_help_panel="Loads"
+            help="min_ttft, algorithm1, fixed:LEVEL or recompute; repeatable.",
+            rich_help_panel="Loads",
         ),
     ] = None,
     slo_s: Annotated[

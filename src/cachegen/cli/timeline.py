@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, tostring
 
+from cachegen.codec.levels import TEXT
 from cachegen.loading.result import LoadResult, Span
 from cachegen.policy.controller import TimedDecision
 
@@ -131,7 +132,8 @@ class _Picture:
         order = [*_COLOURS, *sorted(levels - set(_COLOURS))]
         x = float(_GAP)
         for level in (level for level in order if level in levels):
-            x = self._legend_entry(x, level, _colour(level))
+            label = "recompute" if level == TEXT else level
+            x = self._legend_entry(x, label, _colour(level))
         if any(span.outcome != "done" for span in spans):
             self._legend_entry(x, "abandoned or failed", _OTHER_COLOUR, hatched=True)
         self.y += _LINE + _GAP

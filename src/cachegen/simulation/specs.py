@@ -21,6 +21,9 @@ _TRACE_FORMS = (
 )
 
 
+_RECOMPUTE = "recompute"
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """A way to load.
@@ -37,7 +40,7 @@ class Policy:
 
 
 def parse_policy(text: str) -> Policy:
-    """Parse `min_ttft`, `algorithm1`, `fixed:LEVEL` or `text`.
+    """Parse `min_ttft`, `algorithm1`, `fixed:LEVEL` or `recompute` (`text` is the same).
 
     Raises:
         ValueError: anything else.
@@ -48,9 +51,11 @@ def parse_policy(text: str) -> Policy:
     known: dict[str, Controller] = {"min_ttft": MinTTFT(), "algorithm1": Algorithm1()}
     if text in known:
         return Policy(text, known[text])
-    if text == TEXT:
+    if text in (_RECOMPUTE, TEXT):
         return Policy(text, MinTTFT(), is_stored=False)
-    raise ValueError(f"expected min_ttft, algorithm1, fixed:LEVEL or text as policy; got {text!r}")
+    raise ValueError(
+        f"expected min_ttft, algorithm1, fixed:LEVEL or recompute as policy; got {text!r}"
+    )
 
 
 def parse_trace(text: str, *, seed: int = 0) -> Trace:
