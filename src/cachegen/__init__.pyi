@@ -29,6 +29,8 @@ from .policy.fixed import Fixed
 from .policy.min_ttft import MinTTFT
 from .store import Store, open_store
 
+__version__: str
+
 __all__ = [
     "Algorithm1",
     "BitstreamError",
