@@ -83,3 +83,34 @@ def test_what_was_put_in_is_found_again():
 def test_nothing_known_weighs_the_same():
     found = fit(torch.ones(100, 1), torch.zeros(100, dtype=torch.float64))
     assert torch.isfinite(found).all()
+
+
+@pytest.mark.parametrize(
+    ("start", "count", "total"),
+    (
+        (0, 2000, 2000 * math.exp(3)),
+        (255, 2000, 2000 * math.exp(3)),
+        (256, 2000, 2000),
+        (256, 100, 1536),
+        (5000, 50, 50 * math.exp(3)),
+        (5000, 0, 0),
+    ),
+)
+def test_a_chunk_behind_the_beginning_weighs_no_more_than_a_sample(start, count, total):
+    position = np.zeros(NUM_POSITION_TERMS, dtype=np.float32)
+    position[0] = 3.0
+    positions = np.arange(start, start + count)
+    found = Importance(position, ()).log_weights(
+        (), (), positions=positions, last=start + count - 1
+    )
+    assert found.shape == (count,)
+    assert float(found.double().exp().sum()) == pytest.approx(total, rel=1e-4)
+
+
+def test_the_cap_changes_no_proportions():
+    position = np.linspace(0.5, 1.5, NUM_POSITION_TERMS, dtype=np.float32)
+    positions = np.arange(400, 900)
+    free = position_terms(positions, 899) @ torch.from_numpy(position)
+    capped = Importance(position, ()).log_weights((), (), positions=positions, last=899)
+    apart = free.clamp(max=12) - capped
+    assert float(apart.min()) == pytest.approx(float(apart.max()), abs=1e-3) and apart.min() > 0

@@ -232,3 +232,13 @@ def test_contexts_may_be_prefilled_in_another_dtype(tiny, texts):
 
     found = evaluator(model, {"text": windows}, writer=writer)(look)
     assert len(seen) == 2 and abs(found["text"].kl) < 1e-6
+
+
+def test_the_error_of_perplexity_is_that_of_windows(tiny, texts):
+    """Two windows that lose alike leave no doubt; one alone tells nothing of it."""
+    windows = cut_windows(texts, num_tokens=64, continuation_tokens=24, count=5)
+    found = evaluator(tiny("llama"), {"text": windows})(noisy(0.05))["text"]
+    alone = evaluator(tiny("llama"), {"text": windows[:1]})(noisy(0.05))["text"]
+    twice = evaluator(tiny("llama"), {"text": [windows[0]] * 2})(noisy(0.0))["text"]
+    assert found.rel_ppl_error > 0 and alone.rel_ppl_error is None
+    assert twice.rel_ppl_error == pytest.approx(0, abs=1e-7)
