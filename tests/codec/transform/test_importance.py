@@ -13,6 +13,7 @@ from cachegen.codec.transform.importance import (
     ONE,
     Importance,
     classes_of,
+    counted_rows,
     fit,
     group_terms,
     multipliers,
@@ -114,3 +115,11 @@ def test_the_cap_changes_no_proportions():
     capped = Importance(position, ()).log_weights((), (), positions=positions, last=899)
     apart = free.clamp(max=12) - capped
     assert float(apart.min()) == pytest.approx(float(apart.max()), abs=1e-3) and apart.min() > 0
+
+
+def test_a_part_of_a_context_costs_as_much_less_as_it_is_shorter():
+    """At the beginning a chunk is all there is; behind it, it is a part of a longer context."""
+    assert counted_rows(np.arange(4, 104)) == 100
+    assert counted_rows(np.arange(300, 400)) == 1536
+    assert counted_rows(np.arange(300, 2300)) == 2000
+    assert counted_rows(np.arange(0)) == 1

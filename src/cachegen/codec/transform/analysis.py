@@ -27,6 +27,7 @@ from cachegen.codec.transform.basis import (
     float32,
     residual,
 )
+from cachegen.codec.transform.importance import counted_rows
 from cachegen.kvcache import KVCache
 
 # FORMAT.md, section 6: coefficients of every token that are computed at once; weights and scores
@@ -49,6 +50,7 @@ class Analysed:
         leading: per group float32 (rows, coefficients): the first of them, in units.
         log_weights: float32 (rows,), what each token weighs; zeros where all weigh the same.
         sinks: the arrays `scales` and `codes` of the sinks.
+        counted_rows: over how many tokens costs are means.
     """
 
     transform: Transform
@@ -56,6 +58,7 @@ class Analysed:
     leading: tuple[torch.Tensor, ...]
     log_weights: torch.Tensor
     sinks: dict[str, np.ndarray]
+    counted_rows: float
 
     @property
     def num_rows(self) -> int:
@@ -137,13 +140,14 @@ def analyse_rows(
     leading = tuple(
         _leading(rows, group) for rows, group in zip(residuals, transform.groups, strict=True)
     )
-    log_weights = torch.zeros(len(positions))
+    log_weights, rows = torch.zeros(len(positions)), float(max(len(positions), 1))
     if transform.importance is not None:
         spreads = [group.variances for group in transform.groups]
         log_weights = transform.importance.log_weights(
             leading, spreads, positions=positions, last=last
         )
-    return Analysed(transform, tuple(residuals), leading, log_weights, sinks or {})
+        rows = counted_rows(positions)
+    return Analysed(transform, tuple(residuals), leading, log_weights, sinks or {}, rows)
 
 
 def _leading(rows: torch.Tensor, group: LayerGroup) -> torch.Tensor:
@@ -220,7 +224,7 @@ def distance(one: Analysed, other: Analysed) -> float:
         known = apart[:, PRECISE : len(group.variances)]
         known.addmm_(apart[:, :PRECISE].clone(), echoes(group), alpha=-1)
         lost += float((apart.square_().sum(dim=1) * weights).sum(dtype=torch.float64))
-    return transform.unit**2 * lost / max(one.num_rows, 1)
+    return transform.unit**2 * lost / one.counted_rows
 
 
 def ood_score(analysed: Analysed, *, num_active: Sequence[int]) -> float:

@@ -75,10 +75,24 @@ class Importance:
         for own, spread, weights in zip(leading, variances, self.groups, strict=True):
             found += group_terms(own, spread, len(weights)) @ torch.from_numpy(weights)
         found = torch.nan_to_num(found).clamp_(-_WIDEST, _WIDEST)
-        most = max(len(found), _WHOLE)
-        if len(found) and positions[0] >= _BEGINNING:
-            found -= max(float(found.logsumexp(dim=0)) - math.log(most), 0.0)
+        if is_behind_the_beginning(positions):
+            most = math.log(counted_rows(positions))
+            found -= max(float(found.logsumexp(dim=0)) - most, 0.0)
         return found
+
+
+def is_behind_the_beginning(positions: np.ndarray) -> bool:
+    """Whether rows are of a chunk that begins where no sample began."""
+    return len(positions) > 0 and int(positions[0]) >= _BEGINNING
+
+
+def counted_rows(positions: np.ndarray) -> float:
+    """Over how many rows a chunk's cost is a mean: its own, or a sample's where those are more.
+
+    Only behind the beginning: a part of a context costs as much less as it is shorter.
+    """
+    rows = max(len(positions), 1)
+    return max(rows, _WHOLE) if is_behind_the_beginning(positions) else rows
 
 
 def position_terms(positions: np.ndarray, last: int) -> torch.Tensor:

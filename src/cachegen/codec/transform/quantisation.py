@@ -154,7 +154,7 @@ class Quantiser:
             None if chosen is None else chosen.astype(np.uint8),
             tuple(classes),
             tuple(map(tuple, integers)),
-            self.transform.unit**2 * lost / max(analysed.num_rows, 1),
+            self.transform.unit**2 * lost / analysed.counted_rows,
         )
 
     def _counts(self, group: int) -> list[int]:

@@ -9,7 +9,7 @@ import pytest
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
+ROOT = HERE.parents[3]
 RUN = [sys.executable, "-m", "tests.engines.transformers.zoo.run"]
 BEST_FIRST = ("exact", "close", "refused", "not built", "wrong")
 EXPECTED = json.loads((HERE / "expected.json").read_text())
