@@ -13,7 +13,7 @@ from cachegen.store import open_store
 TOKENS = list(range(300))
 
 
-def test_every_lineage_has_its_own_ids() -> None:
+def test_every_prefix_key_has_its_own_ids() -> None:
     prefix_keys = [
         PrefixKey(fingerprint, salt, extra, exact, complete)
         for fingerprint, salt, extra, exact, complete in product(

@@ -278,7 +278,7 @@ def test_min_ttft_is_nearly_the_best_of_all_plans(load: tuple[LoadState, float])
 
 @given(load=loads())
 @settings(max_examples=60, deadline=None)
-def test_prudence_costs_no_more_than_its_margin(load: tuple[LoadState, float]):
+def test_safety_margins_cost_no_more_than_they_are(load: tuple[LoadState, float]):
     state, rate = load
     best = best_s(state, rate, range(DEFAULT, len(LEVELS)))
     ttft_s = World(state, MinTTFT(), [(1.0, rate)]).run()
