@@ -27,7 +27,8 @@ PRINTED = {
 }
 PRINTED_WITH_SERVERS = {
     "redis_store.py": r"after an eviction: tokens 256\.\.512 recomputed",
-    "s3.py": r"loaded 591 of 592 tokens at (high|lossless|high, lossless)",
+    # How much of it is recomputed or fetched at which level depends on the machine's load.
+    "s3.py": r"loaded 591 of 592 tokens at (low|high|lossless|text)(, (low|high|lossless|text))*",
 }
 PRINTED_SLOWLY = {"calibrate_model.py": r"high +craik +\d+\.\d\d +0\.00\d+ +\d+%"}
 
