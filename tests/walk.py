@@ -24,7 +24,7 @@ from cachegen.codec.profile import read_profile
 from cachegen.cores import available_cores
 from cachegen.engines.transformers import capture
 from cachegen.kvcache import KVCache
-from cachegen.loading.sharing import decoder
+from cachegen.loading.resources import decoder
 from cachegen.refmodel import load_text, profile_path, weights_path
 
 PACKAGE = Path(cachegen.__file__).parent

@@ -5,6 +5,7 @@ from .codec.levels import EncodingLevel, Quality
 from .codec.profile import Profile, read_profile
 from .codec.rope import Rope, RopeMap
 from .contexts.outcome import LoadedChunk
+from .contexts.prefix_key import Identity
 from .contexts.save import save
 from .errors import (
     BitstreamError,
@@ -20,10 +21,20 @@ from .errors import (
     UnsupportedCache,
 )
 from .kvcache import KVCache
-from .loading.load import load
+from .loading.load import Reader, load
+from .loading.model import Recompute
 from .loading.result import LoadResult
 from .policy.algorithm1 import Algorithm1
-from .policy.controller import ChunkState, Controller, Decision, LoadState, Option, TimedDecision
+from .policy.controller import (
+    ChunkState,
+    Controller,
+    Decision,
+    LoadState,
+    Option,
+    Resource,
+    Status,
+    TimedDecision,
+)
 from .policy.costs import Costs
 from .policy.fixed import Fixed
 from .policy.min_ttft import MinTTFT
@@ -41,6 +52,7 @@ __all__ = [
     "Decision",
     "EncodingLevel",
     "Fixed",
+    "Identity",
     "KVCache",
     "KeyNotFound",
     "LoadCancelled",
@@ -53,8 +65,12 @@ __all__ = [
     "Profile",
     "ProfileMismatch",
     "Quality",
+    "Reader",
+    "Recompute",
+    "Resource",
     "Rope",
     "RopeMap",
+    "Status",
     "Store",
     "StoreDenied",
     "StoreError",

@@ -21,8 +21,8 @@ from cachegen.contexts.save import save
 from cachegen.errors import StoreError
 from cachegen.kvcache import KVCache
 from cachegen.loading.load import load
+from cachegen.loading.resources import decoder, link_to, measurements_of, model_queue_of
 from cachegen.loading.result import LoadResult
-from cachegen.loading.sharing import decoder, link_to, measurements_of, model_queue_of
 from cachegen.store import Store, open_store
 
 FINGERPRINT = bytes(range(32))

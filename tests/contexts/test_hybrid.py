@@ -11,7 +11,7 @@ import torch
 from cachegen.bitstream.manifest import read_manifest
 from cachegen.contexts.save import save
 from cachegen.kvcache import KVCache
-from cachegen.loading.load import load
+from cachegen.loading.load import Reader, load
 from cachegen.loading.result import LoadResult
 from cachegen.policy.algorithm1 import Algorithm1
 from cachegen.policy.fixed import Fixed
@@ -157,11 +157,15 @@ def test_every_cut_has_its_windows(chunk_tokens, num_tokens) -> None:
 
 @pytest.mark.parametrize("dropped", [1, 5, 127, 700, 1000])
 def test_a_reader_that_drops_tokens_has_the_windows_before_them(counted, dropped) -> None:
-    check(loaded(counted, cut=lambda num_tokens: num_tokens - dropped), 1000, cut=1000 - dropped)
+    check(
+        loaded(counted, reader=Reader(cut=lambda num_tokens: num_tokens - dropped)),
+        1000,
+        cut=1000 - dropped,
+    )
 
 
 def test_everything_is_loaded_where_that_is_asked_for(counted) -> None:
-    result = loaded(counted, complete=True)
+    result = loaded(counted, reader=Reader(complete=True))
     assert all(map(torch.equal, result.kv.planes(), truth(TOKENS).planes()))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cachegen.bitstream.manifest import Manifest, profile_key, read_manifest, tokens_key
+from cachegen.loading.load import Reader
 from cachegen.server.bounded_store import BoundedStore
 from cachegen.server.index import Index
 from cachegen.store import open_store, read
@@ -76,7 +77,7 @@ def test_what_is_found_is_whole_by_kinds_of_layers(toy, make_store) -> None:
         toy.save(tokens, store, windows=windows, levels=["medium", "lossless"])
         assert toy.load(tokens, store, level="medium").num_tokens == len(tokens)
         for earlier in contexts()[:number]:
-            result = toy.load(earlier, store, level="medium", complete=True)
+            result = toy.load(earlier, store, level="medium", reader=Reader(complete=True))
             assert {c.reason for c in result.chunks} <= {""}
             assert {c.level for c in result.chunks} <= {"medium"}
             toy.check(result, earlier, exact=False)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from cachegen.errors import StoreDenied, StoreError, StoreTimeout
-from cachegen.loading.sharing import link_to, measurements_of
+from cachegen.loading.resources import link_to, measurements_of
 from cachegen.store import Store, open_store
 
 TOKENS = list(range(300))

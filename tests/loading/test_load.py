@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cachegen.loading.sharing import decoder
+from cachegen.loading.resources import decoder
 from cachegen.policy.controller import MAX_UNDECODED
 from cachegen.store import open_store
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from cachegen.errors import LoadCancelled
-from cachegen.loading.sharing import measurements_of, model_queue_of
+from cachegen.loading.resources import measurements_of, model_queue_of
 from cachegen.policy.controller import Decision, LoadState, Resource, Status
 from cachegen.policy.min_ttft import MinTTFT
 from cachegen.store import open_store

@@ -21,8 +21,8 @@ from cachegen.bitstream.manifest import Manifest
 from cachegen.contexts.save import save
 from cachegen.kvcache import KVCache
 from cachegen.loading.load import load
+from cachegen.loading.resources import measurements_of
 from cachegen.loading.result import LoadResult
-from cachegen.loading.sharing import measurements_of
 from cachegen.netem import Link, open_link, rate_schedule
 from cachegen.policy.algorithm1 import Algorithm1
 from cachegen.policy.controller import Controller

@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Required, TypedDict
 
 from cachegen.bitstream.identity import LINK_TOKENS, Tokens, chain, context_id, seed
+
+
+class Identity(TypedDict, total=False):
+    """What `save` and `load` are told of a context beside its tokens.
+
+    Attributes:
+        fingerprint: SHA-256 that identifies the model.
+        salt: the tenant, who sees only what was saved with the same salt.
+        extra: anything else that changes the KV of equal tokens (adapters, images).
+        exact: whether the KV was computed without lossily loaded KV before it; true by default.
+    """
+
+    fingerprint: Required[bytes]
+    salt: bytes
+    extra: bytes
+    exact: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,10 +29,7 @@ class PrefixKey:
     """What two caches of equal tokens must have in common to be the same.
 
     Attributes:
-        fingerprint: SHA-256 that identifies the model.
-        salt: the tenant.
-        extra: anything else that changes the KV of equal tokens.
-        exact: computed without lossily loaded KV before it.
+        fingerprint, salt, extra, exact: as in `Identity`.
         complete: every layer holds every token, so that any prefix is a cache too.
     """
 

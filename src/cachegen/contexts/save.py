@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Unpack
 
 from cachegen.bitstream.identity import Tokens, tokens_from_bytes, tokens_to_bytes
 from cachegen.bitstream.kinds import ALL, layers_by_kind
@@ -31,7 +32,7 @@ from cachegen.contexts.manifests import (
     smallest_key,
 )
 from cachegen.contexts.objects import adopt, check_digest, open_chunk, put_or_adopt
-from cachegen.contexts.prefix_key import Ids, PrefixKey
+from cachegen.contexts.prefix_key import Identity, Ids, PrefixKey
 from cachegen.errors import BitstreamError, KeyNotFound
 from cachegen.kvcache import KVCache
 from cachegen.store import Store
@@ -47,11 +48,8 @@ def save(
     levels: Sequence[str] | None = None,
     chunk_tokens: int = 1536,  # the length that benchmarks/rate_*.py and memory.py measure
     windows: Sequence[int] = (),
-    fingerprint: bytes,
-    salt: bytes = b"",
-    extra: bytes = b"",
-    exact: bool = True,
     progress: Callable[[int, int], None] | None = None,
+    **identity: Unpack[Identity],
 ) -> Manifest:
     """Store the cache of a context, and return its manifest.
 
@@ -72,12 +70,10 @@ def save(
         windows: for every layer, how many tokens a token attends to, itself included; 0 for all
             before it. Layers of equal windows become separate objects, and a load fetches only
             those that it needs; not at levels whose profile mixes them, or is `plain`.
-        fingerprint: SHA-256 that identifies the model.
-        salt: the tenant, who sees only what was saved with the same salt.
-        extra: anything else that changes the KV of equal tokens (adapters, images).
-        exact: False if `kv` was computed on top of lossily loaded KV. It is then found only by
-            loads with ``exact=False``, and not stored at `lossless` and `raw`.
         progress: called with (objects done, objects in total).
+        **identity: ``fingerprint``, ``salt`` and ``extra`` of the context (see `Identity`);
+            ``exact=False`` if `kv` was computed on top of lossily loaded KV. It is then found only
+            by loads with ``exact=False``, and not stored at `lossless` and `raw`.
 
     Raises:
         ValueError: tokens, levels or sizes do not fit together.
@@ -87,7 +83,8 @@ def save(
     survive_forks()
     _check_tokens(kv, tokens)
     known = tokens_from_bytes(tokens_to_bytes(tokens))
-    prefix_key = PrefixKey(fingerprint, salt, extra, exact, complete=kv.is_complete)
+    prefix_key = PrefixKey(**identity, complete=kv.is_complete)
+    fingerprint, exact = prefix_key.fingerprint, prefix_key.exact
     ids = Ids(known, prefix_key)
     wanted = plan_levels(profile, levels, exact=exact)
     kinds = plan_kinds(kv, profile, wanted, windows)

@@ -18,28 +18,21 @@ from cachegen.store import Store
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Arrived:
-    """The number of bytes received so far."""
+class Received:
+    """How far a download is; it has ended if there is data or an error.
+
+    Attributes:
+        num_bytes: received so far.
+        data: the whole object, checked against the manifest.
+        error: what ended the download before.
+    """
 
     num_bytes: int
+    data: memoryview | None = None
+    error: CacheGenError | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Fetched:
-    """The bytes of the whole object, checked against the manifest."""
-
-    data: memoryview
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Failed:
-    """The error that ended the download."""
-
-    error: CacheGenError
-
-
-News = Arrived | Fetched | Failed
-Listener = Callable[[News], None]
+Listener = Callable[[Received], None]
 Leave = Callable[[bool], None]
 _Key = tuple[int, str, bytes]
 
@@ -103,7 +96,7 @@ class _Download:
         try:
             threading.Thread(target=self._run, name="cachegen-fetch", daemon=True).start()
         except RuntimeError as error:
-            self._finish(Failed(StoreError(f"{self.stored.key}: {error}")))
+            self._finish(error=StoreError(f"{self.stored.key}: {error}"))
 
     def join(self, listener: Listener) -> bool:
         """Add a listener; False if the download is over."""
@@ -112,7 +105,7 @@ class _Download:
                 return False
             self._listeners.append(listener)
             if self._num_bytes:
-                listener(Arrived(self._num_bytes))
+                listener(Received(self._num_bytes))
             return True
 
     def leave(self, listener: Listener) -> None:
@@ -128,12 +121,12 @@ class _Download:
         try:
             data = self._fetch()
         except CacheGenError as error:
-            self._finish(Failed(error))
+            self._finish(error=error)
         except Exception as error:  # a store's own mistake costs a chunk, not the load
-            self._finish(Failed(StoreError(f"{self.stored.key}: {type(error).__name__}: {error}")))
+            self._finish(error=StoreError(f"{self.stored.key}: {type(error).__name__}: {error}"))
         else:
             if data is not None:
-                self._finish(Fetched(data))
+                self._finish(data=data)
 
     def _fetch(self) -> memoryview | None:
         """Read the object into one buffer; None if the download was abandoned."""
@@ -164,15 +157,17 @@ class _Download:
             self._is_answered = True
             self._num_bytes += num_bytes
             for listener in self._listeners:
-                listener(Arrived(self._num_bytes))
+                listener(Received(self._num_bytes))
             return True
 
-    def _finish(self, news: Fetched | Failed) -> None:
+    def _finish(
+        self, *, data: memoryview | None = None, error: CacheGenError | None = None
+    ) -> None:
         with self._lock:
             if not self._end():
                 return
             for listener in self._listeners:
-                listener(news)
+                listener(Received(self._num_bytes, data, error))
         self.forget(self)
 
     def _end(self) -> bool:

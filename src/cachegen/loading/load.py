@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import Unpack
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cachegen.bitstream.identity import Tokens, tokens_from_bytes, tokens_to_bytes
 from cachegen.codec.levels import EXACT_LEVELS, TEXT
@@ -18,24 +18,38 @@ from cachegen.contexts.forking import survive_forks
 from cachegen.contexts.lookup import Found, Stored, found_in, look_up
 from cachegen.contexts.needs import Cut, Needs, begin
 from cachegen.contexts.objects import describe_failure
-from cachegen.contexts.prefix_key import PrefixKey
+from cachegen.contexts.prefix_key import Identity, PrefixKey
 from cachegen.contexts.profiles import Profiles
 from cachegen.contexts.time_limit import within
 from cachegen.errors import StoreError, StoreTimeout
-from cachegen.kvcache import KVCache
+from cachegen.loading.assembly import Assembly
 from cachegen.loading.decoding import Decoder
 from cachegen.loading.journal import Journal
+from cachegen.loading.model import Recompute
 from cachegen.loading.resources import load_resources
 from cachegen.loading.result import LoadResult, Span
 from cachegen.loading.run import Progress, Run
-from cachegen.loading.sharing import link_to, measurements_of, remember
 from cachegen.policy.controller import Controller, LoadState
 from cachegen.policy.fixed import Fixed
 from cachegen.policy.link_estimate import LinkEstimate
 from cachegen.policy.min_ttft import MinTTFT
 from cachegen.store import Store
 
-Recompute = Callable[..., KVCache]
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Who continues from a loaded cache.
+
+    Attributes:
+        device: where the cache is to be.
+        cut: ``cut(num_tokens)`` is the position, at most ``num_tokens``, at which the reader
+            continues; windows reach back from there. None for ``num_tokens``.
+        complete: whether every token of layers with windows is needed too.
+    """
+
+    device: torch.device | str = "cpu"
+    cut: Cut | None = None
+    complete: bool = False
 
 
 def load(
@@ -47,16 +61,11 @@ def load(
     slo_s: float | None = None,
     controller: Controller | None = None,
     recompute: Recompute | None = None,
-    fingerprint: bytes,
-    salt: bytes = b"",
-    extra: bytes = b"",
-    exact: bool = True,
-    cut: Cut | None = None,
-    complete: bool = False,
-    device: torch.device | str = "cpu",
+    reader: Reader = Reader(),
     stall_s: float = 3.0,  # outlasts one lost SYN (1 s, RFC 6298). Arbitrary: 2 to 30 s does
     progress: Progress | None = None,
     cancel: threading.Event | None = None,
+    **identity: Unpack[Identity],
 ) -> LoadResult:
     """Load the cache of as many of these tokens as are stored, from the first one on.
 
@@ -77,22 +86,16 @@ def load(
         slo_s: deadline in seconds from now: the best quality that meets it, or what ends first if
             none does.
         controller: decides; by default `Fixed(level)` if a level is given, else `MinTTFT()`.
-        recompute: ``recompute(tokens, *, past)`` returns the cache of a token range, given the
-            cache of all tokens before it (None if there are none), in which layers with windows
-            hold the tokens that they need. It is called in the calling thread.
-        fingerprint: SHA-256 that identifies the model.
-        salt: the tenant, as it was saved.
-        extra: anything else that changes the KV of equal tokens, as it was saved.
-        exact: False to accept also KV that was computed on top of lossily loaded KV.
-        cut: ``cut(num_tokens)`` is the position, at most ``num_tokens``, at which the reader
-            continues; windows reach back from there. By default ``num_tokens``.
-        complete: load every token of layers with windows too.
-        device: the device of the result.
+        recompute: the engine's prefill of a token range. It is called in the calling thread.
+        reader: who continues from the result: on which device, at which position.
         stall_s: seconds of silence after which a transfer fails; twice as long for the lookup, but
             no longer than half of ``slo_s`` if there is a model.
         progress: called with (tokens loaded, tokens in total), from another thread; an exception
             in it ends the load.
         cancel: an event that ends the load when set, from any thread.
+        **identity: ``fingerprint``, ``salt`` and ``extra`` as the context was saved (see
+            `Identity`); ``exact=False`` to accept also KV that was computed on top of lossily
+            loaded KV.
 
     Raises:
         ValueError: no tokens, a level at which nothing is stored, both level and controller, or a
@@ -109,12 +112,13 @@ def load(
     if level is not None and controller is not None:
         raise ValueError("expected a level or a controller, got both")
     journal, profiles = Journal(), Profiles(store, profile)
-    link = link_to(store.url, measurements_of(fingerprint, str(device)))
-    prefix_key = PrefixKey(fingerprint, salt, extra, exact=exact)
+    prefix_key = PrefixKey(**identity)
+    fingerprint = prefix_key.fingerprint
+    resources = load_resources(store, fingerprint, device=reader.device, stall_s=stall_s)
     ask = partial(look_up, asked, prefix_key, store=store, profiles=profiles)
     try:
-        patience_s = _patience_s(link, stall_s, slo_s) if recompute else 2 * stall_s
-        found = found_in(_answer(ask, link, patience_s, cancel), profiles, level)
+        patience_s = _patience_s(resources.link, stall_s, slo_s) if recompute else 2 * stall_s
+        found = found_in(_answer(ask, resources.link, patience_s, cancel), profiles, level)
     except StoreError as error:
         if recompute is None:
             raise
@@ -123,10 +127,14 @@ def load(
     for index, reason in found.errors:
         journal.error(index, reason)
     journal.spans.append(Span("lookup", 0.0, journal.now_s()))
-    wanted = asked[: found.num_tokens]
-    decoder = Decoder(wanted, found.tail, profiles, fingerprint, found.windows)
-    resources = load_resources(decoder, store, device=device, stall_s=stall_s)
-    needs = Needs(found.chunks, found.entries, windows=found.windows, cut=cut, complete=complete)
+    assembly = Assembly(found.num_tokens, len(found.windows) or None)
+    needs = Needs(
+        found.chunks,
+        found.entries,
+        windows=found.windows,
+        cut=reader.cut,
+        complete=reader.complete,
+    )
     begin(needs, found.chunks, can_recompute=recompute is not None)
     state = LoadState(
         chunks=list(found.chunks),
@@ -139,14 +147,35 @@ def load(
         state,
         needs,
         controller or (MinTTFT() if level is None else Fixed(level)),
+        decoder=Decoder(
+            asked[: found.num_tokens],
+            found.tail,
+            profiles,
+            fingerprint,
+            found.windows,
+            assembly,
+            reader.device,
+        ),
+        recompute=recompute,
         resources=resources,
         journal=journal,
         progress=progress,
         cancel=cancel,
     )
-    _work_off(run, wanted, recompute)
-    result = _result(run, found)
-    threading.Thread(target=remember, args=(resources.measurements, store.url)).start()
+    run.work()
+    chunks, num_tokens = run.chunks(), state.chunks[-1].stop if state.chunks else 0
+    spans = journal.in_order()
+    result = LoadResult(
+        kv=assembly.kv(num_tokens, last=needs.last_at_end()),
+        num_tokens=num_tokens,
+        exact=found.exact and all(c.level in (*EXACT_LEVELS, TEXT, None) for c in chunks),
+        ttft_s=journal.now_s(),
+        size_bytes=sum(span.size_bytes for span in spans),
+        chunks=(*chunks, *found.lost),
+        decisions=tuple(journal.decisions),
+        spans=spans,
+    )
+    threading.Thread(target=resources.remember).start()
     return result
 
 
@@ -172,35 +201,3 @@ def _answer(
         raise
     link.went_silent(None)
     return stored
-
-
-def _work_off(run: Run, tokens: NDArray[np.uint32], recompute: Recompute | None) -> None:
-    """Run the load, and do its recompute jobs in this thread."""
-    driver = threading.Thread(target=run.drive, name="cachegen-load", daemon=True)
-    driver.start()
-    try:
-        while (job := run.jobs.get()) is not None:
-            assert recompute is not None
-            run.recompute(job, partial(recompute, tokens[job.start : job.stop].tolist()))
-    finally:
-        run.stop()
-        driver.join()
-        run.drop_jobs()
-    if run.failure is not None:
-        raise run.failure
-
-
-def _result(run: Run, found: Found) -> LoadResult:
-    chunks, journal = run.chunks(), run.journal
-    num_tokens = run.state.chunks[-1].stop if run.state.chunks else 0
-    spans = journal.in_order()
-    return LoadResult(
-        kv=run.resources.assembly.kv(num_tokens, last=run.needs.last_at_end()),
-        num_tokens=num_tokens,
-        exact=found.exact and all(c.level in (*EXACT_LEVELS, TEXT, None) for c in chunks),
-        ttft_s=journal.now_s(),
-        size_bytes=sum(span.size_bytes for span in spans),
-        chunks=(*chunks, *found.lost),
-        decisions=tuple(journal.decisions),
-        spans=spans,
-    )

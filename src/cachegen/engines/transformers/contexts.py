@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,9 +37,10 @@ from cachegen.engines.transformers.probe import Support, is_probed, support_of
 from cachegen.engines.transformers.regime import Regime, regime_of
 from cachegen.engines.transformers.rope import rope_map
 from cachegen.kvcache import KVCache
-from cachegen.loading.load import load
+from cachegen.loading.load import Reader, load
+from cachegen.loading.model import Recompute
+from cachegen.loading.resources import measurements_of
 from cachegen.loading.result import LoadResult
-from cachegen.loading.sharing import measurements_of
 from cachegen.policy.controller import Controller
 from cachegen.store import Store, shared_store
 from cachegen.store.shared import StoreOrUrl
@@ -188,8 +190,7 @@ def load_context(
         fingerprint=kind.fingerprint,
         salt=salt,
         extra=kind.extra,
-        cut=lambda num_tokens: _last_usable(model, ids, num_tokens),
-        device=kind.support.device,
+        reader=Reader(kind.support.device, partial(_last_usable, model, ids)),
         progress=progress,
         cancel=cancel,
     )
@@ -254,9 +255,7 @@ def _identify(model: PreTrainedModel, ids: tuple[int, ...], *, salt: bytes, extr
     return _Kind(known, salt, regime.extra(extra), regime, support)
 
 
-def _recompute(
-    model: PreTrainedModel, ids: tuple[int, ...], regime: Regime
-) -> Callable[..., KVCache]:
+def _recompute(model: PreTrainedModel, ids: tuple[int, ...], regime: Regime) -> Recompute:
     """Recomputes a part of a text as it is in the whole of it."""
 
     def recompute(tokens: Sequence[int], *, past: KVCache | None) -> KVCache:
@@ -300,8 +299,7 @@ def _exact_prefix(
             fingerprint=kind.fingerprint,
             salt=kind.salt,
             extra=kind.extra,
-            complete=True,
-            device=device,
+            reader=Reader(device, complete=True),
         )
     except ValueError:  # what is stored has no lossless level
         return None

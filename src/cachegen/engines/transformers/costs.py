@@ -15,7 +15,7 @@ from cachegen.engines.transformers.regime import Regime
 from cachegen.kvcache import KVCache
 from cachegen.loading.accelerator import synchronize
 from cachegen.loading.measurements import Measurements
-from cachegen.loading.sharing import measurements_of
+from cachegen.loading.resources import measurements_of
 
 # The least chunk, a short context, and the pieces that long contexts are prefilled in. Arbitrary:
 # other lengths between these do.

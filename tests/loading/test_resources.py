@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 
-from cachegen.loading.sharing import link_to, measurements_of, model_queue_of
+from cachegen.loading.resources import link_to, measurements_of, model_queue_of
 
 
 def test_one_of_each_also_for_threads_at_once() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 
-from cachegen.loading.decoder_threads import DecoderThreads
+from cachegen.loading.decoding import DecoderThreads
 
 
 def test_the_decoder_is_shared_by_those_who_wait_for_it() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 
-from cachegen.loading.model_queue import ModelQueue
+from cachegen.loading.model import ModelQueue
 
 
 def test_turns_come_in_the_order_they_were_asked_for() -> None:

@@ -1,0 +1,140 @@
+"""What every chunk of a load has, what it still needs, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cachegen.bitstream.manifest import StoredObject
+from cachegen.codec.levels import TEXT
+from cachegen.contexts.needs import Needs
+from cachegen.contexts.outcome import LoadedChunk
+from cachegen.loading.journal import Journal
+from cachegen.loading.retries import Retries
+from cachegen.policy.controller import Decision, LoadState, Status
+from cachegen.policy.schedule import nearest
+
+
+class Ledger:
+    """Keeps the status and the options of a load's chunks; only its deciding thread calls it.
+
+    A chunk is owed if it was done, and windows of it turned out to be needed after all: that a
+    model computes behind it is known only when the controller says so.
+    """
+
+    def __init__(self, state: LoadState, needs: Needs, *, wake: Callable[[], None]) -> None:
+        """Start with nothing loaded; ``wake`` is called when a chunk becomes owed."""
+        self._state, self._needs, self._wake = state, needs, wake
+        self._had: dict[int, list[StoredObject]] = {}
+        self._owed: set[int] = set()
+        self._lost: tuple[int, int, int] | None = None
+
+    def settle(self) -> None:
+        """Mark chunks that miss nothing as done; set the options of others by what they miss."""
+        self._settle(*range(len(self._state.chunks)))
+
+    def decoded(self, index: int, objects: tuple[StoredObject, ...]) -> None:
+        """Mark a chunk as done that these objects were decoded of."""
+        had = self._had.setdefault(index, [])
+        had += objects
+        for stored in objects:
+            self._needs.got(index, stored.layers)
+        levels = (stored.level for stored in had)
+        level = min(levels, key=lambda level: self._needs.rank(index, level))
+        self._is_done(index, level)
+
+    def recomputed(self, index: int) -> None:
+        """Mark a chunk as done that the model recomputed."""
+        self._had.pop(index, None)
+        self._needs.got(index)
+        self._is_done(index, TEXT)
+
+    def must_wait(self, index: int) -> None:
+        """Let a chunk wait again: its fetch or its decoding has ended without a result."""
+        chunk = self._state.chunks[index]
+        chunk.status, chunk.level = Status.WAITING, None
+
+    def cannot_be_had(self, index: int, level: str) -> None:
+        """Drop a level of a chunk from its options."""
+        self._needs.cannot_be_had(index, level)
+        self._settle(index)
+
+    def store_is_gone(self) -> None:
+        """Drop all options: nothing more can be fetched."""
+        self._needs.store_is_gone()
+        self.settle()
+
+    def computes_at(self, index: int) -> bool:
+        """Note that a model will compute this chunk; False if layers before it are missing.
+
+        They are then owed.
+        """
+        start = self._state.chunks[index].start
+        if not self._needs.misses_before(start):
+            return True
+        self._needs.compute_at(start)
+        self._settle(*range(index))
+        return False
+
+    def misses_before(self, index: int) -> bool:
+        """Whether a model that computes this chunk still lacks layers of those before it."""
+        return self._needs.misses_before(self._state.chunks[index].start)
+
+    def is_owed(self, index: int) -> bool:
+        """Whether the chunk was done once, and is not any more."""
+        return index in self._owed
+
+    def next_owed(self) -> Decision | None:
+        """Fetch the first chunk that is owed, at the level it has if possible."""
+        chunks = self._state.chunks
+        for index in sorted(self._owed):
+            if index < len(chunks) and chunks[index].status is Status.WAITING:
+                options = chunks[index].options
+                levels = {stored.level for stored in self._had.get(index, ())}
+                same = [option.level for option in options if option.level in levels]
+                if options:
+                    rank = self._state.default_rank
+                    level = same[0] if same else nearest(options, rank).level
+                    return Decision.fetch(index, level, "windows are needed there after all")
+        return None
+
+    def end_before(self, index: int) -> None:
+        """End the load before a chunk."""
+        chunks = self._state.chunks
+        start, stop = chunks[index].start, chunks[-1].stop
+        self._lost = (index, start, self._lost[2] if self._lost else stop)
+        del chunks[index:]
+        self._needs.end_at(start)
+        self.settle()
+
+    def outcomes(self, journal: Journal, retries: Retries) -> tuple[LoadedChunk, ...]:
+        """What became of every chunk, and of the tokens behind the end."""
+
+        def outcome(index: int, start: int, stop: int, level: str | None) -> LoadedChunk:
+            had = [] if level in (None, TEXT) else self._had.get(index, [])
+            size_bytes = sum(stored.size_bytes for stored in had)
+            reason, count = journal.reason(index), retries.of_chunk(index)
+            return LoadedChunk(start, stop, level, size_bytes, reason, count)
+
+        chunks = enumerate(self._state.chunks)
+        lost = [outcome(*self._lost, None)] if self._lost else []
+        return (*(outcome(i, c.start, c.stop, c.level) for i, c in chunks), *lost)
+
+    def _is_done(self, index: int, level: str) -> None:
+        chunk = self._state.chunks[index]
+        chunk.status, chunk.level = Status.DONE, level
+        self._owed.discard(index)
+        self._settle(index)
+
+    def _settle(self, *indices: int) -> None:
+        for index in indices:
+            chunk = self._state.chunks[index]
+            if chunk.status is Status.DONE and self._needs.missing(index):
+                chunk.status = Status.WAITING
+                self._owed.add(index)
+                self._state.front = min(self._state.front, index)
+                self._wake()
+            if chunk.status is Status.WAITING:
+                if not self._needs.missing(index):
+                    chunk.status = Status.DONE
+                chunk.options = self._needs.options(index)
+        self._state.advance_front()
