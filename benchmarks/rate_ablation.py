@@ -32,9 +32,9 @@ from cachegen.codec.calibration.moments import Moments, blank_moments, gather
 from cachegen.codec.calibration.sample import Sample
 from cachegen.codec.calibration.train import TransformTraining
 from cachegen.codec.levels import EncodingLevel
+from cachegen.codec.matrix import coded_planes
 from cachegen.codec.profile import Profile
 from cachegen.codec.rope import RopeMap
-from cachegen.codec.rows import coded_planes
 from cachegen.codec.transform import analysis
 from cachegen.engines.transformers.learning import token_features
 from cachegen.engines.transformers.rope import rope_map

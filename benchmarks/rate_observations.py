@@ -27,9 +27,9 @@ from record import append
 from cachegen import refmodel
 from cachegen.cli.models import load_model
 from cachegen.codec import plain
+from cachegen.codec.matrix import coded_planes
 from cachegen.codec.paper import GROUP_TOKENS
 from cachegen.codec.rope import RopeMap
-from cachegen.codec.rows import coded_planes
 from cachegen.engines.transformers.cache import capture
 from cachegen.engines.transformers.quality import Window, evaluator
 from cachegen.engines.transformers.rope import rope_map

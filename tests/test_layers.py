@@ -177,7 +177,7 @@ def test_policy_does_no_io():
 def test_the_simulator_knows_policies_and_contexts_and_no_loader():
     for source in ("from cachegen.loading.run import Run", "from cachegen.store import Store"):
         assert len(violations(source, "cachegen.simulation.engine")) == 1
-    for source in ("from cachegen.policy.fixed import Fixed", "import cachegen.contexts.options"):
+    for source in ("from cachegen.policy.fixed import Fixed", "import cachegen.contexts.needs"):
         assert violations(source, "cachegen.simulation.engine") == []
 
 

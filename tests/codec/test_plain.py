@@ -10,9 +10,9 @@ from cachegen.codec import codec, plain
 from cachegen.codec.codec import decode_chunk
 from cachegen.codec.codecs import EncodeRequest, codec_of
 from cachegen.codec.levels import FIXED_LEVELS, EncodingLevel, find_level
+from cachegen.codec.matrix import SINKS
 from cachegen.codec.model import model_from_arrays
 from cachegen.codec.rope import Rope, RopeMap, rotate
-from cachegen.codec.rows import SINKS
 from cachegen.codec.symbols import DEAD_ZONE
 from cachegen.errors import BitstreamError
 from cachegen.kvcache import KVCache

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cachegen.bitstream.manifest import ChunkEntry, StoredObject
-from cachegen.contexts.needs import Needs, begin
-from cachegen.contexts.options import options_of
+from cachegen.contexts.needs import Needs, begin, options_of
 from cachegen.policy.controller import ChunkState
 
 WINDOWS = (100, 0, 100, 20)

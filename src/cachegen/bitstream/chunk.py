@@ -14,11 +14,10 @@ from cachegen.bitstream.format import MAX_BYTES, UNLIMITED, Buffer, pack, unpack
 from cachegen.bitstream.header import read_header
 from cachegen.bitstream.identity import Tokens, tokens_from_bytes, tokens_to_bytes
 from cachegen.codec.codec import UNKNOWN, check_model, decode_chunk, encode_chunk
-from cachegen.codec.encoded import EncodedChunk
+from cachegen.codec.encoded import EncodedChunk, Layers
 from cachegen.codec.kinds import encode_kinds as kinds_of
 from cachegen.codec.profile import Profile
 from cachegen.codec.rope import RopeMap
-from cachegen.codec.transform.layers import Layers
 from cachegen.errors import BitstreamError, ProfileMismatch
 from cachegen.kvcache import KVCache
 

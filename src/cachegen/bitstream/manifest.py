@@ -1,23 +1,60 @@
-"""Manifests of stored contexts, and the keys of stored objects (FORMAT.md, section 5)."""
+"""Manifests of contexts, keys of stored objects, kinds of layers (FORMAT.md, section 5).
+
+A kind is of layers whose attention reaches equally far.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from cachegen.bitstream.header import (
     LEVEL_NAME,
+    MAX_LAYERS,
     SOME_LAYERS_VERSION,
     VERSION,
     wrong_version,
 )
 from cachegen.bitstream.identity import LINK_TOKENS
-from cachegen.bitstream.kinds import ALL, KIND, LARGEST_WINDOW, layers_by_kind
-from cachegen.bitstream.runs import MAX_LAYERS
 from cachegen.bitstream.strict_json import Fields, read_canonical, to_canonical
 from cachegen.codec.levels import EXACT_LEVELS
 from cachegen.errors import BitstreamError
+
+ALL = "all"
+FULL = "full"
+KIND = re.compile(r"all|full|window-[1-9][0-9]{0,9}")
+# FORMAT.md, section 5.
+LARGEST_WINDOW = 2**32 - 1
+
+
+def kind_of(window: int) -> str:
+    """The kind of a layer whose tokens attend to so many, themselves included; 0 for all."""
+    return FULL if window == 0 else f"window-{window}"
+
+
+def window_of(kind: str) -> int:
+    """The inverse of `kind_of`; 0 for `all` too."""
+    return 0 if kind in (ALL, FULL) else int(kind.removeprefix("window-"))
+
+
+def layers_by_kind(windows: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """The layers of each kind, by the windows of all layers; `full` comes first."""
+    return {
+        kind_of(window): tuple(layer for layer, own in enumerate(windows) if own == window)
+        for window in sorted(set(windows))
+    }
+
+
+def tokens_before(kind: str, place: int) -> int:
+    """How many tokens before a place layers need to go on there.
+
+    At least one where there is any: a window without a past is a shape that nobody would know.
+    """
+    window = window_of(kind)
+    return place if window == 0 else min(place, max(window - 1, 1))
+
 
 # FORMAT.md, section 5, fixes the numbers of this module.
 MAX_SIZE_BYTES = 16 << 20

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from cachegen.codec.encoded import EncodedChunk
+from cachegen.codec.encoded import EncodedChunk, named_layers
 from cachegen.codec.levels import Quality
 from cachegen.codec.profile import NO_PROFILE, Profile, read_profile
-from cachegen.codec.transform.layers import named_layers
 from cachegen.kvcache import Geometry
 
 

@@ -10,7 +10,7 @@ import torch
 
 from cachegen.codec import matrix
 from cachegen.codec.codecs import DecodeRequest, EncodeRequest, codec_of
-from cachegen.codec.encoded import EncodedChunk
+from cachegen.codec.encoded import EncodedChunk, geometry_of_layers, named_layers
 from cachegen.codec.levels import (
     EXACT_LEVELS,
     LOSSLESS,
@@ -23,7 +23,6 @@ from cachegen.codec.levels import (
 from cachegen.codec.profile import NO_PROFILE, Profile
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.symbols import Unrepresentable
-from cachegen.codec.transform.layers import geometry_of_layers, named_layers
 from cachegen.errors import ProfileMismatch
 from cachegen.kvcache import KVCache
 

@@ -11,6 +11,8 @@ from cachegen.codec.levels import EncodingLevel
 from cachegen.errors import BitstreamError
 from cachegen.kvcache import Geometry, KVCache
 
+Layers = tuple[int, ...]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
@@ -98,3 +100,24 @@ def blank_chunk(kv: KVCache, level: EncodingLevel) -> EncodedChunk:
         num_tokens=kv.num_tokens,
         tokens_held=matrix.tokens_held(kv),
     )
+
+
+def named_layers(chunk: EncodedChunk) -> Layers | None:
+    """The layers that a chunk says it holds; None where it holds all of them."""
+    named = chunk.arrays.get("layers")
+    return None if named is None else tuple(int(layer) for layer in named)
+
+
+def geometry_of_layers(geometry: Geometry, layers: Layers | None) -> Geometry:
+    """Of some layers, of all where that is None.
+
+    Raises:
+        BitstreamError: there is no such layer.
+    """
+    if layers is None:
+        return geometry
+    if layers[-1] >= geometry.num_layers:
+        raise BitstreamError(
+            f"there are {geometry.num_layers} layers, got layer {layers[-1]}", field="layers"
+        )
+    return geometry.of_layers(layers)

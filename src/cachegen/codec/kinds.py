@@ -12,13 +12,13 @@ from dataclasses import replace
 import numpy as np
 
 from cachegen.codec.codec import encode_chunk, resolve_level
-from cachegen.codec.encoded import EncodedChunk
+from cachegen.codec.encoded import EncodedChunk, Layers
 from cachegen.codec.fixed import pack_planes
 from cachegen.codec.levels import LOSSLESS, UNCALIBRATED_LADDER
+from cachegen.codec.matrix import sinks_among
 from cachegen.codec.profile import NO_PROFILE, Profile
 from cachegen.codec.rope import RopeMap
-from cachegen.codec.rows import sinks_among
-from cachegen.codec.transform.layers import Layers, blocks_of, planes_of
+from cachegen.codec.transform.chunks import blocks_of, planes_of
 from cachegen.kvcache import KVCache
 
 

@@ -17,10 +17,9 @@ from cachegen.codec import matrix
 from cachegen.codec.blocks import decode_block, encode_block
 from cachegen.codec.encoded import Block, EncodedChunk
 from cachegen.codec.fixed import pack_planes, unpack_planes
-from cachegen.codec.matrix import Part, Planes
+from cachegen.codec.matrix import Part, Planes, coded_planes, num_sinks, sink_shapes, turns_of
 from cachegen.codec.model import CodingModel
 from cachegen.codec.rope import RopeMap, turn
-from cachegen.codec.rows import coded_planes, num_sinks, sink_shapes, turns_of
 from cachegen.codec.statistics import PlaneStatistics, measure
 from cachegen.codec.symbols import clipped_symbols, quantise, to_integers, to_symbols
 from cachegen.codec.tables import cluster, histograms, table_frequencies

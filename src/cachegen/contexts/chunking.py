@@ -8,8 +8,7 @@ from itertools import pairwise
 
 from cachegen.bitstream.format import MAX_BYTES
 from cachegen.bitstream.identity import LINK_TOKENS
-from cachegen.bitstream.kinds import ALL, layers_by_kind
-from cachegen.bitstream.manifest import ChunkEntry, object_key, profile_key
+from cachegen.bitstream.manifest import ALL, ChunkEntry, layers_by_kind, object_key, profile_key
 from cachegen.codec.codec import resolve_level
 from cachegen.codec.kinds import can_split
 from cachegen.codec.levels import EXACT_LEVELS, LOSSLESS, UNCALIBRATED_DEFAULT

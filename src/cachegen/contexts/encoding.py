@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from cachegen.bitstream.chunk import encode, encode_kinds
-from cachegen.bitstream.kinds import ALL
+from cachegen.bitstream.manifest import ALL
+from cachegen.codec.encoded import Layers
 from cachegen.codec.profile import Profile
 from cachegen.codec.rope import RopeMap
-from cachegen.codec.transform.layers import Layers
 from cachegen.contexts.chunking import PlannedObject
 from cachegen.kvcache import KVCache
 

@@ -6,34 +6,18 @@ from dataclasses import replace
 
 from cachegen.bitstream.identity import LINK_TOKENS
 from cachegen.bitstream.manifest import (
-    MAX_SIZE_BYTES,
     ChunkEntry,
     Manifest,
     manifest_key,
-    read_manifest,
     tokens_key,
 )
+from cachegen.contexts.objects import read_stored_manifest
 from cachegen.contexts.prefix_key import Ids
 from cachegen.errors import BitstreamError, KeyNotFound, StoreError
-from cachegen.store import Store, read
+from cachegen.store import Store
 
 # The second replaces a stored manifest; further ones need other writers. Arbitrary: 3 to 10 does.
 _ATTEMPTS = 4
-
-
-def read_stored_manifest(store: Store, context_id: bytes, *, fingerprint: bytes) -> Manifest:
-    """The manifest stored under a context's id.
-
-    Raises:
-        KeyNotFound: there is none.
-        BitstreamError: the object is no manifest, or one of another context or model.
-        StoreError: the store fails.
-    """
-    key = manifest_key(context_id)
-    manifest = read_manifest(read(store, key, max_bytes=MAX_SIZE_BYTES))
-    if (manifest.context_id, manifest.fingerprint) != (context_id, fingerprint):
-        raise BitstreamError("it describes another context or model", field=key)
-    return manifest
 
 
 def publish(store: Store, manifest: Manifest, *, parent: str) -> Manifest:

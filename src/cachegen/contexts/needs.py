@@ -1,4 +1,4 @@
-"""Tracks which layers of each chunk a load needs, has, and can fetch.
+"""Which levels a chunk can be fetched at, and which layers of it a load needs and has.
 
 If layers are stored by kind, those with windows are needed only before the positions from which
 tokens are computed: by the reader at the end, and by the model at each recomputed chunk.
@@ -9,8 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from cachegen.bitstream.kinds import ALL, FULL, kind_of, layers_by_kind, tokens_before
-from cachegen.bitstream.manifest import ChunkEntry, StoredObject
+from cachegen.bitstream.manifest import (
+    ALL,
+    FULL,
+    ChunkEntry,
+    Manifest,
+    StoredObject,
+    kind_of,
+    layers_by_kind,
+    tokens_before,
+)
+from cachegen.codec.levels import (
+    LADDER,
+    SELF_CONTAINED,
+    UNCALIBRATED_DEFAULT,
+    UNCALIBRATED_LADDER,
+    find_level,
+)
+from cachegen.codec.profile import Profile
 from cachegen.policy.controller import ChunkState, Option
 
 Cut = Callable[[int], int]
@@ -142,3 +158,38 @@ def begin(needs: Needs, chunks: Sequence[ChunkState], *, can_recompute: bool) ->
             needs.compute_at(chunk.start)
     for index, chunk in enumerate(chunks):
         chunk.options = needs.options(index)
+
+
+def choose_level(manifest: Manifest, profile: Profile | None, level: str | None) -> str:
+    """The level to request of every chunk: the given one, else the profile's default.
+
+    A name of the ladder that the profile left out stands for the next coarser one.
+
+    Raises:
+        ValueError: no chunk is stored at the level; the message names the stored ones.
+    """
+    if level is None:
+        return profile.default_level if profile is not None else UNCALIBRATED_DEFAULT
+    present = {stored.level for chunk in manifest.chunks for stored in chunk.objects}
+    if level not in present and profile is not None and level in LADDER:
+        level = find_level(profile.levels + SELF_CONTAINED, level).name
+    if level not in present:
+        names = ", ".join(sorted(present, key=lambda name: rank_of(name, profile)))
+        raise ValueError(f"this context is stored at the levels {names}; got {level!r}")
+    return level
+
+
+def options_of(chunk: ChunkEntry, profile: Profile | None) -> tuple[Option, ...]:
+    """The options of a whole chunk, from the smallest level to the best."""
+    sizes: dict[str, int] = {}
+    for stored in chunk.objects:
+        sizes[stored.level] = sizes.get(stored.level, 0) + stored.size_bytes
+    options = (Option(level, size, rank_of(level, profile)) for level, size in sizes.items())
+    return tuple(sorted(options, key=lambda option: option.rank))
+
+
+def rank_of(level: str, profile: Profile | None) -> int:
+    """Position of a level from smallest to best; -1 for levels of other profiles."""
+    ladder = profile.levels if profile is not None else UNCALIBRATED_LADDER
+    names = [known.name for known in ladder + SELF_CONTAINED]
+    return names.index(level) if level in names else -1

@@ -1,14 +1,23 @@
-"""Objects in a store that may be absent, damaged, or first written by another process."""
+"""Objects and profiles in a store: may be absent, damaged, or first written by another process."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 
 from cachegen.bitstream.format import unpack
 from cachegen.bitstream.identity import TOKEN_BYTES, tokens_from_bytes
-from cachegen.bitstream.manifest import ChunkEntry, tokens_key
-from cachegen.codec.encoded import EncodedChunk
-from cachegen.codec.transform.layers import named_layers
+from cachegen.bitstream.manifest import (
+    MAX_SIZE_BYTES,
+    ChunkEntry,
+    Manifest,
+    manifest_key,
+    profile_key,
+    read_manifest,
+    tokens_key,
+)
+from cachegen.codec.encoded import EncodedChunk, named_layers
+from cachegen.codec.profile import NO_PROFILE, Profile, read_profile
 from cachegen.errors import (
     BitstreamError,
     CacheGenError,
@@ -58,6 +67,21 @@ def adopt(store: Store, key: str, *, check: Callable[[bytes], object]) -> bytes 
         store.delete(key)
         return None
     return data
+
+
+def read_stored_manifest(store: Store, context_id: bytes, *, fingerprint: bytes) -> Manifest:
+    """The manifest stored under a context's id.
+
+    Raises:
+        KeyNotFound: there is none.
+        BitstreamError: the object is no manifest, or one of another context or model.
+        StoreError: the store fails.
+    """
+    key = manifest_key(context_id)
+    manifest = read_manifest(read(store, key, max_bytes=MAX_SIZE_BYTES))
+    if (manifest.context_id, manifest.fingerprint) != (context_id, fingerprint):
+        raise BitstreamError("it describes another context or model", field=key)
+    return manifest
 
 
 def fetch_tokens(store: Store, chunk: ChunkEntry) -> list[int]:
@@ -123,3 +147,62 @@ def open_chunk(
 def describe_failure(error: CacheGenError) -> str:
     """The kind of error and its message, to record as a reason."""
     return f"{type(error).__name__}: {error}"
+
+
+# Above what `cachegen calibrate` writes by default for 20 GB of weights: 5% of them.
+MAX_PROFILE_BYTES = 1 << 30
+_NOT_READ = KeyNotFound("a profile that no manifest named")
+
+
+class Profiles:
+    """Reads each profile at most once, all of them before anything is decoded."""
+
+    def __init__(self, store: Store, given: Profile | None) -> None:
+        """Start with nothing read; ``given`` is the caller's profile, if any."""
+        self._store = store
+        self._given = given
+        self._found: dict[bytes, Profile | CacheGenError] = {}
+
+    def read_for(self, manifest: Manifest) -> None:
+        """Read the profiles that its objects need; failures are raised by `get`."""
+        for profile_hash in _named(manifest):
+            if profile_hash not in self._found:
+                self._found[profile_hash] = self._had(profile_hash)
+
+    def get(self, profile_hash: bytes) -> Profile | None:
+        """A profile that was read; None for the hash of no profile.
+
+        Raises:
+            KeyNotFound, BitstreamError: it is not stored, or it is damaged.
+            StoreError: the store failed.
+        """
+        if profile_hash == NO_PROFILE:
+            return None
+        found = self._found.get(profile_hash, _NOT_READ)
+        if isinstance(found, Profile):
+            return found
+        raise found
+
+    def ladder(self, manifest: Manifest) -> Profile | None:
+        """The profile whose levels a context is stored at: the caller's, else the first read."""
+        if self._given is not None:
+            return self._given
+        had = (self._found[profile_hash] for profile_hash in _named(manifest))
+        return next((profile for profile in had if isinstance(profile, Profile)), None)
+
+    def _had(self, profile_hash: bytes) -> Profile | CacheGenError:
+        if self._given is not None and self._given.hash == profile_hash:
+            return self._given
+        key = profile_key(profile_hash)
+        try:
+            data = read(self._store, key, max_bytes=MAX_PROFILE_BYTES)
+            check_digest(hashlib.sha256(data).digest(), profile_hash, field=key)
+            return read_profile(data)
+        except CacheGenError as error:
+            return error
+
+
+def _named(manifest: Manifest) -> dict[bytes, None]:
+    """Hashes of the profiles that a manifest's objects need, in their order."""
+    objects = (stored for chunk in manifest.chunks for stored in chunk.objects)
+    return {stored.profile_hash: None for stored in objects if stored.profile_hash != NO_PROFILE}

@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import Unpack
 
 from cachegen.bitstream.identity import Tokens, tokens_from_bytes, tokens_to_bytes
-from cachegen.bitstream.kinds import ALL, layers_by_kind
 from cachegen.bitstream.manifest import (
+    ALL,
     ChunkEntry,
     Manifest,
     StoredObject,
+    layers_by_kind,
     profile_key,
     tokens_key,
 )
@@ -28,10 +29,15 @@ from cachegen.contexts.manifests import (
     manifest_parent,
     prefixes_to_publish,
     publish,
-    read_stored_manifest,
     smallest_key,
 )
-from cachegen.contexts.objects import adopt, check_digest, open_chunk, put_or_adopt
+from cachegen.contexts.objects import (
+    adopt,
+    check_digest,
+    open_chunk,
+    put_or_adopt,
+    read_stored_manifest,
+)
 from cachegen.contexts.prefix_key import Identity, Ids, PrefixKey
 from cachegen.errors import BitstreamError, KeyNotFound
 from cachegen.kvcache import KVCache

@@ -15,19 +15,15 @@ from cachegen.bitstream.identity import Tokens, tokens_from_bytes, tokens_to_byt
 from cachegen.codec.levels import EXACT_LEVELS, TEXT
 from cachegen.codec.profile import Profile
 from cachegen.contexts.forking import survive_forks
-from cachegen.contexts.lookup import Found, Stored, found_in, look_up
+from cachegen.contexts.lookup import Found, Stored, found_in, look_up, within
 from cachegen.contexts.needs import Cut, Needs, begin
-from cachegen.contexts.objects import describe_failure
+from cachegen.contexts.objects import Profiles, describe_failure
 from cachegen.contexts.prefix_key import Identity, PrefixKey
-from cachegen.contexts.profiles import Profiles
-from cachegen.contexts.time_limit import within
 from cachegen.errors import StoreError, StoreTimeout
-from cachegen.loading.assembly import Assembly
-from cachegen.loading.decoding import Decoder
-from cachegen.loading.journal import Journal
+from cachegen.loading.decoding import Assembly, Decoder
 from cachegen.loading.model import Recompute
 from cachegen.loading.resources import load_resources
-from cachegen.loading.result import LoadResult, Span
+from cachegen.loading.result import Journal, LoadResult, Span
 from cachegen.loading.run import Progress, Run
 from cachegen.policy.controller import Controller, LoadState
 from cachegen.policy.fixed import Fixed

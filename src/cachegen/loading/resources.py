@@ -16,7 +16,7 @@ import torch
 from cachegen.cores import available_cores
 from cachegen.forks import PerProcess
 from cachegen.loading.decoding import DecoderThreads
-from cachegen.loading.downloads import Downloads
+from cachegen.loading.link import Downloads
 from cachegen.loading.measurements import Measurements
 from cachegen.loading.model import ModelQueue
 from cachegen.policy.link_estimate import LinkEstimate

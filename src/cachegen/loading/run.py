@@ -15,13 +15,11 @@ from cachegen.contexts.needs import Needs
 from cachegen.contexts.outcome import LoadedChunk
 from cachegen.errors import CacheGenError, LoadCancelled
 from cachegen.loading.decoding import Data, Decoded, Decoder, Decoding, Objects
-from cachegen.loading.fetching import Fetching
-from cachegen.loading.journal import Journal
-from cachegen.loading.ledger import Ledger
+from cachegen.loading.ledger import Ledger, Remedy, Retries
+from cachegen.loading.link import Fetching
 from cachegen.loading.model import Recompute, Recomputed, Recomputing, Turn
 from cachegen.loading.resources import LoadResources
-from cachegen.loading.result import Span
-from cachegen.loading.retries import Remedy, Retries
+from cachegen.loading.result import Journal, Span
 from cachegen.policy.controller import MAX_UNDECODED, Controller, Decision, LoadState, Status
 from cachegen.policy.replan_guard import ReplanGuard
 from cachegen.policy.schedule import request_due_s
@@ -64,7 +62,15 @@ class Run:
         self._ledger = Ledger(state, needs, wake=self._wake)
         post = self._posted.put
         self._fetching = Fetching(
-            state, resources, journal, post=post, fetched=self._fetched, failed=self._failed
+            state,
+            resources.store,
+            resources.downloads,
+            resources.link,
+            journal,
+            stall_s=resources.stall_s,
+            post=post,
+            fetched=self._fetched,
+            failed=self._failed,
         )
         self._decoding = Decoding(
             decoder, resources.decoder, state, journal, post=post, decoded=self._decoded

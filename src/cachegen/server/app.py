@@ -37,7 +37,7 @@ from cachegen.server.metrics import CONTENT_TYPE, Metrics
 from cachegen.server.ranges import span_of
 from cachegen.server.streamed import Content, Streamed
 from cachegen.server.tenants import Tenant, Tenants
-from cachegen.store.keys import MAX_KEY_LENGTH, is_key
+from cachegen.store.protocol import MAX_KEY_LENGTH, is_key
 from cachegen.store.wire import LIST_PATH, LOOKUP_PATH, MAX_LOOKUP_KEYS, PARENT_HEADER, RESERVED
 
 # A bound: the most keys, each as long as allowed with quotes, comma and space; 4 bytes to spare.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cachegen.bitstream.manifest import Manifest
 from cachegen.codec.levels import LOSSLESS
 from cachegen.codec.profile import Profile
-from cachegen.contexts.options import options_of, rank_of
+from cachegen.contexts.needs import options_of, rank_of
 from cachegen.simulation.scenario import Chunk, Context
 
 

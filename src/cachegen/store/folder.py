@@ -13,8 +13,7 @@ from io import FileIO
 from pathlib import Path
 
 from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreFull
-from cachegen.store.keys import check_key, check_range, check_span, is_key
-from cachegen.store.protocol import Buffer
+from cachegen.store.protocol import Buffer, check_key, check_range, check_span, is_key
 
 # Reading 1.2 MB in ranges of 1 MiB took 0.3 ms, in pieces of 8 KiB 9.4 (docs/LOG.md, 2026-11-21).
 _READ_BYTES = 1 << 20

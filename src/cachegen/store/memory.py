@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from cachegen.store.keys import check_key, check_range, check_span
-from cachegen.store.protocol import Buffer
+from cachegen.store.protocol import Buffer, check_key, check_range, check_span
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,8 +13,7 @@ from obstore.store import ObjectStore as Backend
 from cachegen.errors import StoreError
 from cachegen.forks import num_forks
 from cachegen.store.failures import translated
-from cachegen.store.keys import check_key, check_range, is_key
-from cachegen.store.protocol import Buffer
+from cachegen.store.protocol import Buffer, check_key, check_range, is_key
 
 # Of a buffer, in bytes: obstore then passes on what has arrived, which tells the throughput.
 _AS_THEY_ARRIVE = 1

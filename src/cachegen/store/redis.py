@@ -21,8 +21,7 @@ from redis.retry import Retry
 
 from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreFull, StoreTimeout
 from cachegen.forks import PerProcess
-from cachegen.store.keys import check_key, check_range, check_span, is_key
-from cachegen.store.protocol import Buffer
+from cachegen.store.protocol import Buffer, check_key, check_range, check_span, is_key
 
 _PREFIX = "cachegen:"
 # Arbitrary: 16 to 256 KiB do; small enough to tell the throughput from the pieces' arrival.

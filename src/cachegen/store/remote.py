@@ -18,8 +18,7 @@ from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, Tim
 
 from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreFull, StoreTimeout
 from cachegen.forks import PerProcess
-from cachegen.store.keys import MAX_KEY_LENGTH, check_key, check_range, is_key
-from cachegen.store.protocol import Buffer
+from cachegen.store.protocol import MAX_KEY_LENGTH, Buffer, check_key, check_range, is_key
 from cachegen.store.wire import LIST_PATH, LOOKUP_PATH, MAX_LOOKUP_KEYS, PARENT_HEADER, RESERVED
 
 # Arbitrary: 16 to 256 KiB do; small enough to tell the throughput from the pieces' arrival.

@@ -16,8 +16,8 @@ from cachegen.codec.adaptive.stored_weights import WIDEST
 from cachegen.codec.codec import decode_chunk, encode_chunk
 from cachegen.codec.codecs import EncodeRequest, codec_of
 from cachegen.codec.levels import UNCALIBRATED_LADDER, EncodingLevel
+from cachegen.codec.matrix import SINKS
 from cachegen.codec.rope import Rope, RopeMap, rotate
-from cachegen.codec.rows import SINKS
 from cachegen.codec.symbols import DEAD_ZONE
 from cachegen.errors import BitstreamError
 from cachegen.kvcache import KVCache

@@ -21,10 +21,9 @@ from cachegen.codec.adaptive.stored_weights import WIDEST, Weights, pack_weights
 from cachegen.codec.blocks import decode_block, encode_block
 from cachegen.codec.encoded import Block, EncodedChunk
 from cachegen.codec.fixed import pack_planes
-from cachegen.codec.matrix import Part, Planes
+from cachegen.codec.matrix import Part, Planes, coded_planes, num_sinks
 from cachegen.codec.model import CodingModel, model_from_arrays, model_to_arrays, take
 from cachegen.codec.rope import RopeMap
-from cachegen.codec.rows import coded_planes, num_sinks
 from cachegen.codec.symbols import clipped_symbols, to_integers, to_symbols
 from cachegen.codec.tables import cluster, histograms, table_frequencies
 from cachegen.kvcache import Geometry, KVCache

@@ -45,10 +45,10 @@ from cachegen.codec.levels import (
     Quality,
     worst,
 )
+from cachegen.codec.matrix import SINKS
 from cachegen.codec.model import CodingModel
 from cachegen.codec.profile import CODECS_WITH_PROFILE, Profile, step_limits
 from cachegen.codec.rope import RopeMap
-from cachegen.codec.rows import SINKS
 from cachegen.codec.statistics import PlaneStatistics
 from cachegen.codec.tables import MARGIN, MAX_TABLES, cluster, table_frequencies
 from cachegen.codec.transform.stored_transform import MOST_SINKS

@@ -15,8 +15,8 @@ import torch
 
 from cachegen.codec.calibration.kept import KeptRows, keep, places_kept
 from cachegen.codec.calibration.sample import Sample
+from cachegen.codec.matrix import coded_planes
 from cachegen.codec.rope import RopeMap
-from cachegen.codec.rows import coded_planes
 from cachegen.kvcache import Geometry
 
 # Of the mean energy of a token's gradients, added to each: far smaller ones then count for less.

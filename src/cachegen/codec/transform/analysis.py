@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from cachegen.codec.fixed import pack_planes
+from cachegen.codec.matrix import coded_planes, sinks_among
 from cachegen.codec.rope import RopeMap
-from cachegen.codec.rows import coded_planes, sinks_among
 from cachegen.codec.transform.basis import (
     GUARD_COLUMNS,
     PRECISE,

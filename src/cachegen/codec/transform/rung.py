@@ -19,9 +19,9 @@ import numpy as np
 
 from cachegen.codec.blocks import decode_block, encode_block, sorted_by_table
 from cachegen.codec.encoded import Block, EncodedChunk
+from cachegen.codec.matrix import sinks_among
 from cachegen.codec.model import take
 from cachegen.codec.rope import RopeMap
-from cachegen.codec.rows import sinks_among
 from cachegen.codec.symbols import CENTER, ESCAPE, to_symbols
 from cachegen.codec.transform.analysis import Analysed, analyse
 from cachegen.codec.transform.basis import IntegerBasis, Transform, integer_basis

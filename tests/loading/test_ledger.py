@@ -12,7 +12,7 @@ from cachegen.errors import (
     StoreTimeout,
     TokensMismatch,
 )
-from cachegen.loading.retries import Remedy, Retries
+from cachegen.loading.ledger import Remedy, Retries
 
 DAMAGE = BitstreamError("expected another digest", field="chunk")
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachegen.store.keys import MAX_KEY_LENGTH, check_key, is_key
+from cachegen.store.protocol import MAX_KEY_LENGTH, check_key, is_key
 
 ANY_TEXT = st.text(alphabet="ab.-_/\\ ~#%\x00\nÄ", max_size=12)
 SEGMENT = st.text(alphabet="abcXYZ019._-", min_size=1, max_size=8).filter(

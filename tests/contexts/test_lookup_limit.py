@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from cachegen.contexts.time_limit import within
+from cachegen.contexts.lookup import within
 from cachegen.errors import KeyNotFound, LoadCancelled, StoreTimeout
 
 
