@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cachegen.kernels import normalise, reference
+from cachegen.kernels import Coding, normalise, reference
 
 LANE_COUNTS = (8, 16, 32)
 
@@ -21,14 +21,8 @@ def seed(rng: np.random.Generator) -> bytes:
     counts = np.bincount(symbols.reshape(-1), minlength=256) * rng.integers(1, 50, (tables, 256))
     frequencies = normalise(counts)
     table_ids = rng.integers(0, tables, columns, dtype=np.int32)
-    coded = reference.encode(
-        symbols,
-        table_ids,
-        frequencies,
-        lanes=LANE_COUNTS[lanes],
-        rows_per_substream=rows_each,
-        groups_per_substream=groups_each,
-    )
+    coding = Coding(table_ids, frequencies, LANE_COUNTS[lanes], rows_each, groups_each)
+    coded = reference.encode(symbols, coding)
     head = bytes([lanes, rows, groups, rows_each, groups_each, tables - 1, 1])
     arrays = (table_ids, frequencies, coded.sizes, coded.words[:-32])
     return head + b"".join(array.tobytes() for array in arrays)

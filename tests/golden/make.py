@@ -100,14 +100,8 @@ def code(
     skip[0, :2] = 4095, 1
     columns = np.pad(symbols[:, order], ((0, 0), (0, padding)))
     tables = np.array([*ids[order], *[len(frequencies)] * padding], dtype=np.int32)
-    coded = kernels.encode(
-        columns,
-        tables,
-        np.concatenate([frequencies, skip]),
-        lanes=lanes,
-        rows_per_substream=grid[0],
-        groups_per_substream=grid[1],
-    )
+    coding = kernels.Coding(tables, np.concatenate([frequencies, skip]), lanes, *grid)
+    coded = kernels.encode(columns, coding)
     return Block(
         num_rows=len(symbols),
         active=active,

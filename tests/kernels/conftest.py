@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cachegen import kernels
-from cachegen.kernels import cpu
+from cachegen.kernels import CodedBlock, Coding, cpu
 
 SETS = ("reference", "cpu-portable", "cpu-avx2", "cpu-avx512")
 
@@ -18,38 +18,17 @@ SETS = ("reference", "cpu-portable", "cpu-avx2", "cpu-avx512")
 @dataclass(frozen=True, slots=True)
 class Block:
     symbols: NDArray[np.uint8]
-    table_ids: NDArray[np.int32]
-    frequencies: NDArray[np.uint16]
-    lanes: int
-    rows_per_substream: int
-    groups_per_substream: int
+    coding: Coding
 
-    @property
-    def shape_arguments(self) -> dict[str, int]:
-        return {
-            "lanes": self.lanes,
-            "rows_per_substream": self.rows_per_substream,
-            "groups_per_substream": self.groups_per_substream,
-        }
+    def with_(self, symbols: NDArray[np.uint8] | None = None, **changes: Any) -> "Block":
+        symbols = self.symbols if symbols is None else symbols
+        return Block(symbols, replace(self.coding, **changes))
 
-    def with_(self, **changes: Any) -> "Block":
-        return replace(self, **changes)
+    def encode(self, kernel_set: Any, **extra: Any) -> CodedBlock:
+        return kernel_set.encode(self.symbols, self.coding, **extra)
 
-    def encode(self, kernel_set: Any, **extra: Any) -> kernels.CodedBlock:
-        return kernel_set.encode(
-            self.symbols, self.table_ids, self.frequencies, **self.shape_arguments, **extra
-        )
-
-    def decode(self, kernel_set: Any, coded: kernels.CodedBlock, **extra: Any) -> NDArray[np.uint8]:
-        return kernel_set.decode(
-            coded.words,
-            coded.sizes,
-            self.table_ids,
-            self.frequencies,
-            num_rows=len(self.symbols),
-            **self.shape_arguments,
-            **extra,
-        )
+    def decode(self, kernel_set: Any, coded: CodedBlock, **extra: Any) -> NDArray[np.uint8]:
+        return kernel_set.decode(coded, self.coding, num_rows=len(self.symbols), **extra)
 
 
 def make_block(
@@ -69,14 +48,14 @@ def make_block(
     symbols = values.astype(np.uint8)
     counts = np.bincount(symbols.reshape(-1), minlength=256)
     variants = counts * rng.integers(1, 9, (num_tables, 256))
-    return Block(
-        symbols=symbols,
+    coding = Coding(
         table_ids=rng.integers(0, num_tables, groups * lanes, dtype=np.int32),
         frequencies=kernels.normalise(variants),
         lanes=lanes,
         rows_per_substream=rows_per_substream,
         groups_per_substream=groups_per_substream,
     )
+    return Block(symbols, coding)
 
 
 @pytest.fixture(scope="session", name="make_block")

@@ -1,12 +1,11 @@
 """Planes to synthesise, and whether a kernel set makes the same of them as the definition."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cachegen.kernels import PlaneLayout, PlaneRotation, synthesis
+from cachegen.kernels import PlaneLayout, PlaneRotation, Synthesis, synthesis
 
 DTYPES = ("float32", "bfloat16", "float16")
 # Before, between and after planes; what lies there must stay as it was.
@@ -15,20 +14,8 @@ GAP = 5
 ROWS = (0, 1, 11, 12, 13, 47, 48, 49, 113)
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    coefficients: NDArray[np.int16]
-    basis: NDArray[np.int16]
-    scales: NDArray[np.float32]
-    means: NDArray[np.float32]
-    planes: tuple[PlaneLayout, ...]
-    rotations: tuple[PlaneRotation, ...]
-    num_tokens: int
-    tokens: NDArray[np.int64]
-    depths: NDArray[np.int64] | None = None
-    multipliers: NDArray[np.int64] | None = None
-    tail: int | None = None
-    dtype: str = "float32"
+class Case(Synthesis):
+    __slots__ = ()
 
     def out(self) -> NDArray[Any]:
         end = max((p.offset + p.width * self.num_tokens for p in self.planes), default=0)
@@ -40,22 +27,7 @@ class Case:
         self, kernel_set: Any, *, out: NDArray[Any] | None = None, **extra: Any
     ) -> NDArray[Any]:
         out = self.out() if out is None else out
-        kernel_set.synthesise(
-            self.coefficients,
-            self.basis,
-            self.scales,
-            self.means,
-            out,
-            planes=self.planes,
-            rotations=self.rotations,
-            num_tokens=self.num_tokens,
-            tokens=self.tokens,
-            depths=self.depths,
-            multipliers=self.multipliers,
-            tail=self.tail,
-            dtype=self.dtype,
-            **extra,
-        )
+        kernel_set.synthesise(self, out, **extra)
         return out
 
 

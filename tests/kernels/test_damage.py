@@ -1,5 +1,7 @@
 """Damaged and hostile input gives named errors, the same ones from every kernel set."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -138,12 +140,12 @@ def test_a_damaged_substream_among_thousands_of_tables(kernel_set, make_block):
 
 
 def bad_tables(block):
-    heavy = block.frequencies.copy()
+    heavy = block.coding.frequencies.copy()
     heavy[1, 128] += 1
-    lone = block.frequencies.copy()
+    lone = block.coding.frequencies.copy()
     lone[2] = 0
     lone[2, 128] = 4096
-    high, negative = block.table_ids.copy(), block.table_ids.copy()
+    high, negative = block.coding.table_ids.copy(), block.coding.table_ids.copy()
     high[5], negative[6] = 3, -1
     yield "frequencies: table 1 sums to 4097", block.with_(frequencies=heavy)
     yield "frequencies: table 2 has only one symbol", block.with_(frequencies=lone)
@@ -163,7 +165,7 @@ def test_too_many_tables_a_substream(kernel_set, make_block):
     block = make_block(2, 150, num_tables=5000, groups_per_substream=128)
     wide = block.with_(
         groups_per_substream=150,
-        table_ids=np.arange(block.table_ids.size, dtype=np.int32),
+        table_ids=np.arange(block.symbols.shape[1], dtype=np.int32),
     )
     block = wide.with_(groups_per_substream=128)
     coded = block.encode(kernel_set)
@@ -186,16 +188,17 @@ def test_a_symbol_without_frequency(kernel_set, make_block):
 
 
 def test_mistaken_arguments(kernel_set, block, coded):
+    table_ids, frequencies = block.coding.table_ids, block.coding.frequencies
     mistakes = (
         ({"lanes": 12}, ValueError, "lanes must be one of"),
-        ({"lanes": 32, "table_ids": block.table_ids[:24]}, ValueError, "columns"),
+        ({"lanes": 32, "table_ids": table_ids[:24]}, ValueError, "columns"),
         ({"rows_per_substream": 0}, ValueError, "at least 1"),
         ({"groups_per_substream": -1}, ValueError, "at least 1"),
         ({"symbols": block.symbols.astype(np.int64)}, TypeError, "symbols must be uint8"),
         ({"symbols": block.symbols.reshape(-1)}, ValueError, "2 dimensions"),
         ({"symbols": block.symbols[:, :8]}, ValueError, "8 columns, table_ids 32"),
-        ({"table_ids": block.table_ids.astype(np.int64)}, TypeError, "table_ids must be int32"),
-        ({"frequencies": block.frequencies[:, :255]}, ValueError, "frequencies must be"),
+        ({"table_ids": table_ids.astype(np.int64)}, TypeError, "table_ids must be int32"),
+        ({"frequencies": frequencies[:, :255]}, ValueError, "frequencies must be"),
     )
     for change, error, message in mistakes:
         with pytest.raises(error, match=message):
@@ -212,10 +215,8 @@ def test_the_native_module_checks_for_itself(block, coded, isas):
     good = {
         "words": coded.words,
         "sizes": coded.sizes,
-        "table_ids": block.table_ids,
-        "frequencies": block.frequencies,
         "symbols": np.empty_like(block.symbols),
-        **block.shape_arguments,
+        **asdict(block.coding),
         "threads": 1,
         "isa": isas[0],
     }
@@ -228,10 +229,7 @@ def test_the_native_module_checks_for_itself(block, coded, isas):
         {"words": coded.words[:-1]},
         {"sizes": coded.sizes[:-1]},
         {"isa": "avx1024"},
-        *(
-            {"table_ids": bad.table_ids, "frequencies": bad.frequencies}
-            for _, bad in bad_tables(block)
-        ),
+        *(asdict(bad.coding) for _, bad in bad_tables(block)),
     ]
     for change in mistakes:
         with pytest.raises(ValueError):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cachegen.kernels import Lookup, PlaneLayout, _native, cpu, synthesis
+from cachegen.kernels import Lookup, PlaneLayout, Synthesis, _native, cpu, synthesis
 
 HEADS, DIM = 3, 24
 COLUMNS = HEADS * DIM
@@ -24,20 +24,19 @@ class Case:
     def run(self, kernel_set: Any, **extra: Any) -> NDArray[np.float32]:
         num_rows = len(self.coefficients)
         out = np.zeros(num_rows * COLUMNS, dtype=np.float32)
-        kernel_set.synthesise(
+        work = Synthesis(
             self.coefficients,
             self.basis,
             np.full(COLUMNS, 2**-8, dtype=np.float32),
             np.arange(COLUMNS, dtype=np.float32),
-            out,
-            lookups=self.lookups,
             planes=(PlaneLayout(HEADS, DIM, 0),),
             rotations=(),
             num_tokens=num_rows,
             tokens=np.arange(num_rows),
             dtype="float32",
-            **extra,
+            lookups=self.lookups,
         )
+        kernel_set.synthesise(work, out, **extra)
         return out
 
     def spelled_out(self) -> "Case":

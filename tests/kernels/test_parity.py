@@ -1,5 +1,7 @@
 """Every kernel set makes the reference's bytes and gives the symbols back."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -44,7 +46,7 @@ def test_large_block(kernel_set, make_block, threads):
 
 def test_a_table_per_column(kernel_set, make_block):
     block = make_block(37, 12, lanes=32, num_tables=4000, groups_per_substream=2)
-    assert np.unique(block.table_ids).size > 256
+    assert np.unique(block.coding.table_ids).size > 256
     assert_same(kernel_set, block, threads=2)
 
 
@@ -63,8 +65,8 @@ def test_strided_input(kernel_set, make_block):
     block = make_block(20, 4)
     strided = block.with_(
         symbols=np.asfortranarray(block.symbols),
-        table_ids=np.repeat(block.table_ids, 2)[::2],
-        frequencies=np.asfortranarray(block.frequencies),
+        table_ids=np.repeat(block.coding.table_ids, 2)[::2],
+        frequencies=np.asfortranarray(block.coding.frequencies),
     )
     coded = strided.encode(kernel_set)
     assert coded.words.tobytes() == block.encode(reference).words.tobytes()
@@ -74,7 +76,8 @@ def test_strided_input(kernel_set, make_block):
 def test_read_only_input(kernel_set, make_block):
     block = make_block(20, 4)
     coded = block.encode(kernel_set)
-    for array in (block.symbols, block.table_ids, block.frequencies, coded.words, coded.sizes):
+    coding = block.coding
+    for array in (block.symbols, coding.table_ids, coding.frequencies, coded.words, coded.sizes):
         array.setflags(write=False)
     assert block.encode(kernel_set).words.tobytes() == coded.words.tobytes()
     assert (block.decode(kernel_set, coded) == block.symbols).all()
@@ -98,10 +101,8 @@ def test_decoders_write_their_symbols_and_nothing_else(make_block, isas):
             status = _native.decode(
                 coded.words,
                 coded.sizes,
-                block.table_ids,
-                block.frequencies,
-                output,
-                **block.shape_arguments,
+                symbols=output,
+                **asdict(block.coding),
                 threads=1,
                 isa=isa,
             )
@@ -112,7 +113,7 @@ def test_decoders_write_their_symbols_and_nothing_else(make_block, isas):
 
 def test_coded_size_is_near_the_entropy(make_block):
     block = make_block(1536, 4, num_tables=1, groups_per_substream=2)
-    probabilities = block.frequencies[0, block.symbols] / 4096
+    probabilities = block.coding.frequencies[0, block.symbols] / 4096
     entropy_bytes = -np.log2(probabilities).sum() / 8
     coded = block.encode(cpu)
     size_bytes = 2 * int(coded.sizes.sum())

@@ -30,6 +30,7 @@ def test_a_case_worked_out_by_hand(kernel_set):
         rotations=(PlaneRotation(np.float32([[1], [0]]), np.float32([[0], [1]])),),
         num_tokens=2,
         tokens=np.arange(2),
+        dtype="float32",
     )
     out = case.run(kernel_set, out=np.zeros(8, dtype=np.float32))
     # Rows before turning: (2, 7, -5, -75) and (-1, 9, -25, -85).

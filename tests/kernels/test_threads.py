@@ -47,17 +47,17 @@ def test_more_threads_than_the_pool_allows(make_block):
 FORKING = """
 import os, threading
 import numpy as np
-from cachegen.kernels import cpu, normalise
+from cachegen.kernels import Coding, cpu, normalise
 
 rng = np.random.default_rng(0)
 symbols = rng.integers(0, 9, (400, 64), dtype=np.uint8)
 ids = np.zeros(64, dtype=np.int32)
 frequencies = normalise(np.bincount(symbols.ravel(), minlength=256)[None])
-grid = {"lanes": 8, "rows_per_substream": 10, "groups_per_substream": 1, "threads": 3}
+coding = Coding(ids, frequencies, lanes=8, rows_per_substream=10, groups_per_substream=1)
 
 def works():
-    coded = cpu.encode(symbols, ids, frequencies, **grid)
-    decoded = cpu.decode(coded.words, coded.sizes, ids, frequencies, num_rows=400, **grid)
+    coded = cpu.encode(symbols, coding, threads=3)
+    decoded = cpu.decode(coded, coding, num_rows=400, threads=3)
     return np.array_equal(decoded, symbols)
 
 assert works()

@@ -8,7 +8,7 @@ import numpy as np
 
 from cachegen import kernels
 from cachegen.codec.encoded import Block
-from cachegen.kernels.layout import MAX_TABLES_PER_SUBSTREAM
+from cachegen.kernels.layout import MAX_TABLES_PER_SUBSTREAM, CodedBlock, Coding
 
 # States take two words a lane: of 32 lanes 64 words, one percent of a substream.
 _SUBSTREAM_WORDS = 6400
@@ -55,22 +55,21 @@ def encode_block(
     columns = coded_columns(active, table_ids, frequencies, lanes=lanes)
     coded = np.zeros((rows, len(columns.table_ids)), dtype=np.uint8)
     coded[:, : columns.num_active] = symbols[:, columns.order[: columns.num_active]]
-    result = kernels.encode(
-        coded,
+    coding = Coding(
         columns.table_ids,
         columns.frequencies,
         lanes=lanes,
         rows_per_substream=max(rows, 1),
         groups_per_substream=groups_per_substream,
-        threads=threads,
     )
+    result = kernels.encode(coded, coding, threads=threads)
     return Block(
         num_rows=rows,
         active=active,
         constants=first[~active],
         escapes=narrow(escapes),
         lanes=lanes,
-        rows_per_substream=max(rows, 1),
+        rows_per_substream=coding.rows_per_substream,
         groups_per_substream=groups_per_substream,
         sizes=result.sizes,
         words=result.words,
@@ -105,18 +104,16 @@ def decode_columns(block: Block, columns: Columns, *, threads: int) -> np.ndarra
     Raises:
         BitstreamError: words that do not decode.
     """
-    coded = kernels.decode(
-        block.words,
-        block.sizes,
+    coding = Coding(
         columns.table_ids,
         columns.frequencies,
-        num_rows=block.num_rows,
         lanes=block.lanes,
         rows_per_substream=block.rows_per_substream,
         groups_per_substream=block.groups_per_substream,
-        threads=threads,
     )
-    symbols = coded[:, : columns.num_active]
+    coded = CodedBlock(block.words, block.sizes)
+    decoded = kernels.decode(coded, coding, num_rows=block.num_rows, threads=threads)
+    symbols = decoded[:, : columns.num_active]
     if not len(block.constants):
         return symbols
     constants = np.broadcast_to(block.constants, (block.num_rows, len(block.constants)))

@@ -7,7 +7,7 @@ works here.
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -16,14 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cachegen.kernels import reference, synthesis
-from cachegen.kernels.layout import CodedBlock, Lookup, PlaneLayout, PlaneRotation
+from cachegen.kernels.layout import (
+    CodedBlock,
+    Coding,
+    Lookup,
+    PlaneLayout,
+    PlaneRotation,
+    Synthesis,
+)
 from cachegen.kernels.tables import normalise
 
 __all__ = [
     "CodedBlock",
+    "Coding",
     "Lookup",
     "PlaneLayout",
     "PlaneRotation",
+    "Synthesis",
     "active_set",
     "decode",
     "encode",
@@ -43,107 +52,24 @@ class _KernelSet:
     synthesise: Callable[..., None]
 
 
-def encode(
-    symbols: NDArray[np.uint8],
-    table_ids: NDArray[np.int32],
-    frequencies: NDArray[np.uint16],
-    *,
-    lanes: int,
-    rows_per_substream: int,
-    groups_per_substream: int,
-    threads: int = 1,
-) -> CodedBlock:
-    """Code symbols (rows, columns); column c by the table frequencies[table_ids[c]]."""
-    return _active().encode(
-        symbols,
-        table_ids,
-        frequencies,
-        lanes=lanes,
-        rows_per_substream=rows_per_substream,
-        groups_per_substream=groups_per_substream,
-        threads=threads,
-    )
+def encode(symbols: NDArray[np.uint8], coding: Coding, *, threads: int = 1) -> CodedBlock:
+    """Code symbols (rows, columns)."""
+    return _active().encode(symbols, coding, threads=threads)
 
 
 def decode(
-    words: NDArray[np.uint16],
-    sizes: NDArray[np.uint32],
-    table_ids: NDArray[np.int32],
-    frequencies: NDArray[np.uint16],
-    *,
-    num_rows: int,
-    lanes: int,
-    rows_per_substream: int,
-    groups_per_substream: int,
-    threads: int = 1,
+    block: CodedBlock, coding: Coding, *, num_rows: int, threads: int = 1
 ) -> NDArray[np.uint8]:
     """The symbols (num_rows, columns) of a coded block, or BitstreamError.
 
     Callers bound num_rows and the columns: a few hostile words can claim any number of symbols.
     """
-    return _active().decode(
-        words,
-        sizes,
-        table_ids,
-        frequencies,
-        num_rows=num_rows,
-        lanes=lanes,
-        rows_per_substream=rows_per_substream,
-        groups_per_substream=groups_per_substream,
-        threads=threads,
-    )
+    return _active().decode(block, coding, num_rows=num_rows, threads=threads)
 
 
-def synthesise(
-    coefficients: NDArray[np.int16],
-    basis: NDArray[np.int16],
-    scales: NDArray[np.float32],
-    means: NDArray[np.float32],
-    out: NDArray[Any],
-    *,
-    lookups: Sequence[Lookup] = (),
-    planes: Sequence[PlaneLayout],
-    rotations: Sequence[PlaneRotation],
-    num_tokens: int,
-    tokens: NDArray[np.int64],
-    depths: NDArray[np.int64] | None = None,
-    multipliers: NDArray[np.int64] | None = None,
-    tail: int | None = None,
-    dtype: str,
-    threads: int = 1,
-) -> None:
-    """Write (multipliers * (coefficients @ basis) + lookups) * scales + means into `out`.
-
-    Coefficients are (rows, C), the basis (C, columns); sums wrap at 32 bits.
-
-    The columns are those of the planes side by side. Row r is token tokens[r], no two the same, of
-    planes (heads, num_tokens, dim), rotated where a plane says so, then rounded to `dtype`
-    (float32, bfloat16 or float16); `out` is one array, of float32 or of the bits of 16-bit values.
-
-    Of row r only the first depths[r] coefficients count, all without `depths`; the others are not
-    read. Rows cost what the deepest of their neighbours does: keep rows of like depth together.
-    Multipliers are (rows,), ones by default.
-
-    The basis from row `tail` on is of 8 bits: a column's entries are multiples of a power of two,
-    127 times that at most. Some sets are faster there where coefficients are of 8 bits too.
-    """
-    _active().synthesise(
-        coefficients,
-        basis,
-        scales,
-        means,
-        out,
-        lookups=lookups,
-        planes=planes,
-        rotations=rotations,
-        num_tokens=num_tokens,
-        tokens=tokens,
-        depths=depths,
-        multipliers=multipliers,
-        tail=tail,
-        dtype=dtype,
-        threads=threads,
-    )
+def synthesise(work: Synthesis, out: NDArray[Any], *, threads: int = 1) -> None:
+    """Write planes into `out`, one array of float32 or of the bits of 16-bit values."""
+    _active().synthesise(work, out, threads=threads)
 
 
 def active_set() -> str:

@@ -17,6 +17,8 @@ from cachegen.kernels.layout import (
     MAX_TABLES_PER_SUBSTREAM,
     PADDING_WORDS,
     PROBABILITY_SCALE,
+    CodedBlock,
+    Coding,
     Grid,
 )
 
@@ -26,76 +28,38 @@ OUT_OF_WORDS = "needs more words than it has"
 BAD_END = "does not end at the states and the word where its encoder began"
 
 
-def check_encode(
-    symbols: NDArray[np.uint8],
-    table_ids: NDArray[np.int32],
-    frequencies: NDArray[np.uint16],
-    *,
-    lanes: int,
-    rows_per_substream: int,
-    groups_per_substream: int,
-    threads: int,
-) -> Grid:
+def check_encode(symbols: NDArray[np.uint8], coding: Coding, *, threads: int) -> Grid:
     """The grid of a block to encode, after every check but that its symbols can be coded."""
     check_array(symbols, "symbols", dtype=np.uint8, ndim=2)
     num_rows, num_columns = symbols.shape
-    if num_columns != table_ids.size:
-        raise ValueError(f"symbols has {num_columns} columns, table_ids {table_ids.size}")
+    if num_columns != coding.table_ids.size:
+        raise ValueError(f"symbols has {num_columns} columns, table_ids {coding.table_ids.size}")
     try:
-        return _check_tables(
-            table_ids,
-            frequencies,
-            num_rows=num_rows,
-            lanes=lanes,
-            rows_per_substream=rows_per_substream,
-            groups_per_substream=groups_per_substream,
-            threads=threads,
-        )
+        return _check_tables(coding, num_rows=num_rows, threads=threads)
     except BitstreamError as error:
         raise ValueError(str(error)) from None
 
 
-def check_decode(
-    words: NDArray[np.uint16],
-    sizes: NDArray[np.uint32],
-    table_ids: NDArray[np.int32],
-    frequencies: NDArray[np.uint16],
-    *,
-    num_rows: int,
-    lanes: int,
-    rows_per_substream: int,
-    groups_per_substream: int,
-    threads: int,
-) -> Grid:
+def check_decode(block: CodedBlock, coding: Coding, *, num_rows: int, threads: int) -> Grid:
     """The grid of a block to decode, after every check but those of decoding itself."""
-    check_array(words, "words", dtype=np.uint16, ndim=1)
-    check_array(sizes, "sizes", dtype=np.uint32, ndim=1)
+    check_array(block.words, "words", dtype=np.uint16, ndim=1)
+    check_array(block.sizes, "sizes", dtype=np.uint32, ndim=1)
     if num_rows < 0:
         raise ValueError(f"num_rows must not be negative, got {num_rows}")
-    grid = _check_tables(
-        table_ids,
-        frequencies,
-        num_rows=num_rows,
-        lanes=lanes,
-        rows_per_substream=rows_per_substream,
-        groups_per_substream=groups_per_substream,
-        threads=threads,
-    )
-    _check_words(words, sizes, grid)
+    grid = _check_tables(coding, num_rows=num_rows, threads=threads)
+    _check_words(block.words, block.sizes, grid)
     return grid
 
 
-def raise_uncodable(
-    symbols: NDArray[np.uint8], table_ids: NDArray[np.int32], frequencies: NDArray[np.uint16]
-) -> NoReturn:
+def raise_uncodable(symbols: NDArray[np.uint8], coding: Coding) -> NoReturn:
     """Raise the error that names the first symbol, row by row, whose frequency is zero."""
     for row, values in enumerate(symbols):
-        absent = np.flatnonzero(frequencies[table_ids, values] == 0)
+        absent = np.flatnonzero(coding.frequencies[coding.table_ids, values] == 0)
         if absent.size:
             column = int(absent[0])
             raise ValueError(
-                f"symbol {values[column]} at row {row}, column {column} has frequency 0"
-                f" in table {table_ids[column]}; give it a frequency or code another symbol"
+                f"symbol {values[column]} at row {row}, column {column} has frequency 0 in table"
+                f" {coding.table_ids[column]}; give it a frequency or code another symbol"
             )
     raise AssertionError("every symbol has a frequency")
 
@@ -113,31 +77,25 @@ def check_array(array: NDArray[Any], name: str, *, dtype: type[np.generic], ndim
         raise ValueError(f"{name} must have {ndim} dimensions, got shape {array.shape}")
 
 
-def _check_tables(
-    table_ids: NDArray[np.int32],
-    frequencies: NDArray[np.uint16],
-    *,
-    num_rows: int,
-    lanes: int,
-    rows_per_substream: int,
-    groups_per_substream: int,
-    threads: int,
-) -> Grid:
-    check_array(table_ids, "table_ids", dtype=np.int32, ndim=1)
-    check_array(frequencies, "frequencies", dtype=np.uint16, ndim=2)
+def _check_tables(coding: Coding, *, num_rows: int, threads: int) -> Grid:
+    check_array(coding.table_ids, "table_ids", dtype=np.int32, ndim=1)
+    check_array(coding.frequencies, "frequencies", dtype=np.uint16, ndim=2)
+    lanes, num_columns = coding.lanes, coding.table_ids.size
     if lanes not in LANE_COUNTS:
         raise ValueError(f"lanes must be one of {LANE_COUNTS}, got {lanes}")
-    if min(rows_per_substream, groups_per_substream, threads) < 1:
+    rows_each, groups_each = coding.rows_per_substream, coding.groups_per_substream
+    if min(rows_each, groups_each, threads) < 1:
         raise ValueError(
             "rows_per_substream, groups_per_substream and threads must be at least 1,"
-            f" got {rows_per_substream}, {groups_per_substream} and {threads}"
+            f" got {rows_each}, {groups_each} and {threads}"
         )
-    if table_ids.size % lanes:
-        raise ValueError(f"{table_ids.size} columns are not a multiple of {lanes} lanes; pad them")
-    _check_frequencies(frequencies)
-    grid = Grid(num_rows, table_ids.size // lanes, rows_per_substream, groups_per_substream)
-    _check_table_ids(table_ids, len(frequencies), columns_per_part=groups_per_substream * lanes)
-    return grid
+    if num_columns % lanes:
+        raise ValueError(f"{num_columns} columns are not a multiple of {lanes} lanes; pad them")
+    _check_frequencies(coding.frequencies)
+    _check_table_ids(
+        coding.table_ids, len(coding.frequencies), columns_per_part=groups_each * lanes
+    )
+    return Grid(num_rows, num_columns // lanes, rows_each, groups_each)
 
 
 def _check_frequencies(frequencies: NDArray[np.uint16]) -> None:

@@ -4,7 +4,7 @@ A block is a rectangle of uint8 symbols, (rows, columns). `lanes` adjacent colum
 a grid of rectangles of rows x groups makes the substreams. FORMAT.md is normative.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,25 @@ LOWEST_STATE = 1 << WORD_BITS
 PADDING_WORDS = 32
 # This limits what the tables of a hostile substream can make a decoder allocate, to 64 MiB.
 MAX_TABLES_PER_SUBSTREAM = 4096
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coding:
+    """How a block is coded: the tables of its columns, and what makes a substream.
+
+    Attributes:
+        table_ids: int32 (columns,): column c is coded by the table frequencies[table_ids[c]].
+        frequencies: uint16 (tables, 256): what each symbol has of 4096.
+        lanes: columns of a group, 8, 16 or 32.
+        rows_per_substream: height of the substreams' rectangles.
+        groups_per_substream: their width, in groups.
+    """
+
+    table_ids: NDArray[np.int32]
+    frequencies: NDArray[np.uint16]
+    lanes: int
+    rows_per_substream: int
+    groups_per_substream: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,3 +139,46 @@ class PlaneRotation:
     cos: NDArray[np.float32]
     sin: NDArray[np.float32]
     interleaved: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Synthesis:
+    """Planes to make: (multipliers * (coefficients @ basis) + lookups) * scales + means.
+
+    Sums wrap at 32 bits. The columns are those of the planes side by side. Values are rotated
+    where a plane says so, then rounded to `dtype`.
+
+    Rows cost what the deepest of their neighbours does: keep rows of like depth together.
+
+    Attributes:
+        coefficients: int16 (rows, C).
+        basis: int16 (C, columns).
+        scales: float32 (columns,): what 1 of a sum is in values.
+        means: float32 (columns,), in values.
+        planes: (heads, num_tokens, dim) each, in the order of their columns.
+        rotations: those that planes name, each of all rows.
+        num_tokens: tokens of a plane.
+        tokens: int64 (rows,): which of a plane's tokens the rows are, no two the same.
+        dtype: of the planes, float32, bfloat16 or float16.
+        lookups: added to the sums.
+        depths: int64 (rows,): only so many leading coefficients of a row count, and the others are
+            not read; None for all.
+        multipliers: int64 (rows,); None for ones.
+        tail: the basis from this row on is of 8 bits: a column's entries are multiples of a power
+            of two, 127 times that at most. Some sets are faster there where coefficients are of 8
+            bits too.
+    """
+
+    coefficients: NDArray[np.int16]
+    basis: NDArray[np.int16]
+    scales: NDArray[np.float32]
+    means: NDArray[np.float32]
+    planes: Sequence[PlaneLayout]
+    rotations: Sequence[PlaneRotation]
+    num_tokens: int
+    tokens: NDArray[np.int64]
+    dtype: str
+    lookups: Sequence[Lookup] = ()
+    depths: NDArray[np.int64] | None = None
+    multipliers: NDArray[np.int64] | None = None
+    tail: int | None = None

@@ -18,6 +18,7 @@ from cachegen.kernels.layout import (
     PROBABILITY_SCALE,
     WORD_BITS,
     CodedBlock,
+    Coding,
 )
 
 SLOT_MASK = PROBABILITY_SCALE - 1
@@ -26,75 +27,39 @@ WORD_MASK = (1 << WORD_BITS) - 1
 RENORMALISE_BITS = 32 - PROBABILITY_BITS
 
 
-def encode(
-    symbols: NDArray[np.uint8],
-    table_ids: NDArray[np.int32],
-    frequencies: NDArray[np.uint16],
-    *,
-    lanes: int,
-    rows_per_substream: int,
-    groups_per_substream: int,
-    threads: int = 1,
-) -> CodedBlock:
-    """Code symbols (rows, columns); column c by the table frequencies[table_ids[c]]."""
-    grid = checks.check_encode(
-        symbols,
-        table_ids,
-        frequencies,
-        lanes=lanes,
-        rows_per_substream=rows_per_substream,
-        groups_per_substream=groups_per_substream,
-        threads=threads,
-    )
-    starts = _starts(frequencies)
+def encode(symbols: NDArray[np.uint8], coding: Coding, *, threads: int = 1) -> CodedBlock:
+    """Code symbols (rows, columns)."""
+    grid = checks.check_encode(symbols, coding, threads=threads)
+    starts = _starts(coding.frequencies)
     coded = []
     for part in grid.rectangles():
-        columns = slice(part.group * lanes, part.group_end * lanes)
-        values = symbols[part.row : part.row_end, columns]
-        freq = frequencies[table_ids[columns], values].astype(np.uint64)
+        columns = slice(part.group * coding.lanes, part.group_end * coding.lanes)
+        values, ids = symbols[part.row : part.row_end, columns], coding.table_ids[columns]
+        freq = coding.frequencies[ids, values].astype(np.uint64)
         if not freq.all():
-            checks.raise_uncodable(symbols, table_ids, frequencies)
-        start = starts[table_ids[columns], values]
-        coded.append(_encode_steps(freq.reshape(-1, lanes), start.reshape(-1, lanes)))
+            checks.raise_uncodable(symbols, coding)
+        steps = (-1, coding.lanes)
+        coded.append(_encode_steps(freq.reshape(steps), starts[ids, values].reshape(steps)))
     sizes = np.array([words.size for words in coded], dtype=np.uint32)
     padding = np.zeros(PADDING_WORDS, dtype=np.uint16)
     return CodedBlock(words=np.concatenate([*coded, padding]), sizes=sizes)
 
 
 def decode(
-    words: NDArray[np.uint16],
-    sizes: NDArray[np.uint32],
-    table_ids: NDArray[np.int32],
-    frequencies: NDArray[np.uint16],
-    *,
-    num_rows: int,
-    lanes: int,
-    rows_per_substream: int,
-    groups_per_substream: int,
-    threads: int = 1,
+    block: CodedBlock, coding: Coding, *, num_rows: int, threads: int = 1
 ) -> NDArray[np.uint8]:
     """The symbols (num_rows, columns) of a coded block, or BitstreamError."""
-    grid = checks.check_decode(
-        words,
-        sizes,
-        table_ids,
-        frequencies,
-        num_rows=num_rows,
-        lanes=lanes,
-        rows_per_substream=rows_per_substream,
-        groups_per_substream=groups_per_substream,
-        threads=threads,
-    )
-    symbols = np.empty((num_rows, table_ids.size), dtype=np.uint8)
-    bounds = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+    grid = checks.check_decode(block, coding, num_rows=num_rows, threads=threads)
+    symbols = np.empty((num_rows, coding.table_ids.size), dtype=np.uint8)
+    bounds = np.concatenate([[0], np.cumsum(block.sizes, dtype=np.int64)])
     for index, (part, (first, end)) in enumerate(
         zip(grid.rectangles(), pairwise(bounds), strict=True)
     ):
-        columns = slice(part.group * lanes, part.group_end * lanes)
+        columns = slice(part.group * coding.lanes, part.group_end * coding.lanes)
         symbols[part.row : part.row_end, columns] = _decode_steps(
-            words[first:end],
-            table_ids[columns].reshape(-1, lanes),
-            frequencies,
+            block.words[first:end],
+            coding.table_ids[columns].reshape(-1, coding.lanes),
+            coding.frequencies,
             num_rows=part.row_end - part.row,
             substream=index,
         )

@@ -4,82 +4,49 @@ Sums of products are integers modulo 2**32, and every float32 operation rounds o
 all kernel sets give the same bits.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cachegen.kernels.layout import Lookup, PlaneLayout, PlaneRotation
+from cachegen.kernels.layout import Lookup, PlaneRotation, Synthesis
 from cachegen.kernels.synthesis_checks import check_synthesise, check_tail
 
 # FORMAT.md, section 6: float16 saturates at its largest finite number.
 LARGEST_FLOAT16 = np.float32(65504)
 
 
-def synthesise(
-    coefficients: NDArray[np.int16],
-    basis: NDArray[np.int16],
-    scales: NDArray[np.float32],
-    means: NDArray[np.float32],
-    out: NDArray[Any],
-    *,
-    lookups: Sequence[Lookup] = (),
-    planes: Sequence[PlaneLayout],
-    rotations: Sequence[PlaneRotation],
-    num_tokens: int,
-    tokens: NDArray[np.int64],
-    depths: NDArray[np.int64] | None = None,
-    multipliers: NDArray[np.int64] | None = None,
-    tail: int | None = None,
-    dtype: str,
-    threads: int = 1,
-) -> None:
-    """Write (multipliers * (coefficients @ basis) + lookups) * scales + means into `out`.
-
-    The columns are those of the planes side by side. Row r is token tokens[r] of planes
-    (heads, num_tokens, dim); `out` holds values of `dtype`, 16-bit ones as their bits. Of row r
-    only the first depths[r] coefficients count, all without `depths`. `tail` only promises that
-    the basis is of 8 bits from that row on.
-    """
-    check_synthesise(
-        coefficients,
-        basis,
-        scales,
-        means,
-        out,
-        lookups=lookups,
-        planes=planes,
-        rotations=rotations,
-        num_tokens=num_tokens,
-        tokens=tokens,
-        depths=depths,
-        multipliers=multipliers,
-        tail=tail,
-        dtype=dtype,
-        threads=threads,
-    )
-    if tail is not None and len(coefficients):
-        check_tail(basis[tail : len(basis) if depths is None else depths.max(initial=0)])
-    if depths is not None:
-        leading = np.arange(len(basis)) < depths[:, None]
-        coefficients = np.where(leading, coefficients, np.int16(0))
-    sums = coefficients.astype(np.uint32) @ basis.astype(np.uint32)
-    if multipliers is not None:
-        sums *= multipliers.astype(np.uint32)[:, None]
-    for lookup in lookups:
-        sums += _looked_up(lookup)
+def synthesise(work: Synthesis, out: NDArray[Any], *, threads: int = 1) -> None:
+    """Write planes into `out`, one array of float32 or of the bits of 16-bit values."""
+    check_synthesise(work, out, threads=threads)
+    if work.tail is not None and len(work.coefficients):
+        deepest = len(work.basis) if work.depths is None else work.depths.max(initial=0)
+        check_tail(work.basis[work.tail : deepest])
     with np.errstate(over="ignore", invalid="ignore"):
-        rows = sums.view(np.int32).astype(np.float32) * scales + means
+        rows = _sums(work).view(np.int32).astype(np.float32) * work.scales + work.means
         column = 0
-        for plane in planes:
+        for plane in work.planes:
             values = rows[:, column : column + plane.width].reshape(-1, plane.heads, plane.dim)
             if plane.rotation is not None:
-                _turn(values, rotations[plane.rotation])
-            view = out[plane.offset : plane.offset + num_tokens * plane.width]
-            view = view.reshape(plane.heads, num_tokens, plane.dim)
-            view[:, tokens] = _rounded(values, dtype).swapaxes(0, 1)
+                _turn(values, work.rotations[plane.rotation])
+            view = out[plane.offset : plane.offset + work.num_tokens * plane.width]
+            view = view.reshape(plane.heads, work.num_tokens, plane.dim)
+            view[:, work.tokens] = _rounded(values, work.dtype).swapaxes(0, 1)
             column += plane.width
+
+
+def _sums(work: Synthesis) -> NDArray[np.uint32]:
+    """Integers (rows, columns): multipliers * (coefficients @ basis) + lookups."""
+    coefficients = work.coefficients
+    if work.depths is not None:
+        leading = np.arange(len(work.basis)) < work.depths[:, None]
+        coefficients = np.where(leading, coefficients, np.int16(0))
+    sums = coefficients.astype(np.uint32) @ work.basis.astype(np.uint32)
+    if work.multipliers is not None:
+        sums *= work.multipliers.astype(np.uint32)[:, None]
+    for lookup in work.lookups:
+        sums += _looked_up(lookup)
+    return sums
 
 
 def _looked_up(lookup: Lookup) -> NDArray[np.uint32]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cachegen.kernels.checks import check_array
-from cachegen.kernels.layout import Lookup, PlaneLayout, PlaneRotation
+from cachegen.kernels.layout import Lookup, PlaneLayout, PlaneRotation, Synthesis
 
 ELEMENT_TYPES: dict[str, type[np.generic]] = {
     "float32": np.float32,
@@ -20,55 +20,32 @@ MOST_SHIFT = 8
 LARGEST_BYTE = 127
 
 
-def check_synthesise(
-    coefficients: NDArray[np.int16],
-    basis: NDArray[np.int16],
-    scales: NDArray[np.float32],
-    means: NDArray[np.float32],
-    out: NDArray[Any],
-    *,
-    lookups: Sequence[Lookup] = (),
-    planes: Sequence[PlaneLayout],
-    rotations: Sequence[PlaneRotation],
-    num_tokens: int,
-    tokens: NDArray[np.int64],
-    depths: NDArray[np.int64] | None,
-    multipliers: NDArray[np.int64] | None,
-    tail: int | None,
-    dtype: str,
-    threads: int,
-) -> None:
+def check_synthesise(work: Synthesis, out: NDArray[Any], *, threads: int) -> None:
     """Refuse arguments that do not fit together.
 
     Raises:
         ValueError, TypeError: says which and why.
     """
-    if dtype not in ELEMENT_TYPES:
-        raise ValueError(f"dtype must be one of {', '.join(ELEMENT_TYPES)}, got {dtype!r}")
+    if work.dtype not in ELEMENT_TYPES:
+        raise ValueError(f"dtype must be one of {', '.join(ELEMENT_TYPES)}, got {work.dtype!r}")
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
-    _check_matrices(coefficients, basis, scales, means)
-    num_rows = len(coefficients)
-    _check_tokens(tokens, num_rows, num_tokens)
-    if depths is not None:
-        _check_depths(depths, coefficients)
-    if multipliers is not None:
-        check_array(multipliers, "multipliers", dtype=np.int64, ndim=1)
-        if len(multipliers) != num_rows:
-            raise ValueError(f"there are {len(multipliers)} multipliers for {num_rows} rows")
-    if tail is not None and tail < 0:
-        raise ValueError(f"tail must not be negative, got {tail}")
-    for index, lookup in enumerate(lookups):
-        _check_lookup(lookup, f"lookups[{index}]", num_rows, basis.shape[1])
-    for index, turn in enumerate(rotations):
+    _check_matrices(work)
+    _check_rows(work)
+    if work.tail is not None and work.tail < 0:
+        raise ValueError(f"tail must not be negative, got {work.tail}")
+    num_rows, num_columns = len(work.coefficients), work.basis.shape[1]
+    for index, lookup in enumerate(work.lookups):
+        _check_lookup(lookup, f"lookups[{index}]", num_rows, num_columns)
+    for index, turn in enumerate(work.rotations):
         _check_turn(turn, f"rotations[{index}]", num_rows)
-    for index, plane in enumerate(planes):
-        _check_plane(plane, f"planes[{index}]", rotations)
-    num_columns = sum(plane.width for plane in planes)
-    if num_columns != basis.shape[1]:
-        raise ValueError(f"the planes have {num_columns} columns, the basis {basis.shape[1]}")
-    check_array(out, "out", dtype=ELEMENT_TYPES[dtype], ndim=1)
-    _check_out(out, planes, num_tokens)
+    for index, plane in enumerate(work.planes):
+        _check_plane(plane, f"planes[{index}]", work.rotations)
+    width = sum(plane.width for plane in work.planes)
+    if width != num_columns:
+        raise ValueError(f"the planes have {width} columns, the basis {num_columns}")
+    check_array(out, "out", dtype=ELEMENT_TYPES[work.dtype], ndim=1)
+    _check_out(out, work.planes, work.num_tokens)
 
 
 def check_tail(rows: NDArray[np.int16]) -> None:
@@ -84,25 +61,31 @@ def check_tail(rows: NDArray[np.int16]) -> None:
         raise ValueError("the tail of the basis is not of 8 bits")
 
 
-def _check_matrices(
-    coefficients: NDArray[np.int16],
-    basis: NDArray[np.int16],
-    scales: NDArray[np.float32],
-    means: NDArray[np.float32],
-) -> None:
-    check_array(coefficients, "coefficients", dtype=np.int16, ndim=2)
-    check_array(basis, "basis", dtype=np.int16, ndim=2)
-    check_array(scales, "scales", dtype=np.float32, ndim=1)
-    check_array(means, "means", dtype=np.float32, ndim=1)
-    if coefficients.shape[1] != basis.shape[0]:
+def _check_matrices(work: Synthesis) -> None:
+    check_array(work.coefficients, "coefficients", dtype=np.int16, ndim=2)
+    check_array(work.basis, "basis", dtype=np.int16, ndim=2)
+    check_array(work.scales, "scales", dtype=np.float32, ndim=1)
+    check_array(work.means, "means", dtype=np.float32, ndim=1)
+    num_coefficients = work.coefficients.shape[1]
+    num_rows, num_columns = work.basis.shape
+    if num_coefficients != num_rows:
+        raise ValueError(f"coefficients has {num_coefficients} columns, but basis {num_rows} rows")
+    if not num_columns == work.scales.size == work.means.size:
         raise ValueError(
-            f"coefficients has {coefficients.shape[1]} columns, but basis {basis.shape[0]} rows"
+            f"basis has {num_columns} columns, but there are {work.scales.size} scales and"
+            f" {work.means.size} means"
         )
-    if not basis.shape[1] == scales.size == means.size:
-        raise ValueError(
-            f"basis has {basis.shape[1]} columns, but there are {scales.size} scales and"
-            f" {means.size} means"
-        )
+
+
+def _check_rows(work: Synthesis) -> None:
+    num_rows = len(work.coefficients)
+    _check_tokens(work.tokens, num_rows, work.num_tokens)
+    if work.depths is not None:
+        _check_depths(work.depths, work.coefficients)
+    if work.multipliers is not None:
+        check_array(work.multipliers, "multipliers", dtype=np.int64, ndim=1)
+        if len(work.multipliers) != num_rows:
+            raise ValueError(f"there are {len(work.multipliers)} multipliers for {num_rows} rows")
 
 
 def _check_tokens(tokens: NDArray[np.int64], num_rows: int, num_tokens: int) -> None:

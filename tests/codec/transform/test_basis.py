@@ -10,7 +10,7 @@ from cachegen.codec.transform.basis import (
     fill_features,
     integer_basis,
 )
-from cachegen.kernels.layout import PlaneLayout
+from cachegen.kernels.layout import PlaneLayout, Synthesis
 from cachegen.kernels.synthesis_checks import check_tail
 
 
@@ -153,18 +153,18 @@ def test_the_kernel_puts_together_what_the_integers_say():
     coefficients = rng.integers(-600, 600, size=(5, 12))
     features = rng.integers(-127, 128, size=(5, 6))
     out = np.empty(5 * 16, dtype=np.float32)
-    kernels.synthesise(
+    work = Synthesis(
         np.concatenate([coefficients, features], axis=1).astype(np.int16),
         np.concatenate([basis.rows, basis.prediction]),
         basis.scales,
         group.means,
-        out,
         planes=[PlaneLayout(1, 16, 0)],
         rotations=[],
         num_tokens=5,
         tokens=np.arange(5),
         dtype="float32",
     )
+    kernels.synthesise(work, out)
     expected = group.means + features @ group.prediction.astype(float)
     expected += (coefficients * 0.5 / WEIGHTED_GRID.fraction) @ group.synthesis[:12].astype(float)
     assert np.abs(out.reshape(5, 16) - expected).max() < 2e-3 * np.abs(expected).max()

@@ -14,7 +14,7 @@ from cachegen.codec import matrix
 from cachegen.codec.fixed import unpack_planes
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.transform.basis import IntegerBasis, Transform, ids_before
-from cachegen.kernels.layout import Lookup, PlaneLayout, PlaneRotation
+from cachegen.kernels.layout import Lookup, PlaneLayout, PlaneRotation, Synthesis
 from cachegen.kvcache import Geometry, KVCache
 
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
@@ -75,14 +75,11 @@ def synthesise(
     ids = ids_before(tokens, num_lags=len(transform.features), num_rows=len(rows))
     ids = [own[rows] for own in ids]
     for group, basis, own in zip(transform.groups, bases, coefficients, strict=True):
-        depth = own.steps.shape[1]
-        kernels.synthesise(
-            own.steps,
-            basis.rows[:depth],
-            basis.scales,
-            group.means,
-            _as_numpy(elements),
-            lookups=_lookups(transform, basis.prediction, ids),
+        work = Synthesis(
+            coefficients=own.steps,
+            basis=basis.rows[: own.steps.shape[1]],
+            scales=basis.scales,
+            means=group.means,
             planes=[
                 PlaneLayout(
                     geometry.planes[plane].heads,
@@ -96,12 +93,13 @@ def synthesise(
             rotations=turns,
             num_tokens=num_tokens,
             tokens=skipped + rows,
+            dtype=_NAMES[geometry.dtype],
+            lookups=_lookups(transform, basis.prediction, ids),
             depths=own.depths,
             multipliers=own.multipliers,
             tail=basis.tail,
-            dtype=_NAMES[geometry.dtype],
-            threads=threads,
         )
+        kernels.synthesise(work, _as_numpy(elements), threads=threads)
     pieces = elements.split_with_sizes(sizes)
     planes = {
         index: piece.view(shape.heads, num_tokens, shape.dim)
