@@ -103,6 +103,15 @@ def test_every_folder_has_a_layer():
     assert {layer_of(module) for module in modules()} == set(LAYERS)
 
 
+def test_contributing_has_the_layers():
+    groups = [
+        ", ".join(name for name, own in LAYERS.items() if own == level)
+        for level in sorted(set(LAYERS.values()))
+    ]
+    text = (SOURCE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert f"\n    {' -> '.join(groups)}\n" in text
+
+
 def test_imports_only_go_down():
     found = []
     for module, file in modules().items():

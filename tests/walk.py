@@ -29,6 +29,8 @@ from cachegen.refmodel import load_text, profile_path, weights_path
 
 PACKAGE = Path(cachegen.__file__).parent
 NUM_TOKENS = 600
+# Run in the decoder's threads by what begins to look into them.
+OWN = {"DecoderThreads._done", "DecoderThreads.submit.<locals>.<lambda>"}
 
 
 @contextmanager
@@ -39,7 +41,8 @@ def files_run() -> Iterator[set[str]]:
 
     def look(frame: FrameType, event: str, _: object) -> None:
         name = frame.f_code.co_filename
-        if event == "call" and name.startswith(root) and frame.f_code.co_name != "<module>":
+        function = frame.f_code.co_qualname
+        if event == "call" and name.startswith(root) and function not in {"<module>", *OWN}:
             found.add(str(Path(name).relative_to(PACKAGE)))
 
     threading.setprofile(look)

@@ -15,7 +15,7 @@ from cachegen.codec.codecs import Codec, DecodeRequest, EncodeRequest, codec_of,
 from cachegen.codec.encoded import EncodedChunk, blank_chunk
 from cachegen.codec.levels import LOSSLESS, EncodingLevel
 from cachegen.codec.matrix import plane_shapes
-from cachegen.contexts import options
+from cachegen.contexts import needs
 from cachegen.kvcache import KVCache
 from cachegen.policy.fixed import Fixed
 
@@ -49,7 +49,7 @@ def decode_half(chunk: EncodedChunk, request: DecodeRequest) -> KVCache:
 def half(monkeypatch):
     monkeypatch.setattr(codecs, "CODECS", [*codecs.CODECS, Codec("half", encode_half, decode_half)])
     known = (*levels.SELF_CONTAINED[:-1], EncodingLevel("half", "half"), levels.SELF_CONTAINED[-1])
-    for module in (levels, codec, options):
+    for module in (levels, codec, needs):
         monkeypatch.setattr(module, "SELF_CONTAINED", known)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from cachegen.contexts import find_prefix as discovery
+from cachegen.contexts import lookup
 from cachegen.errors import StoreError
 from cachegen.store import Buffer, Store, open_store
 
@@ -51,7 +51,7 @@ def stored(toy) -> Asked:
 
 
 def test_a_context_as_it_was_saved_needs_no_lookup(toy, stored, monkeypatch) -> None:
-    monkeypatch.setattr(discovery, "_HEAD_START_S", 10.0)
+    monkeypatch.setattr(lookup, "_HEAD_START_S", 10.0)
     assert toy.load(TOKENS, stored).num_tokens == 300
     assert stored.lookups == 0
 
@@ -70,7 +70,7 @@ def test_a_slow_lookup_is_not_waited_for_where_the_manifest_is_there(toy, stored
 
 def test_a_slow_manifest_is_read_once(toy, stored, monkeypatch) -> None:
     """The lookup knows of it before it has come."""
-    monkeypatch.setattr(discovery, "_HEAD_START_S", 0.0)
+    monkeypatch.setattr(lookup, "_HEAD_START_S", 0.0)
     looked_up = threading.Event()
     reads: list[str] = []
 

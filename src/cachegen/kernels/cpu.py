@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cachegen.kernels import _native, checks
+from cachegen.kernels.checks import check_synthesise
 from cachegen.kernels.layout import CodedBlock, Coding, Grid, Synthesis
-from cachegen.kernels.synthesis_checks import check_synthesise
 
 # By the native statuses; 0 means success.
 REASONS = {

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cachegen.kernels.checks import check_synthesise, check_tail
 from cachegen.kernels.layout import Lookup, PlaneRotation, Synthesis
-from cachegen.kernels.synthesis_checks import check_synthesise, check_tail
 
 # FORMAT.md, section 6: float16 saturates at its largest finite number.
 LARGEST_FLOAT16 = np.float32(65504)

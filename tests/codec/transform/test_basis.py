@@ -10,8 +10,8 @@ from cachegen.codec.transform.basis import (
     fill_features,
     integer_basis,
 )
+from cachegen.kernels.checks import check_tail
 from cachegen.kernels.layout import PlaneLayout, Synthesis
-from cachegen.kernels.synthesis_checks import check_tail
 
 
 def group_of(num_coefficients, num_features, width, *, seed=0, scale=1.0):
