@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from record import append
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from cachegen.cores import available_cores
 from cachegen.engines.transformers import capture, fingerprint
 from cachegen.engines.transformers.probe import support_of
 from cachegen.refmodel import weights_path
+from record import append
 
 _RUNS = 15
 _PREFILL_TOKENS = 512

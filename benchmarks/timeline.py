@@ -11,8 +11,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from record import ROOT
-
 from cachegen.cli.demo.client import Client
 from cachegen.cli.demo.falling import load_while_falling
 from cachegen.cli.demo.link import serving
@@ -23,6 +21,7 @@ from cachegen.codec.levels import PACKED
 from cachegen.engines.transformers import save_context
 from cachegen.netem import open_link
 from cachegen.store import open_store
+from record import ROOT
 
 MBIT_S, LOW_MBIT_S, LOW_S = 20.0, 0.5, 0.6
 SHARE = 0.4

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import random
 
-import slo_worlds as worlds
-
 from cachegen.codec.levels import TEXT
 from cachegen.simulation.engine import simulate
 from cachegen.simulation.oracle import earliest_s
 from cachegen.simulation.scenario import Context, Request, SimulatedLoad
 from cachegen.simulation.specs import parse_policy
+from deadlines import worlds
 
 _POLICIES = ("min_ttft", "algorithm1", "fixed:high", "text")
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fault_model import FINGERPRINT, CausalModel
 
 from cachegen.contexts.save import save
 from cachegen.errors import StoreError, StoreFull
 from cachegen.loading.load import load
 from cachegen.store import Store, open_store
+from faults.model import FINGERPRINT, CausalModel
 
 DISK_BYTES = 1 << 20
 SMALL_TOKENS, LARGE_TOKENS = 128, 8192

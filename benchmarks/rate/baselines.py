@@ -8,7 +8,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from rate_coder import Coder, Tokens, pack_bits, packed_size, unpack_bits
 
 from cachegen.bitstream.chunk import decode, encode
 from cachegen.codec import matrix, paper, plain
@@ -19,6 +18,7 @@ from cachegen.codec.rope import RopeMap
 from cachegen.codec.tables import MAX_TABLES, cluster, table_frequencies
 from cachegen.codec.vectors import bfloat16_above, from_bits, largest, to_bits
 from cachegen.kvcache import Geometry, KVCache
+from rate.coder import Coder, Tokens, pack_bits, packed_size, unpack_bits
 
 UNIFORM_BITS = (3, 4, 5, 6, 8)
 PLAIN_STEPS = (2.8, 1.85, 1.2, 0.8, 0.53, 0.35, 0.23, 0.15)

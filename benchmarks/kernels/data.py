@@ -2,40 +2,37 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cachegen import kernels
+from cachegen import kernels, refmodel
 
 NUM_ROWS = 1536
 ENTROPY_BITS = 2.0
+EXCERPT_CHARACTERS = 12_000
+TEXTS = ("heldout-anstey", "heldout-chesterton", "heldout-craik")
 
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """Symbols (rows, columns), their tables, and the grid they are coded in.
+    """Symbols (rows, columns), and how they are coded.
 
     The columns belong to contexts that stand side by side, `context_columns` to each.
     """
 
     name: str
     symbols: NDArray[np.uint8]
-    table_ids: NDArray[np.int32]
-    frequencies: NDArray[np.uint16]
-    lanes: int
-    rows_per_substream: int
-    groups_per_substream: int
+    coding: kernels.Coding
     context_columns: tuple[int, ...] = ()
 
     @property
     def entropy_bytes(self) -> float:
         """Zero-order entropy of the symbols under their tables."""
-        bits = np.zeros(len(self.frequencies))
-        for table, frequencies in enumerate(self.frequencies):
-            columns = self.symbols[:, self.table_ids == table]
+        bits = np.zeros(len(self.coding.frequencies))
+        for table, frequencies in enumerate(self.coding.frequencies):
+            columns = self.symbols[:, self.coding.table_ids == table]
             counts = np.bincount(columns.reshape(-1), minlength=256)
             used = counts > 0
             bits[table] = -(counts[used] * np.log2(frequencies[used] / 4096)).sum()
@@ -45,14 +42,6 @@ class DataSet:
         """The symbols of one context after the other, (rows, columns of the context)."""
         ends = np.cumsum(self.context_columns)[:-1]
         return [np.ascontiguousarray(one) for one in np.split(self.symbols, ends, axis=1)]
-
-    def grid(self) -> dict[str, int]:
-        """The keyword arguments that both directions of a kernel take."""
-        return {
-            "lanes": self.lanes,
-            "rows_per_substream": self.rows_per_substream,
-            "groups_per_substream": self.groups_per_substream,
-        }
 
     def first_rows(self, num_rows: int) -> "DataSet":
         """The same data set, cut short."""
@@ -65,16 +54,24 @@ def laplacian(num_columns: int = 20_480) -> DataSet:
     values = rng.laplace(128, _scale_of_entropy(ENTROPY_BITS), (NUM_ROWS, num_columns))
     symbols = values.round().clip(0, 255).astype(np.uint8)
     counts = np.bincount(symbols.reshape(-1), minlength=256)
-    return DataSet(
-        name="laplacian",
-        symbols=symbols,
+    coding = kernels.Coding(
         table_ids=np.zeros(num_columns, dtype=np.int32),
         frequencies=kernels.normalise(counts[None]),
         lanes=32,
         rows_per_substream=NUM_ROWS,
         groups_per_substream=2,
-        context_columns=(num_columns,),
     )
+    return DataSet("laplacian", symbols, coding, context_columns=(num_columns,))
+
+
+def shipped_text() -> str:
+    return "\n".join(map(refmodel.load_text, TEXTS))
+
+
+def excerpts(text: str) -> list[str]:
+    """Twenty stretches of a text, each longer than a context."""
+    starts = range(0, 20 * EXCERPT_CHARACTERS, EXCERPT_CHARACTERS)
+    return [text[start : start + EXCERPT_CHARACTERS] for start in starts]
 
 
 def coefficients(model_path: Path, profile_path: Path, texts: list[str]) -> DataSet:
@@ -97,27 +94,22 @@ def coefficients(model_path: Path, profile_path: Path, texts: list[str]) -> Data
             encode_chunk(
                 capture(model, tokens), profile=profile, level="high", rope=rope_map(model)
             )
-    return _side_by_side("coefficients", [_as_data_set(call) for call in spy.call_args_list])
-
-
-def _as_data_set(call: Any) -> DataSet:
-    grid = {name: value for name, value in call.kwargs.items() if name != "threads"}
-    return DataSet("", *call.args, **grid)
+    return _side_by_side("coefficients", [DataSet("", *call.args) for call in spy.call_args_list])
 
 
 def _side_by_side(name: str, parts: list[DataSet]) -> DataSet:
     """One block of the parts' columns in the first part's grid, equal tables merged."""
-    first_tables = np.cumsum([0] + [len(part.frequencies) for part in parts])
+    codings = [part.coding for part in parts]
+    first_tables = np.cumsum([0] + [len(one.frequencies) for one in codings])
     frequencies, merged = np.unique(
-        np.concatenate([part.frequencies for part in parts]), axis=0, return_inverse=True
+        np.concatenate([one.frequencies for one in codings]), axis=0, return_inverse=True
     )
-    ids = [part.table_ids + first for part, first in zip(parts, first_tables, strict=False)]
-    return replace(
-        parts[0],
-        name=name,
-        symbols=np.concatenate([part.symbols for part in parts], axis=1),
-        table_ids=merged.reshape(-1)[np.concatenate(ids)].astype(np.int32),
-        frequencies=frequencies,
+    ids = [one.table_ids + first for one, first in zip(codings, first_tables, strict=False)]
+    table_ids = merged.reshape(-1)[np.concatenate(ids)].astype(np.int32)
+    return DataSet(
+        name,
+        np.concatenate([part.symbols for part in parts], axis=1),
+        replace(codings[0], table_ids=table_ids, frequencies=frequencies),
         context_columns=tuple(part.symbols.shape[1] for part in parts),
     )
 

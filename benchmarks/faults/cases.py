@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fault_proxy import Fault, Kind
-
 from cachegen.bitstream.manifest import Manifest, manifest_key, profile_key
 from cachegen.policy.algorithm1 import Algorithm1
 from cachegen.policy.controller import Controller
+from faults.proxy import Fault, Kind
 
 WEIGHTS = {
     "none": 6,

@@ -7,14 +7,13 @@ import sys
 from dataclasses import asdict
 from functools import partial
 
-from loading_methods import timed
-
 from cachegen import refmodel
 from cachegen.cli.models import load_model
 from cachegen.codec.profile import read_profile
 from cachegen.engines.transformers import capture, fingerprint
 from cachegen.loading.load import load
 from cachegen.store import open_store
+from loading.methods import timed
 
 
 def main() -> None:

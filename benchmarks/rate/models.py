@@ -19,14 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rate_baselines import adaptive_coder, paper_coders, profile_coder, uniform_coders
-from rate_coder import Coder
-from rate_curves import summarise
-from rate_hostile import Hostile, hostile
-from rate_kvtc import kvtc_coders
-from rate_measure import Row, check, evaluators, measure
-from rate_speed import speed
-from rate_texts import CONTEXT_TOKENS, CONTINUATION_TOKENS, token_ids
 
 from cachegen.cli.models import load_network, load_tokenizer
 from cachegen.codec.levels import UNCALIBRATED_DEFAULT
@@ -36,6 +28,14 @@ from cachegen.engines.transformers.quality import Window, as_dtype, coded_as, cu
 from cachegen.engines.transformers.rope import rope_map
 from cachegen.engines.transformers.tasks import first_tokens
 from cachegen.kvcache import KVCache
+from rate.baselines import adaptive_coder, paper_coders, profile_coder, uniform_coders
+from rate.coder import Coder
+from rate.curves import summarise
+from rate.hostile import Hostile, hostile
+from rate.kvtc import kvtc_coders
+from rate.measure import Row, check, evaluators, measure
+from rate.speed import speed
+from rate.texts import CONTEXT_TOKENS, CONTINUATION_TOKENS, token_ids
 from training.open_models.calibrating import calibrate
 from training.open_models.texts import check_data, write_texts
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from itertools import product
 
 import torch
-from fault_model import FINGERPRINT, CausalModel
-from fault_profiles import VOCABULARY, plain_profile, transform_profile
 
 from cachegen.bitstream.manifest import Manifest
 from cachegen.codec.codec import decode_chunk
@@ -21,6 +19,8 @@ from cachegen.kvcache import KVCache
 from cachegen.loading.load import load
 from cachegen.loading.result import LoadResult
 from cachegen.store import Store, read
+from faults.model import FINGERPRINT, CausalModel
+from faults.profiles import VOCABULARY, plain_profile, transform_profile
 
 CHUNK_TOKENS = 256
 LENGTHS = (1500, 1000, 330)

@@ -20,11 +20,11 @@ from functools import partial
 
 import numpy as np
 import torch
-from rate_coder import Coder, Tokens, pack_bits, packed_size, unpack_bits
 
 from cachegen.codec import matrix
 from cachegen.codec.rope import RopeMap, rotations, turn
 from cachegen.kvcache import Geometry, KVCache
+from rate.coder import Coder, Tokens, pack_bits, packed_size, unpack_bits
 
 SINKS = 4
 STEPS = (4.4, 3.0, 2.1, 1.45, 1.0, 0.68, 0.46, 0.31)

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from rate_coder import Tokens
 
 from cachegen.bitstream.chunk import decode, encode
 from cachegen.codec.profile import Profile
 from cachegen.engines.transformers.cache import capture
 from cachegen.kvcache import KVCache
+from rate.coder import Tokens
 
 
 def speed(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from fault_model import FINGERPRINT
 
 from cachegen.codec import plain
 from cachegen.codec.levels import EncodingLevel
@@ -13,6 +12,7 @@ from cachegen.codec.rope import RopeMap
 from cachegen.codec.tables import table_frequencies
 from cachegen.codec.transform.basis import LayerGroup, Transform
 from cachegen.kvcache import KVCache
+from faults.model import FINGERPRINT
 
 STEPS = {"low": 1.6, "medium": 0.8, "high": 0.4, "highest": 0.2}
 DEFAULT = "high"

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rate_coder import Coder, Tokens
 
 from cachegen.bitstream.chunk import describe
 from cachegen.codec.calibration.sample import RoundTrip
@@ -20,6 +19,7 @@ from cachegen.codec.levels import Quality
 from cachegen.engines.transformers.quality import Window, evaluator
 from cachegen.errors import TokensMismatch
 from cachegen.kvcache import KVCache
+from rate.coder import Coder, Tokens
 
 Evaluators = Mapping[str, Callable[[RoundTrip], Mapping[str, Quality]]]
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from rate_measure import Row
+from rate.measure import Row
 
 
 def bits_at(rows: Sequence[Row], kl: float) -> float | None:

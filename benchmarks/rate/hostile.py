@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rate_coder import Tokens
-from rate_texts import CONTEXT_TOKENS, CONTINUATION_TOKENS, token_ids
-
 import cachegen
 from cachegen.bitstream.chunk import decode, describe, encode
 from cachegen.codec.codec import resolve_level
@@ -20,6 +17,8 @@ from cachegen.codec.profile import Profile
 from cachegen.engines.transformers.quality import Window, as_dtype, evaluator
 from cachegen.engines.transformers.tasks import first_tokens
 from cachegen.kvcache import KVCache
+from rate.coder import Tokens
+from rate.texts import CONTEXT_TOKENS, CONTINUATION_TOKENS, token_ids
 
 _CHARACTERS = 12 * (CONTEXT_TOKENS + CONTINUATION_TOKENS)
 CHINESE = (

@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from loading_world import Context, World, log_probabilities
 
 from cachegen.engines.transformers import capture, fingerprint
 from cachegen.kvcache import KVCache
@@ -25,6 +24,7 @@ from cachegen.policy.algorithm1 import Algorithm1
 from cachegen.policy.controller import Controller
 from cachegen.policy.fixed import Fixed
 from cachegen.policy.min_ttft import MinTTFT
+from loading.world import Context, World, log_probabilities
 
 TEXT, RAW, INT8 = "text", "raw", "int8"
 ALGORITHM1, MIN_TTFT = "algorithm1", "min_ttft"
@@ -113,7 +113,8 @@ def cold(world: World, context: Context) -> Timed:
     """The first load of a new process, which knows nothing of the link and the machine."""
     with tempfile.TemporaryDirectory() as nothing:
         done = subprocess.run(
-            [sys.executable, str(Path(__file__).with_name("loading_cold.py"))],
+            [sys.executable, "-m", "loading.cold"],
+            cwd=Path(__file__).parents[1],
             input=json.dumps({"url": world.remote.url, "tokens": context.tokens}),
             env=os.environ | {"CACHEGEN_CACHE_DIR": nothing},
             stdout=subprocess.PIPE,

@@ -13,12 +13,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from fault_cases import Company, Evictions, Method, draw_company, draw_method, faults_of
-from fault_model import FINGERPRINT
-from fault_proxy import LOOPBACK, FaultProxy, Script
-from fault_servers import TOKEN, Server, serving
-from fault_truth import Request, Truth
-
 from cachegen.bitstream.manifest import manifest_key
 from cachegen.codec.levels import TEXT
 from cachegen.contexts.outcome import LoadedChunk
@@ -26,6 +20,11 @@ from cachegen.errors import StoreError, StoreTimeout
 from cachegen.loading.load import load
 from cachegen.loading.result import LoadResult
 from cachegen.store import Store, open_store
+from faults.cases import Company, Evictions, Method, draw_company, draw_method, faults_of
+from faults.model import FINGERPRINT
+from faults.proxy import LOOPBACK, FaultProxy, Script
+from faults.servers import TOKEN, Server, serving
+from faults.truth import Request, Truth
 
 STALL_S = 0.4
 HUNG_S = 20.0

@@ -8,8 +8,8 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from loading_methods import INT8, MIN_TTFT, TEXT, prefill, run
-from loading_world import Context, World, store_context
+from loading.methods import INT8, MIN_TTFT, TEXT, prefill, run
+from loading.world import Context, World, store_context
 
 RATE_MBIT_S = 50.0
 CONCURRENCY = (1, 2, 4, 8)

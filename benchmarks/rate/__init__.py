@@ -1,0 +1,1 @@
+"""Modules of the commands `rate_*.py` and `uncalibrated.py`."""
