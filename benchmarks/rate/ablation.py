@@ -21,7 +21,7 @@ from cachegen.codec.levels import EncodingLevel
 from cachegen.codec.matrix import coded_planes
 from cachegen.codec.profile import Profile
 from cachegen.codec.rope import RopeMap
-from cachegen.codec.transform import analysis
+from cachegen.codec.transform import quantisation
 from cachegen.kvcache import KVCache
 from rate.baselines import profile_coder
 from rate.coder import Coder, Tokens
@@ -58,7 +58,7 @@ class Configuration:
 
     def rounding(self) -> AbstractContextManager[object]:
         """Within it, coding rounds as this configuration wants."""
-        return nullcontext() if self.dead_zone else patch.object(analysis, "ROUNDING", 0.5)
+        return nullcontext() if self.dead_zone else patch.object(quantisation, "ROUNDING", 0.5)
 
 
 def path(num_layers: int) -> tuple[Configuration, ...]:
