@@ -31,8 +31,6 @@ from .policy.controller import (
     Decision,
     LoadState,
     Option,
-    Resource,
-    Status,
     TimedDecision,
 )
 from .policy.costs import Costs
@@ -67,10 +65,8 @@ __all__ = [
     "Quality",
     "Reader",
     "Recompute",
-    "Resource",
     "Rope",
     "RopeMap",
-    "Status",
     "Store",
     "StoreDenied",
     "StoreError",
