@@ -5,7 +5,6 @@ from .codec.levels import EncodingLevel, Quality
 from .codec.profile import Profile, read_profile
 from .codec.rope import Rope, RopeMap
 from .contexts.outcome import LoadedChunk
-from .contexts.prefix_key import Identity
 from .contexts.save import save
 from .errors import (
     BitstreamError,
@@ -50,7 +49,6 @@ __all__ = [
     "Decision",
     "EncodingLevel",
     "Fixed",
-    "Identity",
     "KVCache",
     "KeyNotFound",
     "LoadCancelled",
