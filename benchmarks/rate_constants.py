@@ -1,0 +1,143 @@
+"""Bits and KL with tuned constants as they are, and with other values in their places.
+
+    .venv/bin/python benchmarks/rate_constants.py [--windows N] [--contexts N] [--only NAME]
+    .venv/bin/python benchmarks/rate_constants.py --model DIR --data DIR [--windows N]
+
+Without `--model` the shipped model is learned again for every value of what calibration goes by;
+the figure is the bits per value at a KL of 0.003. With it the constants of encoding are tried, on
+the model's own profile at its default level (or `adaptive`, or `lossless`). Rows are printed as
+they come and appended to benchmarks/results/rate_constants.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from cachegen import refmodel
+from cachegen.cli.models import load_model, load_network, load_tokenizer
+from cachegen.codec.levels import LOSSLESS, UNCALIBRATED_DEFAULT
+from cachegen.codec.profile import read_profile
+from cachegen.engines.transformers.learning import token_features
+from cachegen.engines.transformers.quality import as_dtype
+from cachegen.engines.transformers.rope import rope_map
+from cachegen.engines.transformers.tasks import first_tokens
+from rate.ablation import configured_coders, path
+from rate.baselines import adaptive_coder, profile_coder
+from rate.coder import Coder
+from rate.constants import CODED, LEARNED, Constant, named
+from rate.curves import bits_at, of
+from rate.measure import evaluators, measure, measure_all
+from rate.texts import CONTINUATION_TOKENS, domains, learning_samples
+from record import append
+
+TARGET_KL = 0.003
+Figure = dict[str, object]
+
+
+def main() -> None:
+    options = _options()
+    run = int(time.time())
+    for row in _coded(options) if options.model else _learned(options):
+        print(*(f"{name}={value}" for name, value in row.items()), flush=True)
+        append("rate_constants", [{"run": run, **row}])
+
+
+def _learned(options: argparse.Namespace) -> Iterator[Figure]:
+    """Every value of what calibration goes by."""
+    model, tokenizer = load_model(refmodel.weights_path())
+    samples = learning_samples(
+        model, tokenizer, count=options.contexts, continuation_tokens=CONTINUATION_TOKENS
+    )
+    found = domains(tokenizer, num_windows=options.windows, num_tasks=1, data=None)
+    judges = evaluators(model, found.windows)
+    configuration = path(samples[0].kv.num_layers)[-1]
+    for constant, value in _trials(LEARNED, options):
+        with constant.set_to(value), configuration.rounding():
+            features = token_features(model, prefix=first_tokens(tokenizer))
+            coders = configured_coders(configuration, samples, rope_map(model), features)
+            rows = [row for every in measure_all(coders, judges) for row in every]
+        for domain in judges:
+            bits = bits_at(of(rows, configuration.name, domain), TARGET_KL)
+            yield _figure("reference", constant, value, domain, bits, TARGET_KL)
+
+
+def _coded(options: argparse.Namespace) -> Iterator[Figure]:
+    """Every value of what encoding goes by."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    from rate.models import PROFILE, divided, held_out
+
+    folder = options.model
+    tokenizer, model = load_tokenizer(folder), load_network(folder, dtype="float32")
+    windows = held_out(
+        tokenizer, options.data, divided(tokenizer, options.data), count=options.windows
+    )
+    judges = evaluators(model, windows)
+    for constant, value in _trials(CODED, options):
+        with constant.set_to(value):
+            coder = _coder(constant, folder / PROFILE, model)
+            for row in measure(coder, judges):
+                yield _figure(folder.name, constant, value, row.domain, row.bits_per_value, row.kl)
+
+
+def _coder(constant: Constant, profile_path: Path, model: object) -> Coder:
+    """The coder that a constant matters to, made anew, for caches of float32."""
+    profile = read_profile(profile_path)
+    dtype = profile.geometry.dtype
+    if constant.method == "adaptive":
+        coder = adaptive_coder(rope_map(model), UNCALIBRATED_DEFAULT)
+    else:
+        level = LOSSLESS if constant.method == "lossless" else profile.default_level
+        coder = profile_coder("transform", profile, level)
+    return replace(
+        coder,
+        encode=lambda kv, tokens: coder.encode(as_dtype(kv, dtype), tokens),
+        decode=lambda data, tokens: as_dtype(coder.decode(data, tokens), torch.float32),
+    )
+
+
+def _trials(
+    constants: tuple[Constant, ...], options: argparse.Namespace
+) -> Iterator[tuple[Constant, float]]:
+    for constant in named(constants, options.only):
+        assert constant.own in constant.values, constant
+        yield from ((constant, value) for value in constant.values)
+
+
+def _figure(
+    model: str, constant: Constant, value: float, domain: str, bits: float | None, kl: float
+) -> Figure:
+    return {
+        "model": model,
+        "constant": f"{constant.module.removeprefix('cachegen.')}.{constant.name}",
+        "value": value,
+        "is_own": value == constant.own,
+        "domain": domain,
+        "bits_per_value": bits,
+        "kl": kl,
+    }
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--windows", type=int, default=4, help="in each domain")
+    parser.add_argument("--contexts", type=int, default=24, help="to learn from")
+    parser.add_argument("--model", type=Path, help="folder of a calibrated model; needs --data")
+    parser.add_argument("--data", type=Path, help="texts, as for rate_quality.py --model")
+    parser.add_argument("--only", action="append", help="name of a constant; repeatable")
+    options = parser.parse_args()
+    if options.model and not options.data:
+        parser.error("--model needs --data")
+    return options
+
+
+if __name__ == "__main__":
+    main()
