@@ -39,7 +39,7 @@ def test_bytes_give_these_symbols(name):
     assert len(chunk.blocks) == len(golden.symbols)
     for block, symbols, ids in zip(chunk.blocks, golden.symbols, golden.table_ids, strict=True):
         found = decode_block(block, ids, golden.frequencies, threads=1)
-        np.testing.assert_array_equal(found, symbols)
+        np.testing.assert_array_equal(found.columns(0, len(ids)), symbols)
 
 
 @pytest.mark.parametrize("name", MAKE.MAKERS)

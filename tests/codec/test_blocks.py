@@ -4,7 +4,6 @@ import pytest
 from cachegen.codec.blocks import (
     coded_columns,
     decode_block,
-    decode_columns,
     encode_block,
     narrow,
 )
@@ -12,6 +11,12 @@ from cachegen.codec.tables import table_frequencies
 from cachegen.kernels.layout import MAX_TABLES_PER_SUBSTREAM
 
 NO_ESCAPES = np.empty(0, dtype=np.int32)
+
+
+def symbols_of(block, ids, frequencies):
+    decoded = decode_block(block, ids, frequencies, threads=1)
+    assert decoded.num_rows == block.num_rows
+    return decoded.columns(0, len(block.active))
 
 
 def make(rows, columns, *, spread=2.0, num_tables=3, seed=0):
@@ -28,7 +33,7 @@ def make(rows, columns, *, spread=2.0, num_tables=3, seed=0):
 def test_there_and_back(rows, columns):
     symbols, ids, frequencies = make(rows, columns)
     block = encode_block(symbols, NO_ESCAPES, ids, frequencies, threads=1)
-    decoded = decode_block(block, ids, frequencies, threads=1)
+    decoded = symbols_of(block, ids, frequencies)
     assert (decoded == symbols).all() and decoded.shape == symbols.shape
     assert (len(block.active), block.num_rows) == (columns, rows)
 
@@ -39,7 +44,7 @@ def test_constant_columns_are_not_coded():
     block = encode_block(symbols, NO_ESCAPES, ids, frequencies, threads=1)
     assert np.flatnonzero(~block.active).tolist() == [3, 17]
     assert block.constants.tolist() == [9, 200]
-    assert (decode_block(block, ids, frequencies, threads=1) == symbols).all()
+    assert (symbols_of(block, ids, frequencies) == symbols).all()
 
 
 def test_columns_come_in_their_order():
@@ -48,8 +53,19 @@ def test_columns_come_in_their_order():
     block = encode_block(symbols, NO_ESCAPES, ids, frequencies, threads=1)
     columns = coded_columns(block.active, ids, frequencies, lanes=block.lanes)
     assert sorted(columns.order.tolist()) == list(range(40))
-    found = decode_columns(block, columns, threads=1)
-    assert (found == symbols[:, columns.order]).all()
+    found = decode_block(block, ids, frequencies, threads=1)
+    assert (found.coded[:, : found.num_active] == symbols[:, columns.order[:38]]).all()
+
+
+@pytest.mark.parametrize("constant", (False, True))
+def test_columns_are_had_a_few_at_a_time_and_symbols_counted(constant):
+    symbols, ids, frequencies = make(50, 40)
+    symbols[3, 5], symbols[:, 6] = 0, 0 if constant else symbols[:, 6]
+    block = encode_block(symbols, NO_ESCAPES, ids, frequencies, threads=1)
+    found = decode_block(block, ids, frequencies, threads=1)
+    for first, stop in ((0, 40), (3, 9), (39, 40), (7, 7)):
+        assert (found.columns(first, stop) == symbols[:, first:stop]).all()
+    assert found.count(0).tolist() == (symbols == 0).sum(axis=1).tolist()
 
 
 def test_one_row_has_no_words():
@@ -67,7 +83,7 @@ def test_more_tables_than_a_substream_takes():
     ids = np.arange(columns)[::-1]
     block = encode_block(symbols, NO_ESCAPES, ids, own, threads=1)
     assert len(block.sizes) == 2
-    assert (decode_block(block, ids, own, threads=1) == symbols).all()
+    assert (symbols_of(block, ids, own) == symbols).all()
 
 
 @pytest.mark.parametrize(

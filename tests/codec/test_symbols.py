@@ -4,6 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cachegen.codec.blocks import DecodedBlock
 from cachegen.codec.symbols import (
     DEAD_ZONE,
     ESCAPE,
@@ -16,6 +17,11 @@ from cachegen.codec.symbols import (
 )
 from cachegen.codec.tables import table_frequencies
 from cachegen.errors import BitstreamError
+
+
+def decoded(symbols):
+    width = symbols.shape[1]
+    return DecodedBlock(symbols, width, np.arange(width), np.zeros(0, dtype=np.uint8))
 
 
 def tables_of(*supports):
@@ -69,7 +75,7 @@ def test_integers_come_back_plane_by_plane(integers, widths):
     matrix = np.array(integers, dtype=np.int32).reshape(-1, 6)
     ids = np.array([0, 1, 0, 1, 1, 0])
     symbols, escapes = to_symbols(matrix, ids, tables_of((120, 136), (1, 255)))
-    planes = list(to_integers(symbols, escapes, widths))
+    planes = list(to_integers(decoded(symbols), escapes, widths))
     assert [plane.shape[1] for plane in planes] == widths
     assert torch.cat(planes, dim=1).int().tolist() == matrix.tolist()
 
@@ -78,4 +84,4 @@ def test_integers_come_back_plane_by_plane(integers, widths):
 def test_every_escape_symbol_needs_its_value(num_escapes):
     symbols = np.array([[0, 128], [0, 127]], dtype=np.uint8)
     with pytest.raises(BitstreamError, match="expected 2 escapes"):
-        list(to_integers(symbols, np.ones(num_escapes, dtype=np.int8), [2]))
+        list(to_integers(decoded(symbols), np.ones(num_escapes, dtype=np.int8), [2]))

@@ -12,6 +12,8 @@ from cachegen.kernels.layout import MAX_TABLES_PER_SUBSTREAM, CodedBlock, Coding
 
 # States take two words a lane: of 32 lanes 64 words, one percent of a substream.
 _SUBSTREAM_WORDS = 6400
+# Arbitrary: 2^16 to 2^24 do. Symbols counted at once.
+_STRIPE_SYMBOLS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,6 +31,52 @@ class Columns:
     num_active: int
     table_ids: np.ndarray
     frequencies: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodedBlock:
+    """The symbols of a block, in the order in which they were coded.
+
+    They are put in the coefficients' order a few columns at a time: all at once they would take
+    their memory twice.
+
+    Attributes:
+        coded: uint8 (rows, active coefficients and padding).
+        num_active: coefficients that were coded.
+        places: int64 (coefficients,): where each is among the columns of `coded` and, behind the
+            active ones, among `constants`.
+        constants: uint8 (inactive coefficients,).
+    """
+
+    coded: np.ndarray
+    num_active: int
+    places: np.ndarray
+    constants: np.ndarray
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the matrix."""
+        return len(self.coded)
+
+    def columns(self, first: int, stop: int) -> np.ndarray:
+        """The symbols of the coefficients ``first .. stop``: uint8 (rows, coefficients)."""
+        places = self.places[first:stop]
+        if not len(self.constants):
+            return self.coded.take(places, axis=1)
+        is_coded = places < self.num_active
+        found = np.empty((len(self.coded), len(places)), dtype=np.uint8)
+        found[:, is_coded] = self.coded.take(places[is_coded], axis=1)
+        found[:, ~is_coded] = self.constants[places[~is_coded] - self.num_active]
+        return found
+
+    def count(self, symbol: int) -> np.ndarray:
+        """How often a symbol occurs in each row: int64 (rows,)."""
+        counts = np.full(len(self.coded), np.count_nonzero(self.constants == symbol))
+        stripe = max(1, _STRIPE_SYMBOLS // max(self.num_active, 1))
+        for first in range(0, len(self.coded), stripe):
+            own = self.coded[first : first + stripe, : self.num_active]
+            counts[first : first + stripe] += (own == symbol).sum(axis=1)
+        return counts
 
 
 def encode_block(
@@ -83,8 +131,8 @@ def decode_block(
     *,
     threads: int,
     by_table: np.ndarray | None = None,
-) -> np.ndarray:
-    """The symbols of a block, uint8 (rows, coefficients); `by_table` as in `coded_columns`.
+) -> DecodedBlock:
+    """The symbols of a block; `by_table` as in `coded_columns`.
 
     Raises:
         BitstreamError: words that do not decode.
@@ -92,18 +140,6 @@ def decode_block(
     columns = coded_columns(
         block.active, table_ids, frequencies, lanes=block.lanes, by_table=by_table
     )
-    symbols = decode_columns(block, columns, threads=threads)
-    places = np.empty(len(columns.order), dtype=np.int64)
-    places[columns.order] = np.arange(len(places))
-    return symbols.take(places, axis=1)
-
-
-def decode_columns(block: Block, columns: Columns, *, threads: int) -> np.ndarray:
-    """The symbols of a block, uint8 (rows, coefficients), in the columns' order.
-
-    Raises:
-        BitstreamError: words that do not decode.
-    """
     coding = Coding(
         columns.table_ids,
         columns.frequencies,
@@ -113,11 +149,9 @@ def decode_columns(block: Block, columns: Columns, *, threads: int) -> np.ndarra
     )
     coded = CodedBlock(block.words, block.sizes)
     decoded = kernels.decode(coded, coding, num_rows=block.num_rows, threads=threads)
-    symbols = decoded[:, : columns.num_active]
-    if not len(block.constants):
-        return symbols
-    constants = np.broadcast_to(block.constants, (block.num_rows, len(block.constants)))
-    return np.concatenate([symbols, constants], axis=1)
+    places = np.empty(len(columns.order), dtype=np.int64)
+    places[columns.order] = np.arange(len(places))
+    return DecodedBlock(decoded, columns.num_active, places, block.constants)
 
 
 def sorted_by_table(table_ids: np.ndarray) -> np.ndarray:

@@ -248,9 +248,9 @@ CODECS = [
     Codec(
         "paper",
         _encode_paper,
-        _copying(
-            lambda chunk, given: paper.decode(
-                chunk, _model_of(chunk, given.profile), threads=given.threads
+        _filling(
+            lambda chunk, given, out: paper.decode(
+                chunk, out, _model_of(chunk, given.profile), threads=given.threads
             )
         ),
     ),

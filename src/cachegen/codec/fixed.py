@@ -11,7 +11,13 @@ from cachegen.codec import matrix
 from cachegen.codec.encoded import EncodedChunk
 from cachegen.codec.matrix import Planes, Shape
 from cachegen.codec.model import take
-from cachegen.codec.vectors import dequantise_vectors, from_bits, quantise_vectors, to_bits
+from cachegen.codec.vectors import (
+    check_scales,
+    dequantise_vectors,
+    from_bits,
+    quantise_vectors,
+    to_bits,
+)
 from cachegen.kvcache import KVCache
 
 
@@ -53,16 +59,21 @@ def pack_planes(planes: list[torch.Tensor]) -> dict[str, np.ndarray]:
 
 
 def unpack_planes(arrays: dict[str, np.ndarray], shapes: list[Shape]) -> Iterator[torch.Tensor]:
-    """The inverse of `pack_planes`: float32 planes of these shapes, one at a time."""
-    vectors = [heads * tokens for heads, tokens, _ in shapes]
-    values = [heads * tokens * dim for heads, tokens, dim in shapes]
-    scales = from_bits(take(arrays, "scales", count=sum(vectors)))
-    codes = np.split(take(arrays, "codes", count=sum(values)), np.cumsum(values)[:-1])
-    for shape, scale, code in zip(shapes, torch.split(scales, vectors), codes, strict=True):
-        heads, tokens, _ = shape
-        yield dequantise_vectors(
-            scale.view(heads, tokens, 1), torch.from_numpy(code.copy()).view(shape)
-        )
+    """The inverse of `pack_planes`: float32 planes of these shapes, one at a time.
+
+    Raises:
+        BitstreamError: arrays of other lengths, or a scale that is none.
+    """
+    scales = take(arrays, "scales", count=sum(heads * tokens for heads, tokens, _ in shapes))
+    codes = take(arrays, "codes", count=sum(heads * tokens * dim for heads, tokens, dim in shapes))
+    check_scales(scales)
+    vector = value = 0
+    for heads, tokens, dim in shapes:
+        vectors, values = heads * tokens, heads * tokens * dim
+        scale = from_bits(scales[vector : vector + vectors]).view(heads, tokens, 1)
+        code = torch.from_numpy(codes[value : value + values].copy()).view(heads, tokens, dim)
+        yield dequantise_vectors(scale, code)
+        vector, value = vector + vectors, value + values
 
 
 def decode_packed(chunk: EncodedChunk, planes: Planes) -> None:

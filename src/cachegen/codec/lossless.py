@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from cachegen.codec import matrix
-from cachegen.codec.blocks import coded_columns, decode_columns, encode_block
+from cachegen.codec.blocks import DecodedBlock, decode_block, encode_block
 from cachegen.codec.encoded import Block, EncodedChunk
 from cachegen.codec.matrix import Part, Planes
 from cachegen.codec.model import narrow_ids, take, take_ids, take_tables
@@ -69,9 +69,10 @@ def decode(chunk: EncodedChunk, planes: Planes, *, threads: int) -> None:
     low = np.split(take(chunk.arrays, "low_bytes", count=sum(sizes)), np.cumsum(sizes)[:-1])
     for part, block, part_low in zip(layout, chunk.blocks, low, strict=True):
         block.expect(part.num_rows, len(part.columns))
-        columns = coded_columns(block.active, ids[part.columns], frequencies, lanes=block.lanes)
-        top = decode_columns(block, columns, threads=threads)
-        _fill(planes, part, top, np.argsort(columns.order), part_low.reshape(*top.shape, width))
+        top = decode_block(block, ids[part.columns], frequencies, threads=threads)
+        shape = part.num_rows, len(part.columns), width
+        _fill(planes, part, top, part_low.reshape(shape))
+        del top  # before the next is made
 
 
 def _words(kv: KVCache, part: Part) -> np.ndarray:
@@ -88,22 +89,21 @@ def _words(kv: KVCache, part: Part) -> np.ndarray:
     return words
 
 
-def _fill(planes: Planes, part: Part, top: np.ndarray, places: np.ndarray, low: np.ndarray) -> None:
+def _fill(planes: Planes, part: Part, top: DecodedBlock, low: np.ndarray) -> None:
     """A part's planes from its bytes, one at a time so that little memory is needed.
 
     Args:
         planes: those to fill.
         part: which of them.
-        top: uint8 (rows, coefficients), in any order.
-        places: int64 (coefficients,): where each is in ``top``.
+        top: the top bytes.
         low: uint8 (rows, coefficients, width).
     """
     first = 0
     for plane in (planes[index] for index in part.planes):
         heads, tokens, dim = plane.shape
-        own = slice(first, first + heads * dim)
-        first += heads * dim
-        words = _turn_right(_join(top.take(places[own], axis=1), low[:, own]))
+        stop = first + heads * dim
+        words = _turn_right(_join(top.columns(first, stop), low[:, first:stop]))
+        first = stop
         matrix.as_words(plane)[:] = words.reshape(tokens, heads, dim).transpose(1, 0, 2)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from cachegen.codec import matrix
-from cachegen.codec.rope import RopeMap, Rotation, check_fits, rotations, turn
+from cachegen.codec.rope import RopeMap, Rotation, check_fits, rotation, turn
 from cachegen.kvcache import Geometry, KVCache
 
 Planes = Sequence[torch.Tensor]
@@ -121,6 +121,8 @@ def from_planes(
 
 # Models draw attention to whatever comes first (docs/decisions/2026-11-21-transform-codec.md).
 SINKS = 4
+# Models whose layers alternate between two rotations make each of them once.
+_KEPT_ROTATIONS = 2
 
 
 def num_sinks(start: int, num_tokens: int, part: Part, *, most: int = SINKS) -> int:
@@ -150,31 +152,44 @@ def coded_planes(
     """Every plane's float32 rows (tokens without sinks, width), un-rotated."""
     check_fits(rope, kv.geometry)
     layout = matrix.parts(kv.geometry, matrix.tokens_held(kv))
-    turns = turns_of(layout, rope, start=kv.start, num_tokens=kv.num_tokens, most_sinks=most_sinks)
+    turns = Turns(rope, start=kv.start, num_tokens=kv.num_tokens, most_sinks=most_sinks)
     planes = list(kv.planes())
     for part in layout:
         skipped = num_sinks(kv.start, kv.num_tokens, part, most=most_sinks)
         for plane in part.planes:
             rows = matrix.to_rows(planes[plane][:, skipped:])
-            rotation = turns[part.num_rows][plane]
-            if rotation is not None:
-                turn(rows, rotation, inverse=True)
+            by = turns.of(part, plane)
+            if by is not None:
+                turn(rows, by, inverse=True)
             yield plane, rows.flatten(1)
 
 
-def turns_of(
-    layout: tuple[Part, ...],
-    rope: RopeMap,
-    *,
-    start: int,
-    num_tokens: int,
-    most_sinks: int = SINKS,
-) -> dict[int, tuple[Rotation | None, ...]]:
-    """The rotations of the planes at the tokens that are not sinks, by the tokens they hold."""
-    stop = start + num_tokens
-    return {
-        part.num_rows: rotations(
-            rope, stop - part.num_rows + num_sinks(start, num_tokens, part, most=most_sinks), stop
-        )
-        for part in layout
-    }
+class Turns:
+    """The rotations of planes at the tokens that are not sinks, made when they are needed.
+
+    All of them at once could take more memory than the planes: of a large rotation, say, at the
+    tokens that the parts hold which it does not turn.
+    """
+
+    def __init__(
+        self, rope: RopeMap, *, start: int, num_tokens: int, most_sinks: int = SINKS
+    ) -> None:
+        """Keep what makes them; nothing is made yet."""
+        self._rope, self._start, self._num_tokens = rope, start, num_tokens
+        self._most_sinks = most_sinks
+        self._made: dict[tuple[int, int], Rotation] = {}
+
+    def of(self, part: Part, plane: int) -> Rotation | None:
+        """The rotation of one of the part's planes."""
+        index = self._rope.of_plane[plane]
+        if index is None:
+            return None
+        key = part.num_rows, index
+        if key not in self._made:
+            for old in list(self._made)[: 1 - _KEPT_ROTATIONS]:
+                del self._made[old]
+            skipped = num_sinks(self._start, self._num_tokens, part, most=self._most_sinks)
+            stop = self._start + self._num_tokens
+            positions = torch.arange(stop - part.num_rows + skipped, stop)
+            self._made[key] = rotation(self._rope.ropes[index], positions)
+        return self._made[key]

@@ -17,7 +17,7 @@ import torch
 from cachegen.codec import matrix
 from cachegen.codec.blocks import decode_block, encode_block
 from cachegen.codec.encoded import Block, EncodedChunk
-from cachegen.codec.matrix import Part
+from cachegen.codec.matrix import Part, Planes
 from cachegen.codec.model import CodingModel, take
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.symbols import (
@@ -28,7 +28,14 @@ from cachegen.codec.symbols import (
     to_symbols,
 )
 from cachegen.codec.tables import histograms, table_frequencies
-from cachegen.codec.vectors import LIMIT, bfloat16_above, from_bits, largest, to_bits
+from cachegen.codec.vectors import (
+    LIMIT,
+    bfloat16_above,
+    check_scales,
+    from_bits,
+    largest,
+    to_bits,
+)
 from cachegen.errors import BitstreamError
 from cachegen.kvcache import Geometry, KVCache
 
@@ -82,8 +89,8 @@ def encode(
     return tuple(blocks), {"scales": np.concatenate(scales)}
 
 
-def decode(chunk: EncodedChunk, model: CodingModel, *, threads: int) -> KVCache:
-    """The cache of a chunk.
+def decode(chunk: EncodedChunk, planes: Planes, model: CodingModel, *, threads: int) -> None:
+    """Fill these planes with the cache of a chunk.
 
     Raises:
         BitstreamError: blocks that do not fit the geometry or do not decode.
@@ -93,34 +100,32 @@ def decode(chunk: EncodedChunk, model: CodingModel, *, threads: int) -> KVCache:
         raise BitstreamError(
             f"expected {2 * len(layout)} blocks, got {len(chunk.blocks)}", field="blocks"
         )
-    counts = [part.num_rows for part in layout for _ in part.planes]
-    scales = iter(torch.split(from_bits(take(chunk.arrays, "scales", count=sum(counts))), counts))
-    planes = {}
+    scales = take(
+        chunk.arrays, "scales", count=sum(part.num_rows * len(part.planes) for part in layout)
+    )
+    check_scales(scales)
+    token = 0
     for part, *pair in zip(layout, chunk.blocks[::2], chunk.blocks[1::2], strict=True):
         decoded = _decode_pair(pair, part, chunk.geometry, model, threads=threads)
         for plane, (anchors, deltas) in zip(part.planes, decoded, strict=True):
-            planes[plane] = _plane(
-                anchors, deltas, next(scales), plane, steps=model.steps, geometry=chunk.geometry
-            )
-    return matrix.from_planes(
-        planes, chunk.geometry, start=chunk.start, num_tokens=chunk.num_tokens
-    )
+            own = from_bits(scales[token : token + part.num_rows])
+            token += part.num_rows
+            _fill_plane(planes[plane], anchors, deltas, own, float(model.steps[plane]))
+        del decoded  # before the next are made
 
 
 def roundtrip(kv: KVCache, model: CodingModel) -> KVCache:
     """What `decode` would make of `encode`'s output, without coding anything."""
-    planes = {
-        plane: _plane(
+    planes = matrix.empty_planes(kv.geometry, matrix.tokens_held(kv))
+    for index, found in _quantise(kv, model.steps).items():
+        _fill_plane(
+            planes[index],
             torch.from_numpy(found.anchors).to(torch.float32),
             torch.from_numpy(found.deltas).to(torch.float32),
             found.scales,
-            plane,
-            steps=model.steps,
-            geometry=kv.geometry,
+            float(model.steps[index]),
         )
-        for plane, found in _quantise(kv, model.steps).items()
-    }
-    return matrix.from_planes(planes, kv.geometry, start=kv.start, num_tokens=kv.num_tokens)
+    return KVCache(tuple(planes[::2]), tuple(planes[1::2]), kv.num_tokens, kv.start)
 
 
 def fit(samples: Iterable[KVCache], geometry: Geometry, step: float, *, margin: int) -> CodingModel:
@@ -176,28 +181,27 @@ def _decode_pair(
     found = []
     for block, ids, height in zip(pair, _table_ids(model, part), heights, strict=True):
         block.expect(height, len(part.columns))
-        symbols = decode_block(block, ids, model.frequencies, threads=threads)
-        found.append(to_integers(symbols, block.escapes, matrix.widths(geometry, part)))
+        decoded = decode_block(block, ids, model.frequencies, threads=threads)
+        found.append(to_integers(decoded, block.escapes, matrix.widths(geometry, part)))
     return zip(*found, strict=True)
 
 
-def _plane(
+def _fill_plane(
+    plane: torch.Tensor,
     anchors: torch.Tensor,
     deltas: torch.Tensor,
     scales: torch.Tensor,
-    plane: int,
-    *,
-    steps: np.ndarray,
-    geometry: Geometry,
-) -> torch.Tensor:
-    """A plane (heads, tokens, dim) from its integers (rows, width) and scales (tokens,)."""
-    shape = geometry.planes[plane]
-    rows = _repeated(anchors, len(scales))
-    rows[_is_delta(len(rows))] += deltas * float(steps[plane])
+    step: float,
+) -> None:
+    """Fill a plane (heads, tokens, dim) from its integers (rows, width) and scales (tokens,).
+
+    Anchors and deltas are overwritten.
+    """
+    heads, tokens, dim = plane.shape
+    rows = _repeated(anchors, tokens)
+    rows[_is_delta(tokens)] += deltas.mul_(step)
     rows.mul_(scales[:, None])
-    filled = torch.empty((shape.heads, len(rows), shape.dim), dtype=geometry.dtype)
-    matrix.fill_plane(filled, rows.view(len(rows), shape.heads, shape.dim))
-    return filled
+    matrix.fill_plane(plane, rows.view(tokens, heads, dim))
 
 
 def _repeated(anchors: torch.Tensor, num_rows: int) -> torch.Tensor:

@@ -17,7 +17,7 @@ from cachegen.codec import matrix
 from cachegen.codec.blocks import decode_block, encode_block
 from cachegen.codec.encoded import Block, EncodedChunk
 from cachegen.codec.fixed import pack_planes, unpack_planes
-from cachegen.codec.matrix import Part, Planes, coded_planes, num_sinks, sink_shapes, turns_of
+from cachegen.codec.matrix import Part, Planes, Turns, coded_planes, num_sinks, sink_shapes
 from cachegen.codec.model import CodingModel
 from cachegen.codec.rope import RopeMap, turn
 from cachegen.codec.statistics import PlaneStatistics, measure
@@ -91,14 +91,14 @@ def reconstruct(
     fine = unpack_planes(sinks, shapes)
     owners = [(part, plane) for part in layout for plane in part.planes]
     offsets = matrix.plane_offsets(geometry)
-    turns = turns_of(layout, model.rope, start=start, num_tokens=num_tokens)
+    turns = Turns(model.rope, start=start, num_tokens=num_tokens)
     for (part, index), whole, first in zip(owners, integers, fine, strict=True):
         shape, plane = geometry.planes[index], planes[index]
         whole.mul_(float(model.steps[index])).add_(_means(model, offsets, index))
         rows = whole.view(len(whole), shape.heads, shape.dim)
-        rotation = turns[part.num_rows][index]
-        if rotation is not None:
-            turn(rows, rotation, inverse=False)
+        by = turns.of(part, index)
+        if by is not None:
+            turn(rows, by, inverse=False)
         matrix.fill_plane(plane[:, : first.shape[1]], first.transpose(0, 1))
         matrix.fill_plane(plane[:, first.shape[1] :], rows)
 
@@ -218,8 +218,9 @@ def _decoded_planes(
         rows = part.num_rows - num_sinks(chunk.start, chunk.num_tokens, part)
         block.expect(rows, len(part.columns))
         ids = model.table_ids[part.columns]
-        symbols = decode_block(block, ids, model.frequencies, threads=threads)
-        yield from to_integers(symbols, block.escapes, matrix.widths(chunk.geometry, part))
+        decoded = decode_block(block, ids, model.frequencies, threads=threads)
+        yield from to_integers(decoded, block.escapes, matrix.widths(chunk.geometry, part))
+        del decoded  # before the next is made
 
 
 def _means(model: CodingModel, offsets: np.ndarray, plane: int) -> torch.Tensor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 
+from cachegen.codec.blocks import DecodedBlock
 from cachegen.errors import BitstreamError
 
 # FORMAT.md, sections 3 and 6.
@@ -62,36 +63,60 @@ def clipped_symbols(integers: np.ndarray) -> np.ndarray:
 
 
 def to_integers(
-    symbols: np.ndarray, escapes: np.ndarray, widths: list[int]
+    decoded: DecodedBlock, escapes: np.ndarray, widths: Iterable[int]
 ) -> Iterator[torch.Tensor]:
     """The integers behind symbols and escapes, plane after plane: float32 (rows, width).
 
     Args:
-        symbols: uint8 (rows, coefficients).
+        decoded: the symbols of all planes.
         escapes: the values of all escape symbols, row-major.
         widths: coefficients of each plane.
 
     Raises:
         BitstreamError: other than one escape value for each escape symbol.
     """
-    stops = np.cumsum(widths)
-    own_escapes = _split_escapes(symbols, escapes, stops)
-    for width, stop, values in zip(widths, stops, own_escapes, strict=True):
-        own = symbols[:, stop - width : stop]
-        integers = torch.from_numpy(own).to(torch.float32).sub_(CENTER)
-        if len(values):
-            places = torch.from_numpy(np.flatnonzero(own == ESCAPE))
-            integers.view(-1)[places] = torch.from_numpy(values.astype(np.float32))
+    following = _first_escapes(decoded, escapes)
+    first = 0
+    for width in widths:
+        symbols = decoded.columns(first, first + width)
+        first += width
+        integers = torch.from_numpy(symbols).to(torch.float32).sub_(CENTER)
+        if len(escapes):
+            _put_escapes(integers.numpy(), symbols, escapes, following)
         yield integers
 
 
-def _split_escapes(symbols: np.ndarray, escapes: np.ndarray, stops: np.ndarray) -> list[np.ndarray]:
-    """The escapes of each plane, row-major in the plane."""
-    places = np.flatnonzero(symbols == ESCAPE)
-    if len(places) != len(escapes):
-        raise BitstreamError(f"expected {len(places)} escapes, got {len(escapes)}", field="escapes")
-    if not len(places):
-        return [escapes] * len(stops)
-    planes = np.searchsorted(stops, places % symbols.shape[1], side="right")
-    counts = np.bincount(planes, minlength=len(stops))
-    return np.split(escapes[np.argsort(planes, kind="stable")], np.cumsum(counts)[:-1])
+def check_escapes(decoded: DecodedBlock, escapes: np.ndarray) -> np.ndarray:
+    """How many escapes each row has: int64 (rows,).
+
+    Raises:
+        BitstreamError: other than one escape value for each escape symbol.
+    """
+    counts = decoded.count(ESCAPE)
+    total = int(counts.sum())
+    if total != len(escapes):
+        raise BitstreamError(f"expected {total} escapes, got {len(escapes)}", field="escapes")
+    return counts
+
+
+def _first_escapes(decoded: DecodedBlock, escapes: np.ndarray) -> np.ndarray:
+    """Where the escapes of each row begin: int64 (rows,)."""
+    counts = check_escapes(decoded, escapes)
+    first: np.ndarray = np.cumsum(counts) - counts
+    return first
+
+
+def _put_escapes(
+    integers: np.ndarray, symbols: np.ndarray, escapes: np.ndarray, following: np.ndarray
+) -> None:
+    """Write a plane's escapes over its integers; `following` are those of each row still to come.
+
+    As many indices are held at once as the plane has escapes, not as the block has.
+    """
+    is_escape = symbols == ESCAPE
+    counts = is_escape.sum(axis=1)
+    before = np.cumsum(counts) - counts
+    indices = np.repeat(following - before, counts)
+    indices += np.arange(len(indices))
+    integers[is_escape] = escapes[indices]
+    following += counts

@@ -38,14 +38,18 @@ def to_bits(scales: torch.Tensor) -> np.ndarray:
     )
 
 
-def from_bits(bits: np.ndarray) -> torch.Tensor:
-    """The inverse of `to_bits`: float32 (n,).
+def check_scales(bits: np.ndarray) -> None:
+    """Refuse bits of bfloat16 that are no scales.
 
     Raises:
         BitstreamError: a scale is negative, infinite or NaN.
     """
     if len(bits) and bits.max() >= _INFINITE:
         raise BitstreamError("expected finite numbers that are not negative", field="scales")
+
+
+def from_bits(bits: np.ndarray) -> torch.Tensor:
+    """The inverse of `to_bits`: float32 (n,)."""
     return torch.from_numpy((bits.astype(np.uint32) << 16).view(np.float32))
 
 
@@ -65,4 +69,4 @@ def quantise_vectors(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
 
 def dequantise_vectors(scales: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     """Float32 vectors (..., dim)."""
-    return codes.to(torch.float32) * scales
+    return codes.to(torch.float32).mul_(scales)

@@ -190,19 +190,22 @@ def _decoded_planes(
             part.num_rows - num_sinks(chunk.start, chunk.num_tokens, part), len(part.columns)
         )
         ids = model.table_ids[part.columns]
-        symbols = decode_block(block, ids, model.frequencies, threads=threads)
+        decoded = decode_block(block, ids, model.frequencies, threads=threads)
         units = torch.tensor(steps[part.columns])
         own_widths = matrix.widths(chunk.geometry, part)
         if weights is None or part.num_rows != chunk.num_tokens:
-            integers = to_integers(symbols, block.escapes, own_widths)
-            for whole, unit in zip(integers, torch.split(units, own_widths), strict=True):
-                yield whole.mul_(unit)
-            continue
-        groups = group_widths(len(part.columns), weights.width)
-        integers = to_integers(symbols, block.escapes, groups)
-        restored = weights.restored(integers, part.columns)
-        scaled = (
-            whole.mul_(unit)
-            for whole, unit in zip(restored, torch.split(units, groups), strict=True)
-        )
-        yield from regroup(scaled, own_widths)
+            yield from _scaled(to_integers(decoded, block.escapes, own_widths), units)
+        else:
+            groups = group_widths(len(part.columns), weights.width)
+            integers = to_integers(decoded, block.escapes, groups)
+            yield from regroup(_scaled(weights.restored(integers, part.columns), units), own_widths)
+        del decoded  # before the next is made
+
+
+def _scaled(integers: Iterator[torch.Tensor], units: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Matrices side by side, times the units of their columns; overwritten."""
+    first = 0
+    for whole in integers:
+        stop = first + whole.shape[1]
+        yield whole.mul_(units[first:stop])
+        first = stop

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cachegen.codec.adaptive.predict import Predicted, group_widths
+from cachegen.codec.adaptive.predict import Predicted
 from cachegen.codec.adaptive.triangle import restore, scale
 from cachegen.codec.blocks import decode_block
 from cachegen.codec.encoded import EncodedChunk
 from cachegen.codec.matrix import Part
 from cachegen.codec.model import CodingModel, take
-from cachegen.codec.symbols import to_integers
+from cachegen.codec.symbols import CENTER, check_escapes
 from cachegen.errors import BitstreamError
 
 # FORMAT.md, section 2.
@@ -30,7 +30,7 @@ class Weights:
         width: coefficients of a group.
         step: of the weights.
         spreads: uint8 (coefficients,).
-        flat: float32, the weights of all groups of the part that holds all tokens.
+        flat: int8, the weights of all groups of the part that holds all tokens.
     """
 
     width: int
@@ -47,13 +47,15 @@ class Weights:
             integers: group after group.
             columns: the part's coefficients.
         """
-        groups = group_widths(len(columns), self.width)
-        spreads = torch.split(self.spreads[torch.from_numpy(columns)], groups)
-        pieces = torch.split(self.flat, [_below(size) for size in groups])
-        for whole, own, piece in zip(integers, spreads, pieces, strict=True):
-            square = torch.zeros((len(own), len(own)))
-            square[tuple(torch.tril_indices(len(own), len(own), -1))] = piece
+        first, weight = 0, 0
+        for whole in integers:
+            size = whole.shape[1]
+            own = self.spreads[torch.from_numpy(columns[first : first + size])]
+            square = torch.zeros((size, size))
+            piece = self.flat[weight : weight + _below(size)]
+            square[tuple(torch.tril_indices(size, size, -1))] = piece.to(torch.float32)
             yield restore(whole, scale(square, own, self.step))
+            first, weight = first + size, weight + len(piece)
 
 
 def pack_weights(
@@ -103,20 +105,26 @@ def read_weights(
     if not 0 < step <= COARSEST:
         raise BitstreamError(f"expected 0 < step <= {COARSEST}, got {step}", field="weight_step")
     predicted = [part for part in layout if part.num_rows == chunk.num_tokens]
-    sizes = [_below(w) for part in predicted for w in group_widths(len(part.columns), width)]
+    total = sum(_below_groups(len(part.columns), width) for part in predicted)
     block = chunk.blocks[-1]
-    block.expect(-(-sum(sizes) // count), count)
+    block.expect(-(-total // count), count)
     if len(block.escapes):
         raise BitstreamError("expected weights of at most 127, got escapes", field="escapes")
     ids = np.full(count, len(model.frequencies) - 1)
-    symbols = decode_block(block, ids, model.frequencies, threads=threads)
-    [integers] = to_integers(symbols, block.escapes, [count])
-    flat = integers.flatten()
-    if bool(flat[sum(sizes) :].any()):
+    decoded = decode_block(block, ids, model.frequencies, threads=threads)
+    check_escapes(decoded, block.escapes)
+    flat = torch.from_numpy((decoded.columns(0, count) ^ CENTER).view(np.int8)).flatten()
+    if bool(flat[total:].any()):
         raise BitstreamError("expected zeros behind the last weight", field="words")
-    return Weights(width, step, torch.tensor(spreads), flat[: sum(sizes)])
+    return Weights(width, step, torch.tensor(spreads), flat[:total])
 
 
 def _below(size: int) -> int:
     """Entries below the diagonal of a square."""
     return size * (size - 1) // 2
+
+
+def _below_groups(num_coefficients: int, width: int) -> int:
+    """As `_below`, of all groups of a part; the last may be narrower."""
+    full, left = divmod(num_coefficients, width)
+    return full * _below(width) + _below(left)

@@ -17,12 +17,12 @@ from functools import cached_property
 
 import numpy as np
 
-from cachegen.codec.blocks import decode_block, encode_block, sorted_by_table
+from cachegen.codec.blocks import DecodedBlock, decode_block, encode_block, sorted_by_table
 from cachegen.codec.encoded import Block, EncodedChunk
 from cachegen.codec.matrix import sinks_among
 from cachegen.codec.model import take
 from cachegen.codec.rope import RopeMap
-from cachegen.codec.symbols import CENTER, ESCAPE, to_symbols
+from cachegen.codec.symbols import CENTER, ESCAPE, check_escapes, to_symbols
 from cachegen.codec.transform.analysis import Analysed, analyse
 from cachegen.codec.transform.basis import IntegerBasis, Transform, integer_basis
 from cachegen.codec.transform.importance import LARGEST_MULTIPLIER
@@ -248,8 +248,8 @@ def _decode_into(
     """
     ids, by_table = level.table_ids[one.index][group], level.by_table[one.index][group]
     block.expect(len(one.rows), len(ids))
-    symbols = decode_block(block, ids, level.frequencies, threads=threads, by_table=by_table)
-    fill_steps(out, symbols, block.escapes, level.transform.grid.most // one.multipliers)
+    decoded = decode_block(block, ids, level.frequencies, threads=threads, by_table=by_table)
+    fill_steps(out, decoded, block.escapes, level.transform.grid.most // one.multipliers)
 
 
 def tokens_digest(tokens: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -274,27 +274,26 @@ def check_tokens(chunk: EncodedChunk, tokens: Sequence[int] | np.ndarray) -> Non
 
 
 def fill_steps(
-    out: np.ndarray, symbols: np.ndarray, escapes: np.ndarray, largest: np.ndarray
+    out: np.ndarray, decoded: DecodedBlock, escapes: np.ndarray, largest: np.ndarray
 ) -> None:
     """Write the integers behind symbols and the escapes among them, row-major.
 
     Args:
         out: int16 (rows, coefficients).
-        symbols: uint8 (rows, coefficients).
+        decoded: symbols (rows, coefficients).
         escapes: integers.
         largest: int64 (rows,), what magnitudes may be.
 
     Raises:
         BitstreamError: escapes that are too many, too few or too large.
     """
+    counts = check_escapes(decoded, escapes)
+    symbols = decoded.columns(0, len(decoded.places))
     out[:] = symbols
     out -= CENTER
-    if not len(escapes) and symbols.min(initial=CENTER) != ESCAPE:
+    if not len(escapes):
         return
-    rows, columns = np.divmod(np.flatnonzero(symbols == ESCAPE), max(symbols.shape[1], 1))
-    if len(rows) != len(escapes):
-        raise BitstreamError(f"expected {len(rows)} escapes, got {len(escapes)}", field="escapes")
-    allowed = largest[rows]
+    allowed = np.repeat(largest, counts)
     if (np.abs(escapes.astype(np.int64)) > allowed).any():
         raise BitstreamError(f"expected at most {int(allowed.min())} steps", field="escapes")
-    out[rows, columns] = escapes
+    out[symbols == ESCAPE] = escapes

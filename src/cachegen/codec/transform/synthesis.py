@@ -71,10 +71,11 @@ def synthesise(
     offsets = list(accumulate(sizes, initial=0))
     elements = torch.empty(offsets[-1], dtype=geometry.dtype)
     skipped = num_tokens - len(rows)
-    turns = _turns(rope, start + skipped + rows)
+    turns = _Turns(rope, start + skipped + rows)
     ids = ids_before(tokens, num_lags=len(transform.features), num_rows=len(rows))
     ids = [own[rows] for own in ids]
     for group, basis, own in zip(transform.groups, bases, coefficients, strict=True):
+        used = turns.used_by(group.planes)
         work = Synthesis(
             coefficients=own.steps,
             basis=basis.rows[: own.steps.shape[1]],
@@ -85,12 +86,12 @@ def synthesise(
                     geometry.planes[plane].heads,
                     geometry.planes[plane].dim,
                     offsets[plane],
-                    rope.of_plane[plane],
+                    used.index(index) if (index := rope.of_plane[plane]) is not None else None,
                 )
                 for plane in group.planes
                 if geometry.planes[plane].width
             ],
-            rotations=turns,
+            rotations=turns.of(used),
             num_tokens=num_tokens,
             tokens=skipped + rows,
             dtype=_NAMES[geometry.dtype],
@@ -130,10 +131,28 @@ def _lookups(
     return lookups
 
 
-def _turns(rope: RopeMap, positions: np.ndarray) -> list[PlaneRotation]:
-    positions = positions.astype(np.float32)[:, None]
-    angles = [positions * np.array(one.inverse_frequencies, dtype=np.float32) for one in rope.ropes]
-    return [
-        PlaneRotation(np.cos(angle), np.sin(angle), one.interleaved)
-        for angle, one in zip(angles, rope.ropes, strict=True)
-    ]
+class _Turns:
+    """Rotations at positions, for one group after the other: those that its planes use.
+
+    A profile may name 255 of them: all at once could take more memory than the planes.
+    """
+
+    def __init__(self, rope: RopeMap, positions: np.ndarray) -> None:
+        """Make nothing yet."""
+        self._rope, self._positions = rope, positions.astype(np.float32)[:, None]
+        self._made: dict[int, PlaneRotation] = {}
+
+    def used_by(self, planes: Iterable[int]) -> tuple[int, ...]:
+        """The rotations of planes, each once."""
+        found = (self._rope.of_plane[plane] for plane in planes)
+        return tuple(dict.fromkeys(index for index in found if index is not None))
+
+    def of(self, used: Sequence[int]) -> list[PlaneRotation]:
+        """These, kept until others are asked for."""
+        self._made = {index: self._made.get(index) or self._make(index) for index in used}
+        return list(self._made.values())
+
+    def _make(self, index: int) -> PlaneRotation:
+        one = self._rope.ropes[index]
+        angle = self._positions * np.array(one.inverse_frequencies, dtype=np.float32)
+        return PlaneRotation(np.cos(angle), np.sin(angle), one.interleaved)
