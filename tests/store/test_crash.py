@@ -57,15 +57,20 @@ def check_objects(store: Store, seen: set[str], *, until_s: float) -> None:
         store.delete(key)
 
 
-def interrupted_keys(directory: Path) -> set[str]:
-    """Keys whose writer died between its first byte and its last act."""
-    files = (path.relative_to(directory).as_posix() for path in directory.rglob("*#*"))
-    return {name.partition("#")[0] for name in files}
+def interrupted_keys(directory: Path, contents: list[bytes]) -> set[str]:
+    """Keys whose writer died between making the key's folder and naming the file there."""
+    folders = (
+        path.relative_to(directory) for path in directory.glob("*/*") if not any(path.iterdir())
+    )
+    return {
+        f"{folder}/{hashlib.sha256(contents[int(folder.name)]).hexdigest()}" for folder in folders
+    }
 
 
 def test_readers_of_killed_writers_see_whole_objects(tmp_path: Path, writers: Writers) -> None:
     store, moments, seen = open_store(tmp_path), random.Random(2024), set()
     interrupted: set[str] = set()
+    contents = runpy.run_path(str(WRITER))["make_contents"]()
     for seed in range(MOST_ROUNDS):
         if seed >= ROUNDS and len(interrupted) >= 3:
             break
@@ -76,15 +81,15 @@ def test_readers_of_killed_writers_see_whole_objects(tmp_path: Path, writers: Wr
         os.kill(pid, signal.SIGKILL)
         assert writers.answer() == "dead"
         check_objects(store, seen, until_s=math.inf)
-        interrupted = interrupted_keys(tmp_path) - seen
+        interrupted = interrupted_keys(tmp_path, contents)
     assert len(seen) >= 3, "too few writers finished a put"
     assert len(interrupted) >= 3, "too few writers were killed inside a put"
-    check_recovery(store, interrupted)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()], "what was written stays"
+    check_recovery(store, interrupted, contents)
 
 
-def check_recovery(store: Store, interrupted: set[str]) -> None:
+def check_recovery(store: Store, interrupted: set[str], contents: list[bytes]) -> None:
     """What was interrupted is not there, and can be put as if nothing had happened."""
-    contents = runpy.run_path(str(WRITER))["make_contents"]()
     assert list(store.list()) == []
     for key in interrupted:
         data = contents[int(key.split("/")[1])]

@@ -6,7 +6,8 @@ The rule for keys is the same for every store, so that no key can leave its root
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from cachegen.errors import KeyNotFound, StoreError
@@ -17,11 +18,11 @@ Buffer = bytes | bytearray | memoryview
 class Store(Protocol):
     """Immutable objects under keys.
 
-    A key is made of segments of ``A-Z a-z 0-9 . _ -`` joined by ``/``, at most 512 characters;
-    any other is a ValueError. A key does not continue another one: where ``a/b`` is an object,
-    ``a/b/c`` cannot be. An object appears whole or not at all. Every method may raise
-    StoreError, StoreTimeout where the store does not answer, or StoreDenied where it refuses
-    the credentials.
+    A key is made of at most 16 segments of ``A-Z a-z 0-9 . _ -`` joined by ``/``, each of at most
+    200 characters, all of at most 512; any other is a ValueError. A key does not continue another
+    one: where ``a/b`` is an object, ``a/b/c`` cannot be. An object appears whole or not at all.
+    Every method may raise StoreError, StoreTimeout where the store does not answer, or
+    StoreDenied where it refuses the credentials or can only be read.
     """
 
     @property
@@ -41,7 +42,8 @@ class Store(Protocol):
         """The object's bytes as they arrive; of ``range`` = (start, stop) those that exist.
 
         From a network the buffers are small, so that their arrival tells the throughput.
-        Closing the iterator ends the transfer.
+        Closing the iterator ends the transfer. Where the store knows the object's size from
+        opening it, the iterator is a `Transfer`.
 
         Raises:
             KeyNotFound: there is nothing under this key.
@@ -63,6 +65,29 @@ class Store(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """The bytes of an opened object as they arrive; an iterator of buffers.
+
+    Attributes:
+        size_bytes: of the whole object as it was opened, whatever range is read.
+        buffers: the bytes.
+    """
+
+    size_bytes: int
+    buffers: Generator[Buffer, None, None]
+
+    def __iter__(self) -> Transfer:
+        return self
+
+    def __next__(self) -> Buffer:
+        return next(self.buffers)
+
+    def close(self) -> None:
+        """End the transfer."""
+        self.buffers.close()
+
+
 def read(store: Store, key: str, *, max_bytes: int | None = None) -> bytes:
     """The whole object.
 
@@ -82,6 +107,11 @@ def read(store: Store, key: str, *, max_bytes: int | None = None) -> bytes:
 
 # Our longest keys (FORMAT.md, section 5) take 289 characters, the namespace of a tenant included.
 MAX_KEY_LENGTH = 512
+# A bound on folders, one for each segment but the last. Ours have 8, the namespace included.
+MAX_KEY_SEGMENTS = 16
+# A bound: file systems take names of 255 bytes, a file that is being written `#` and 16 more. Ours
+# have 64; 64 to 238 do.
+MAX_SEGMENT_LENGTH = 200
 _SEGMENTS = re.compile(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*")
 
 
@@ -89,7 +119,10 @@ def is_key(key: str) -> bool:
     """Whether a store takes this key."""
     if len(key) > MAX_KEY_LENGTH or _SEGMENTS.fullmatch(key) is None:
         return False
-    return not {".", ".."} & set(key.split("/"))
+    segments = key.split("/")
+    if len(segments) > MAX_KEY_SEGMENTS or max(map(len, segments)) > MAX_SEGMENT_LENGTH:
+        return False
+    return not {".", ".."} & set(segments)
 
 
 def check_key(key: str) -> None:
@@ -100,8 +133,9 @@ def check_key(key: str) -> None:
     """
     if not is_key(key):
         raise ValueError(
-            f"expected a key of segments [A-Za-z0-9._-] joined by '/', without '.' and '..', "
-            f"at most {MAX_KEY_LENGTH} characters; got {key[:MAX_KEY_LENGTH]!r}"
+            f"expected a key of at most {MAX_KEY_SEGMENTS} segments [A-Za-z0-9._-] joined by '/', "
+            f"without '.' and '..', each of at most {MAX_SEGMENT_LENGTH} characters and all of at "
+            f"most {MAX_KEY_LENGTH}; got {key[:MAX_KEY_LENGTH]!r}"
         )
 
 
