@@ -10,44 +10,41 @@ import itertools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import IO
 
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from cachegen.errors import KeyNotFound
+from cachegen.errors import KeyNotFound, StoreFull
 from cachegen.server.access_log import AccessLog
 from cachegen.server.bodies import (
     IN_MEMORY_BYTES,
-    Uploads,
     check_size,
     declared_size,
     make_spool,
-    receive_body,
+    pieces_of,
 )
 from cachegen.server.bounded_store import BoundedStore
+from cachegen.server.connections import connection_of
 from cachegen.server.failures import FAILURES
+from cachegen.server.limits import Limits
 from cachegen.server.metrics import CONTENT_TYPE, Metrics
 from cachegen.server.ranges import span_of
+from cachegen.server.shares import MAX_LOOKUP_BYTES, Share, Shares
 from cachegen.server.streamed import Content, Streamed
 from cachegen.server.tenants import Tenant, Tenants
-from cachegen.store.protocol import MAX_KEY_LENGTH, is_key
+from cachegen.store.protocol import is_key
 from cachegen.store.wire import LIST_PATH, LOOKUP_PATH, MAX_LOOKUP_KEYS, PARENT_HEADER, RESERVED
 
-# A bound: the most keys, each as long as allowed with quotes, comma and space; 4 bytes to spare.
-_MAX_LOOKUP_BYTES = (MAX_KEY_LENGTH + 8) * MAX_LOOKUP_KEYS
 # Arbitrary: 64 to 4,096 do. Spares a change of threads for every key; a piece is 128 KiB at most.
 _KEYS_A_PIECE = 256
-# A bound on memory: a large body is read whole to be stored, so two take twice the largest object.
-_LARGE_PUTS = 2
-# A bound on all unfinished uploads, in objects of the largest size. Arbitrary: 2 to 16 do.
-_LARGEST_AT_ONCE = 4
+# Who shows no token keeps no connection, whatever the answer.
+_CLOSE = {"Connection": "close"}
 
 
 def make_app(
@@ -55,12 +52,12 @@ def make_app(
     tenants: Tenants,
     *,
     metrics: Metrics,
-    max_object_bytes: int,
+    limits: Limits,
     logs: bool = False,
 ) -> AccessLog:
     """The ASGI application of a server."""
-    uploads = Uploads(_LARGEST_AT_ONCE * max_object_bytes)
-    handlers = _Handlers(bounded_store, tenants, metrics, max_object_bytes, uploads)
+    shares = Shares(len(tenants.known), max_object_bytes=limits.max_object_bytes)
+    handlers = _Handlers(bounded_store, tenants, metrics, limits, shares)
     routes = [
         Route("/healthz", handlers.healthz),
         Route("/metrics", handlers.render_metrics),
@@ -80,39 +77,43 @@ class _Handlers:
     bounded_store: BoundedStore
     tenants: Tenants
     metrics: Metrics
-    max_object_bytes: int
-    uploads: Uploads
-    large_puts: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, _LARGE_PUTS))
+    limits: Limits
+    shares: Shares
 
     async def healthz(self, request: Request) -> Response:
         """Answer that the process runs; the store is not asked."""
-        return PlainTextResponse("ok\n")
+        return PlainTextResponse("ok\n", headers=_CLOSE)
 
     async def render_metrics(self, request: Request) -> Response:
-        """Answer with the counters of all tenants together, for operators only."""
-        if not self._tenant(request).operator:
+        """Answer with the counters of all tenants together, for operators only.
+
+        The connection stays a stranger's, so that it needs no room among the tenants'.
+        """
+        if not (await self._tenant(request)).operator:
             raise HTTPException(403, "metrics are of all tenants: expected an operator's token")
-        return Response(self.metrics.render(), media_type=CONTENT_TYPE)
+        return Response(self.metrics.render(), media_type=CONTENT_TYPE, headers=_CLOSE)
 
     async def head(self, request: Request) -> Response:
         """Answer with an object's size."""
-        key = _full(self._tenant(request), request.path_params["key"])
-        (size_bytes,) = await run_in_threadpool(self.bounded_store.lookup, [key])
+        tenant, share = await self._admit(request)
+        key = _full(tenant, request.path_params["key"])
+        (size_bytes,) = await share.in_thread(self.bounded_store.lookup, [key])
         if size_bytes is None:
             raise KeyNotFound(key)
         return Response(headers=_headers(size_bytes))
 
     async def get(self, request: Request) -> Response:
         """Answer with an object, or with a range of it."""
-        key = _full(self._tenant(request), request.path_params["key"])
-        return Streamed(_object(self.bounded_store, key, request.headers.get("range")))
+        tenant, share = await self._admit(request)
+        key = _full(tenant, request.path_params["key"])
+        return Streamed(_object(self.bounded_store, key, request.headers.get("range")), share)
 
     async def put(self, request: Request) -> Response:
         """Create an object: 201, or 412 where there is one.
 
         A large object that cannot be stored is refused before its bytes are received.
         """
-        tenant, name = self._tenant(request), request.path_params["key"]
+        (tenant, share), name = await self._admit(request), request.path_params["key"]
         if name in RESERVED:
             raise HTTPException(400, f"expected a key other than {', '.join(RESERVED)}")
         key, parent = _full(tenant, name), request.headers.get(PARENT_HEADER)
@@ -122,45 +123,82 @@ class _Handlers:
             parent=None if parent is None else _full(tenant, parent),
             quota_bytes=tenant.quota_bytes,
         )
-        declared_bytes = declared_size(request, max_bytes=self.max_object_bytes)
+        size_bytes = declared_size(request, max_bytes=self.limits.max_object_bytes)
         admits = partial(self.bounded_store.admits, key, quota_bytes=tenant.quota_bytes)
-        if _is_large(declared_bytes) and not await run_in_threadpool(admits, declared_bytes or 0):
+        if _is_large(size_bytes) and not await share.in_thread(admits, size_bytes or 0):
             return Response(status_code=412)
-        created = await self._take(request, put, declared_bytes)
+        max_bytes = self._left_bytes(tenant, key) if size_bytes is None else size_bytes
+        created = await self._take(request, put, max_bytes=max_bytes, share=share)
         return Response(status_code=201 if created else 412)
 
     async def delete(self, request: Request) -> Response:
         """Remove an object, if there is one."""
-        key = _full(self._tenant(request), request.path_params["key"])
-        await run_in_threadpool(self.bounded_store.delete, key)
+        tenant, share = await self._admit(request)
+        await share.in_thread(self.bounded_store.delete, _full(tenant, request.path_params["key"]))
         return Response(status_code=204)
 
     async def lookup(self, request: Request) -> Response:
         """Answer ``{"keys": [...]}`` with ``{"sizes": [...]}``; null where there is no object."""
-        tenant, body = self._tenant(request), bytearray()
-        async for piece in request.stream():
-            body += piece
-            check_size(len(body), _MAX_LOOKUP_BYTES)
-        keys = [_full(tenant, key) for key in _keys_in(body)]
-        return JSONResponse({"sizes": await run_in_threadpool(self.bounded_store.lookup, keys)})
+        (tenant, share), body = await self._admit(request), bytearray()
+        check = partial(check_size, max_bytes=MAX_LOOKUP_BYTES)
+        size_bytes = declared_size(request, max_bytes=MAX_LOOKUP_BYTES)
+        with share.lookups.holding(MAX_LOOKUP_BYTES if size_bytes is None else size_bytes):
+            async for piece in pieces_of(request, check=check, patience_s=self.limits.patience_s):
+                body += piece
+            keys = [_full(tenant, key) for key in _keys_in(body)]
+            sizes = await share.in_thread(self.bounded_store.lookup, keys)
+        return JSONResponse({"sizes": sizes})
 
     async def list_keys(self, request: Request) -> Response:
         """Answer with the keys below ``?prefix=``, one a line."""
-        tenant, prefix = self._tenant(request), request.query_params.get("prefix", "")
-        return Streamed(_listing(self.bounded_store, tenant, _full(tenant, prefix, empty=True)))
+        (tenant, share), prefix = await self._admit(request), request.query_params.get("prefix", "")
+        below = _full(tenant, prefix, empty=True)
+        return Streamed(_listing(self.bounded_store, tenant, below), share)
 
-    async def _take(self, request: Request, put: partial[bool], declared_bytes: int | None) -> bool:
-        max_bytes = self.max_object_bytes
-        held_bytes = max_bytes if declared_bytes is None else declared_bytes
-        with self.uploads.holding(held_bytes), make_spool() as spool:
-            size_bytes = await receive_body(request, spool, max_bytes=max_bytes)
-            async with self.large_puts if _is_large(size_bytes) else nullcontext():
-                return await run_in_threadpool(_put_spooled, put, spool)
+    async def _take(
+        self, request: Request, put: partial[bool], *, max_bytes: int, share: Share
+    ) -> bool:
+        check, size_bytes = partial(self._check, max_bytes=max_bytes), 0
+        with share.uploads.holding(max_bytes), make_spool() as spool:
+            async for piece in pieces_of(request, check=check, patience_s=self.limits.patience_s):
+                size_bytes += len(piece)
+                if _is_large(size_bytes):
+                    await share.in_thread(spool.write, piece)
+                else:
+                    spool.write(piece)
+            async with share.large_put() if _is_large(size_bytes) else nullcontext():
+                return await share.in_thread(_put_spooled, put, spool)
 
-    def _tenant(self, request: Request) -> Tenant:
-        tenant = self.tenants.find(request.headers.get("authorization"))
+    def _check(self, size_bytes: int, max_bytes: int) -> None:
+        check_size(size_bytes, self.limits.max_object_bytes)
+        if size_bytes > max_bytes:
+            raise StoreFull(f"expected at most {max_bytes} more bytes, got {size_bytes} or more")
+
+    def _left_bytes(self, tenant: Tenant, key: str) -> int:
+        """The most that a body of unknown size may bring."""
+        store, left_bytes = self.bounded_store, [self.limits.max_object_bytes]
+        if store.capacity_bytes is not None:
+            left_bytes.append(store.capacity_bytes)
+        if tenant.quota_bytes is not None:
+            stored_bytes = store.index.stored_bytes(store.index.namespace_of(key))
+            left_bytes.append(max(0, tenant.quota_bytes - stored_bytes))
+        return min(left_bytes)
+
+    async def _admit(self, request: Request) -> tuple[Tenant, Share]:
+        """The tenant that a request is from, to whom its connection then belongs."""
+        tenant = await self._tenant(request)
+        connection = connection_of(request.scope)
+        if connection is not None and not connection.claim(tenant.name):
+            raise HTTPException(503, "too many connections: try again later", headers=_CLOSE)
+        return tenant, self.shares.of(tenant)
+
+    async def _tenant(self, request: Request) -> Tenant:
+        authorization = request.headers.get("authorization")
+        tenant = self.tenants.find(authorization)
         if tenant is None:
-            headers = {"WWW-Authenticate": 'Bearer realm="cachegen"', "Connection": "close"}
+            if authorization is not None:
+                await asyncio.sleep(self.limits.refusal_s)
+            headers = {"WWW-Authenticate": 'Bearer realm="cachegen"', **_CLOSE}
             raise HTTPException(401, "expected a valid token", headers=headers)
         request.scope["tenant"] = tenant.name
         return tenant

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import IO
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Send
 
 from cachegen.store import Buffer
 
-# Arbitrary: 64 KiB to 1 MiB do. Between two pieces a client that has left is noticed.
+# Arbitrary: 64 KiB to 1 MiB do. Between two pieces a client that has left is noticed, and each has
+# to move within `Limits.patience_s`.
 PIECE_BYTES = 256 << 10
 # Arbitrary: 256 KiB to 8 MiB do. Smaller bodies wait in memory, those of 512 clients in 512 MiB.
 IN_MEMORY_BYTES = 1 << 20
-# Arbitrary: 60 to 600 s do; longer than a client's own limit of 30 s (`open_store`).
-_STALL_S = 300.0
 
 
 def declared_size(request: Request, *, max_bytes: int) -> int | None:
@@ -36,29 +33,33 @@ def declared_size(request: Request, *, max_bytes: int) -> int | None:
     return int(declared)
 
 
-async def receive_body(request: Request, into: IO[bytes], *, max_bytes: int) -> int:
-    """Write a request's body to a file and return its size in bytes.
+async def pieces_of(
+    request: Request, *, check: Callable[[int], None], patience_s: float
+) -> AsyncIterator[bytes]:
+    """The pieces of a request's body as they come; ``check`` is given the bytes so far.
+
+    Only the time that the client lets the server wait counts. A client has `patience_s` of it, and
+    what it sends gives it back by `patience_s` for each `PIECE_BYTES`.
 
     Raises:
-        HTTPException: the body is larger than allowed (413), or nothing came for too long (408).
+        HTTPException: the client is too slow (408).
         ClientDisconnect: the client left before the end.
     """
-    size_bytes = 0
-    pieces = request.stream()
+    size_bytes, left_s, pieces = 0, patience_s, request.stream()
     while True:
+        asked_s = time.monotonic()
         try:
-            async with asyncio.timeout(_STALL_S):
-                piece = await anext(pieces, None)
+            async with asyncio.timeout(left_s):
+                piece = await anext(pieces, b"")
         except TimeoutError:
-            raise HTTPException(408, f"expected the next bytes within {_STALL_S:.0f} s") from None
-        if piece is None:
-            return size_bytes
+            raise _too_slow(patience_s) from None
+        if not piece:
+            return
         size_bytes += len(piece)
-        check_size(size_bytes, max_bytes)
-        if size_bytes > IN_MEMORY_BYTES:
-            await run_in_threadpool(into.write, piece)
-        else:
-            into.write(piece)
+        check(size_bytes)
+        earned_s = len(piece) * patience_s / PIECE_BYTES
+        left_s = min(patience_s, left_s - (time.monotonic() - asked_s) + earned_s)
+        yield piece
 
 
 def check_size(size_bytes: int, max_bytes: int) -> None:
@@ -76,30 +77,11 @@ def make_spool() -> tempfile.SpooledTemporaryFile[bytes]:
     return tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)
 
 
-class Uploads:
-    """Limits the bytes of all bodies that are received and not stored yet."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._free_bytes = max_bytes
-
-    @contextmanager
-    def holding(self, size_bytes: int) -> Iterator[None]:
-        """Reserve bytes while the context lasts.
-
-        Raises:
-            HTTPException: other uploads have reserved too many (503).
-        """
-        if size_bytes > self._free_bytes:
-            raise HTTPException(503, "too many uploads at once: try again later")
-        self._free_bytes -= size_bytes
-        try:
-            yield
-        finally:
-            self._free_bytes += size_bytes
-
-
 class Sending:
-    """Sends buffers as fast as the client takes them; the caller sends the end of the response."""
+    """Sends buffers as fast as the client takes them; the caller sends the end of the response.
+
+    The connection ends where the client takes too little (`LimitedConnection`).
+    """
 
     def __init__(self, send: Send, receive: Receive) -> None:
         self.sent_bytes = 0
@@ -110,15 +92,10 @@ class Sending:
         """Send a buffer.
 
         Raises:
-            ClientDisconnect: the client has left, or took nothing for too long.
+            ClientDisconnect: the client has left.
         """
         for piece in _pieces(buffer):
-            message = {"type": "http.response.body", "body": piece, "more_body": True}
-            try:
-                async with asyncio.timeout(_STALL_S):
-                    await self._send(message)
-            except TimeoutError:
-                raise ClientDisconnect from None
+            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
             if self._gone.done():
                 raise ClientDisconnect
             self.sent_bytes += len(piece)
@@ -137,3 +114,8 @@ def _pieces(buffer: Buffer) -> Iterator[bytes]:
     view = memoryview(buffer)
     for start in range(0, len(view), PIECE_BYTES):
         yield bytes(view[start : start + PIECE_BYTES])
+
+
+def _too_slow(patience_s: float) -> HTTPException:
+    reason = f"expected {PIECE_BYTES} bytes, or the end of the body, within {patience_s:.0f} s"
+    return HTTPException(408, reason, headers={"Connection": "close"})

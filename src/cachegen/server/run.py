@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import resource
 import signal
 import socket
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from cachegen.server.admission import Admission
 from cachegen.server.app import make_app
 from cachegen.server.bounded_store import BoundedStore
 from cachegen.server.connections import LimitedConnection
 from cachegen.server.index import Index
+from cachegen.server.limits import Limits
+from cachegen.server.listener import Listener
 from cachegen.server.metrics import Metrics
 from cachegen.server.tenants import Tenants
 from cachegen.store import Store
@@ -29,27 +36,10 @@ _FORGETS = (
 _BACKLOG = 1024
 # Arbitrary: 10 to 300 s do. A client that finds its connection closed asks once more.
 _KEEP_ALIVE_S = 30
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The limits of a server.
-
-    Attributes:
-        max_object_bytes: size of the largest object. A raw chunk of 1,536 tokens takes 0.8 GB
-            where a token takes 512 KiB, as in Llama-2-7B.
-        capacity_bytes: the most that all objects together may take; beyond it the least recently
-            used are evicted. None: nothing is evicted.
-        max_connections: the most connections of clients at once, idle ones too. Arbitrary: 64 to
-            900 do, under the usual limit of 1,024 open files.
-        drain_s: seconds that transfers may go on after SIGTERM. Arbitrary: 5 to 80 do, within the
-            90 s that systemd waits.
-    """
-
-    max_object_bytes: int = 1 << 30
-    capacity_bytes: int | None = None
-    max_connections: int = 512
-    drain_s: int = 30
+# A bound: a socket, and the object that is sent or the body that is received.
+_FILES_A_CONNECTION = 2
+# Arbitrary: 100 to 1,000 do. The index has three, a store's own connections are some dozens.
+_OTHER_FILES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +81,10 @@ def serve(
         bounded_store.scan()
     if limits.capacity_bytes is not None and index_path is None:
         _LOG.warning(_FORGETS)
-    app = make_app(
-        bounded_store, tenants, metrics=metrics, max_object_bytes=limits.max_object_bytes, logs=logs
-    )
-    config = _config(app, address, limits=limits)
-    server = uvicorn.Server(config)
+    app = make_app(bounded_store, tenants, metrics=metrics, limits=limits, logs=logs)
+    admission = Admission(limits.max_connections, tenants=len(tenants.known))
+    server = _Server(_config(app, address, limits=limits), limits=limits, admission=admission)
+    _ask_for_files(limits.max_connections)
     _end_on_signals(server)
     with _listen(address) as listening:
         print(f"serving {store.url} at {_url(address, listening)}", flush=True)
@@ -103,16 +92,40 @@ def serve(
     index.close()
 
 
+class _Server(uvicorn.Server):
+    """A server that counts its connections from their first packet on."""
+
+    def __init__(self, config: uvicorn.Config, *, limits: Limits, admission: Admission) -> None:
+        super().__init__(config)
+        self._limits, self._admission = limits, admission
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept connections."""
+        tls = self.config.ssl
+        if tls is not None:
+            tls.minimum_version = ssl.TLSVersion.TLSv1_2
+        listeners = [
+            Listener(listening, self._connection, tls=tls, limits=self._limits)
+            for listening in sockets or []
+        ]
+        self.servers = cast(list[asyncio.Server], listeners)
+        self.started = True
+
+    def _connection(self) -> LimitedConnection:
+        return LimitedConnection(
+            self.config, self.server_state, {}, limits=self._limits, admission=self._admission
+        )
+
+
 def _config(app: ASGIApp, address: Address, *, limits: Limits) -> uvicorn.Config:
+    """The configuration of uvicorn. Of its log only errors: strangers can make it warn."""
     config = uvicorn.Config(
         app,
-        http=LimitedConnection,
         ws="none",
-        limit_concurrency=limits.max_connections,
         ssl_certfile=address.tls_cert,
         ssl_keyfile=address.tls_key,
         lifespan="off",
-        log_level="warning",
+        log_level="error",
         access_log=False,
         server_header=False,
         proxy_headers=False,
@@ -121,6 +134,17 @@ def _config(app: ASGIApp, address: Address, *, limits: Limits) -> uvicorn.Config
     )
     config.load()
     return config
+
+
+def _ask_for_files(max_connections: int) -> None:
+    """Raise the limit of open files, where the system allows it, to what the connections take."""
+    needed = _FILES_A_CONNECTION * max_connections + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    granted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < granted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
+    if granted < needed:
+        _LOG.warning("expected %d open files to be allowed, got %d", needed, granted)
 
 
 def _listen(address: Address) -> socket.socket:

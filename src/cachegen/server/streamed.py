@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from cachegen.errors import StoreError
 from cachegen.server.bodies import Sending
+from cachegen.server.shares import Share
 from cachegen.store import Buffer
 
 _LOG = logging.getLogger("cachegen.server")
@@ -30,30 +30,41 @@ class Content:
 
 
 class Streamed(Response):
-    """Opens a content, sends it and closes it.
+    """Opens a content, sends it and closes it, in threads of a tenant's share.
 
     A failure during the transfer leaves the response unfinished: the server then drops the
     connection, and the client cannot take a part for the whole.
     """
 
-    def __init__(self, content: AbstractContextManager[Content]) -> None:
+    def __init__(self, content: AbstractContextManager[Content], share: Share) -> None:
         super().__init__()
-        self._content = content
+        self._content, self._share = content, share
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""
         with ExitStack() as stack:
-            content, first = await run_in_threadpool(_begin, stack, self._content)
+            content, first = await self._share.in_thread(_begin, stack, self._content)
             await send(_head(content))
             try:
                 if first is not None:
-                    await _send_body(content, first, send, receive)
+                    await self._send_body(content, first, Sending(send, receive))
             except ClientDisconnect:
                 return
             except StoreError as error:
                 _LOG.warning("%s: broken off: %s", scope["path"], error)
                 return
             await send({"type": "http.response.body", "body": b""})
+
+    async def _send_body(self, content: Content, first: Buffer, sending: Sending) -> None:
+        try:
+            buffer: Buffer | None = first
+            while buffer is not None:
+                await sending.send(buffer)
+                if sending.sent_bytes == content.size_bytes:
+                    return
+                buffer = await self._share.in_thread(next, content.buffers, None)
+        finally:
+            sending.end()
 
 
 def _begin(
@@ -62,19 +73,6 @@ def _begin(
     """Open a content and take its first buffer, in one call: most objects have but one."""
     content = stack.enter_context(opening)
     return content, next(content.buffers, None)
-
-
-async def _send_body(content: Content, first: Buffer, send: Send, receive: Receive) -> None:
-    sending = Sending(send, receive)
-    try:
-        buffer: Buffer | None = first
-        while buffer is not None:
-            await sending.send(buffer)
-            if sending.sent_bytes == content.size_bytes:
-                return
-            buffer = await run_in_threadpool(next, content.buffers, None)
-    finally:
-        sending.end()
 
 
 def _head(content: Content) -> Message:
