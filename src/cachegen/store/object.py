@@ -1,7 +1,8 @@
-"""A store for whatever obstore reaches: buckets, and files behind an HTTP server."""
+"""A store for the buckets that obstore reaches."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from cachegen.errors import StoreError
 from cachegen.forks import num_forks
 from cachegen.store.failures import translated
 from cachegen.store.protocol import Buffer, check_key, check_range, is_key
+from cachegen.store.wire import LISTING_S, MAX_LISTED_KEYS
 
 # Of a buffer, in bytes: obstore then passes on what has arrived, which tells the throughput.
 _AS_THEY_ARRIVE = 1
@@ -22,27 +24,24 @@ _threads_began: int | None = None
 
 @dataclass(frozen=True, slots=True)
 class ObjectStore:
-    """Objects in a bucket, or behind an HTTP server.
+    """Objects in a bucket.
 
     It evicts nothing, so the parents of objects do not matter to it.
 
     Attributes:
         backend: the store of obstore; it works in threads, which a forked child does not have.
         url: the store's name in messages, free of credentials.
-        writable: whether the backend can create-if-absent, list and delete.
         lookup_threads: how many requests of one lookup run at once.
     """
 
     backend: Backend
     url: str
-    writable: bool = True
     lookup_threads: int = 1
 
     def put(self, key: str, data: Buffer, *, parent: str | None = None) -> bool:
         """See `Store.put`."""
         for name in (key,) if parent is None else (key, parent):
             check_key(name)
-        self._check_writable(f"put {key}")
         payload = data if isinstance(data, bytes) else bytes(memoryview(data))
         with self._asking(f"put {key}"):
             try:
@@ -73,25 +72,16 @@ class ObjectStore:
         """See `Store.list`."""
         if prefix:
             check_key(prefix)
-        self._check_writable(f"list {prefix or 'all keys'}")
         return self._keys(prefix)
 
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
         check_key(key)
-        self._check_writable(f"delete {key}")
         with self._asking(f"delete {key}"):
             try:
                 self.backend.delete(key)
             except FileNotFoundError:
                 return
-
-    def _check_writable(self, doing: str) -> None:
-        if not self.writable:
-            raise StoreError(
-                f"{self.url}: cannot {doing}: a plain HTTP server is read-only (it cannot "
-                "create-if-absent nor list); write to the directory or bucket it serves"
-            )
 
     def _size(self, key: str) -> int | None:
         with self._asking(f"look up {key}"):
@@ -106,7 +96,15 @@ class ObjectStore:
 
     def _keys(self, prefix: str) -> Iterator[str]:
         with self._asking(f"list {prefix or 'all keys'}"):
+            num_keys, due_s = 0, time.monotonic() + LISTING_S
             for batch in self.backend.list(prefix or None):
+                num_keys += len(batch)
+                if num_keys > MAX_LISTED_KEYS or time.monotonic() > due_s:
+                    raise StoreError(
+                        f"{self.url}: cannot list {prefix or 'all keys'}: expected at most "
+                        f"{MAX_LISTED_KEYS} keys within {LISTING_S:g} s, got more; list below a "
+                        "prefix"
+                    )
                 yield from (entry["path"] for entry in batch if is_key(entry["path"]))
 
     @contextmanager

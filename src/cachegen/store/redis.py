@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from urllib.parse import SplitResult, unquote
 
 from redis import Redis
 from redis.backoff import NoBackoff
+from redis.connection import Connection, ConnectionPool, SSLConnection
 from redis.exceptions import (
     AuthenticationError,
     NoPermissionError,
     OutOfMemoryError,
     RedisError,
-    TimeoutError,
 )
+from redis.exceptions import TimeoutError as SlowAnswer
 from redis.retry import Retry
 
 from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreFull, StoreTimeout
 from cachegen.forks import PerProcess
+from cachegen.store.hangup import interruptible
 from cachegen.store.protocol import Buffer, check_key, check_range, check_span, is_key
+from cachegen.store.secrets import Secrets
+from cachegen.store.wire import LISTING_S, MAX_LISTED_KEYS, MAX_LOOKUP_KEYS
 
 _PREFIX = "cachegen:"
 # Arbitrary: 16 to 256 KiB do; small enough to tell the throughput from the pieces' arrival.
@@ -32,6 +40,85 @@ _WINDOW = 32
 _CONNECT_S = 5.0
 # Arbitrary: 100 to 10,000 do; keys that Redis looks at in one step of a scan.
 _SCAN_COUNT = 1000
+# What comes for one request, or for the `_WINDOW` under way: twice those 2 MiB, and above the
+# sizes of a lookup (4,096 keys of 48 bytes) and a step of a scan (1,000 keys of 512). Answers of
+# many small parts take 16 times as much memory. Arbitrary: 3 to 16 MiB does.
+_ANSWER_BYTES = 4 << 20
+_LARGEST_SIZE = 2**63 - 1
+# Redis's own.
+_PORT = 6379
+_DATABASE_DIGITS = 9
+
+
+class _Wire:
+    """A socket of redis-py, which lets an answer be so long, and last so long, and no more."""
+
+    def __init__(self, sock: Any, *, timeout_s: float) -> None:
+        """Allow one answer."""
+        self._sock, self._timeout_s = sock, timeout_s
+        self.allow()
+
+    def allow(self) -> None:
+        """Let one more answer come."""
+        self._left_bytes, self._due_s = _ANSWER_BYTES, time.monotonic() + self._timeout_s
+
+    def sendall(self, data: Any) -> None:
+        """Send a request, whose answer may come."""
+        self.allow()
+        self._sock.sendall(data)
+
+    def recv(self, num_bytes: int) -> bytes:
+        """The next bytes of the answer.
+
+        Raises:
+            TimeoutError: it is not complete in time.
+            OSError: it is too long.
+        """
+        self._check()
+        with interruptible(self._shut):
+            data: bytes = self._sock.recv(min(num_bytes, self._left_bytes))
+        self._left_bytes -= len(data)
+        return data
+
+    def recv_into(self, buffer: Any) -> int:
+        """As `recv`; hiredis calls it."""
+        self._check()
+        with interruptible(self._shut):
+            count: int = self._sock.recv_into(memoryview(buffer)[: self._left_bytes])
+        self._left_bytes -= count
+        return count
+
+    def _check(self) -> None:
+        is_waiting = self._sock.gettimeout() != 0  # else redis-py asks whether an idle one closed
+        if is_waiting and time.monotonic() > self._due_s:
+            raise TimeoutError(f"the answer was not complete after {self._timeout_s:g} s")
+        if self._left_bytes <= 0:
+            raise OSError(f"expected an answer of at most {_ANSWER_BYTES} bytes, got more")
+
+    def _shut(self) -> None:
+        socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+class _Bounded:
+    """Gives a connection's answers bounds."""
+
+    wire: _Wire
+
+    def _connect(self) -> _Wire:
+        sock = super()._connect()  # type: ignore[misc]
+        self.wire = _Wire(sock, timeout_s=sock.gettimeout())
+        return self.wire
+
+
+class _Connection(_Bounded, Connection):
+    pass
+
+
+class _SecureConnection(_Bounded, SSLConnection):
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +131,19 @@ class RedisStore:
     Attributes:
         client: gives this process's connections to it; every value is bytes.
         url: the store's name in messages, free of credentials.
+        secrets: what no message shows, whatever the server says.
     """
 
     client: PerProcess[Any]
     url: str
+    secrets: Secrets = field(repr=False)
 
     def put(self, key: str, data: Buffer, *, parent: str | None = None) -> bool:
         """See `Store.put`."""
         for name in (key,) if parent is None else (key, parent):
             check_key(name)
         payload = memoryview(data)
-        with _translated(self.url, f"put {key}"):
+        with self._translated(f"put {key}"):
             return bool(self.client().set(_PREFIX + key, payload, nx=True))
 
     def get(self, key: str, range: tuple[int, int] | None = None) -> Iterator[Buffer]:
@@ -69,14 +158,10 @@ class RedisStore:
         """See `Store.lookup`."""
         for key in keys:
             check_key(key)
-        with _translated(self.url, f"look up {len(keys)} keys"):
-            pipeline = self.client().pipeline(transaction=False)
-            for key in keys:
-                pipeline.strlen(_PREFIX + key)
-                pipeline.exists(_PREFIX + key)
-            answers = pipeline.execute()
-        found = zip(answers[::2], answers[1::2], strict=True)
-        return [int(size_bytes) if there else None for size_bytes, there in found]
+        sizes: list[int | None] = []
+        while len(sizes) < len(keys):
+            sizes += self._sizes(keys[len(sizes) : len(sizes) + MAX_LOOKUP_KEYS])
+        return sizes
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """See `Store.list`."""
@@ -87,28 +172,42 @@ class RedisStore:
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
         check_key(key)
-        with _translated(self.url, f"delete {key}"):
+        with self._translated(f"delete {key}"):
             self.client().unlink(_PREFIX + key)
+
+    def _sizes(self, keys: Sequence[str]) -> Sequence[int | None]:
+        doing = f"look up {len(keys)} keys"
+        with self._translated(doing):
+            pipeline = self.client().pipeline(transaction=False)
+            for key in keys:
+                pipeline.strlen(_PREFIX + key)
+                pipeline.exists(_PREFIX + key)
+            answers = pipeline.execute()
+        if not all(_is_size(answer) for answer in answers):
+            raise StoreError(f"{self.url}: cannot {doing}: expected sizes, got another answer")
+        found = zip(answers[::2], answers[1::2], strict=True)
+        return [size_bytes if there else None for size_bytes, there in found]
 
     def _pieces(self, key: str, start: int, stop: int) -> Iterator[Buffer]:
         """Pieces of a range, requested up to `_WINDOW` ahead so that round trips do not add up.
 
         If the iterator is closed early, its connection is dropped with the answers under way.
         """
-        spans = [
-            (first, min(first + _PIECE_BYTES, stop)) for first in range(start, stop, _PIECE_BYTES)
-        ]
-        with _translated(self.url, f"get {key}"), self._connection() as connection:
-            for number in range(len(spans) + _WINDOW):
-                if number < len(spans):
-                    first, last = spans[number]
-                    connection.send_command("GETRANGE", _PREFIX + key, first, last - 1)
+        firsts = range(start, stop, _PIECE_BYTES)
+        with self._translated(f"get {key}"), self._connection() as connection:
+            for number in range(len(firsts) + _WINDOW):
+                if number < len(firsts):
+                    first = firsts[number]
+                    last = min(first + _PIECE_BYTES, stop) - 1
+                    connection.send_command("GETRANGE", _PREFIX + key, first, last)
                 if number >= _WINDOW:
-                    first, last = spans[number - _WINDOW]
-                    yield self._piece(connection.read_response(), key, last - first)
+                    first = firsts[number - _WINDOW]
+                    connection.wire.allow()
+                    size_bytes = min(first + _PIECE_BYTES, stop) - first
+                    yield self._piece(connection.read_response(), key, size_bytes)
 
-    def _piece(self, data: bytes, key: str, size_bytes: int) -> bytes:
-        if len(data) == size_bytes:
+    def _piece(self, data: object, key: str, size_bytes: int) -> bytes:
+        if isinstance(data, bytes) and len(data) == size_bytes:
             return data
         if not data:
             raise KeyNotFound(f"{self.url}: cannot get {key}: it was removed while it was read")
@@ -129,34 +228,82 @@ class RedisStore:
 
     def _keys(self, prefix: str) -> Iterator[str]:
         """The keys below a prefix, each once: a scan may find a key twice while the table grows."""
-        seen = set()
-        pattern = f"{_PREFIX}{prefix}*"
-        with _translated(self.url, f"list {prefix or 'all keys'}"):
-            for name in self.client().scan_iter(match=pattern, count=_SCAN_COUNT):
+        seen: set[str] = set()
+        doing, due_s = f"list {prefix or 'all keys'}", time.monotonic() + LISTING_S
+        cursor: object = 0
+        while True:
+            with self._translated(doing):
+                cursor, names = self.client().scan(
+                    cursor, match=f"{_PREFIX}{prefix}*", count=_SCAN_COUNT
+                )
+            for name in names:
                 key = name.decode(errors="replace").removeprefix(_PREFIX)
                 if is_key(key) and key not in seen:
                     seen.add(key)
                     yield key
+            if cursor == 0:
+                return
+            if len(seen) > MAX_LISTED_KEYS or time.monotonic() > due_s:
+                raise StoreError(
+                    f"{self.url}: cannot {doing}: expected at most {MAX_LISTED_KEYS} keys within "
+                    f"{LISTING_S:g} s, got more; list below a prefix"
+                )
+
+    @contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except StoreError:
+            raise
+        except (RedisError, OSError, ValueError, TypeError, RecursionError) as error:
+            text = self.secrets.hidden_in(str(error))
+            raise _kind(error)(f"{self.url}: cannot {doing}: {text}") from self.secrets.cause(error)
 
 
-def connect(url: str, *, name: str, timeout_s: float) -> RedisStore:
-    """The store of a ``redis://`` or ``rediss://`` URL; no connection is made yet."""
+def connect(parts: SplitResult, *, name: str, timeout_s: float) -> RedisStore:
+    """The store of a ``redis://`` or ``rediss://`` URL; no connection is made yet.
+
+    Raises:
+        ValueError: the path is no number of a database.
+    """
+    database = parts.path.strip("/") or "0"
+    if not (database.isascii() and database.isdigit() and len(database) <= _DATABASE_DIGITS):
+        raise ValueError(
+            f"expected {parts.scheme}://host:port/database with a number, got {name!r}"
+        )
+    user = None if parts.username is None else unquote(parts.username)
+    password = None if parts.password is None else unquote(parts.password)
     options: dict[str, Any] = {
+        "host": parts.hostname,
+        "port": parts.port or _PORT,
+        "db": int(database),
+        "username": user or None,
+        "password": password,
         "socket_timeout": timeout_s,
         "socket_connect_timeout": min(_CONNECT_S, timeout_s),
         "retry": Retry(NoBackoff(), 1),
     }
-    client = PerProcess(partial(Redis.from_url, url, **options))
-    client()  # a malformed URL is an error now
-    return RedisStore(client, name)
+    secrets = Secrets(tuple(word for word in (password, user) if word))
+    client = PerProcess(partial(_client, options, tls=parts.scheme == "rediss"))
+    client()  # options that redis-py does not take are an error now
+    return RedisStore(client, name, secrets)
 
 
-@contextmanager
-def _translated(url: str, doing: str) -> Iterator[None]:
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        raise _kind(error)(f"{url}: cannot {doing}: {error}") from error
+def _client(options: dict[str, Any], *, tls: bool) -> Any:
+    if tls:
+        options = {
+            **options,
+            "ssl_min_version": ssl.TLSVersion.TLSv1_2,
+            "ssl_check_hostname": True,
+        }
+        pool = ConnectionPool(connection_class=_SecureConnection, **options)
+    else:
+        pool = ConnectionPool(connection_class=_Connection, **options)
+    return Redis(connection_pool=pool)
+
+
+def _is_size(answer: object) -> bool:
+    return isinstance(answer, int) and 0 <= answer <= _LARGEST_SIZE
 
 
 def _kind(error: Exception) -> type[StoreError]:
@@ -164,4 +311,4 @@ def _kind(error: Exception) -> type[StoreError]:
         return StoreFull
     if isinstance(error, AuthenticationError | NoPermissionError):
         return StoreDenied
-    return StoreTimeout if isinstance(error, TimeoutError) else StoreError
+    return StoreTimeout if isinstance(error, SlowAnswer) else StoreError

@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import json
-import socket
-import ssl
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 from urllib.parse import urlencode
 
-import urllib3
-from urllib3.connection import HTTPConnection
-from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, TimeoutError
-
 from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreFull, StoreTimeout
-from cachegen.forks import PerProcess
+from cachegen.store.http import SAID_BYTES, Answer, Body, HttpClient, body_of, client
 from cachegen.store.protocol import MAX_KEY_LENGTH, Buffer, check_key, check_range, is_key
-from cachegen.store.wire import LIST_PATH, LOOKUP_PATH, MAX_LOOKUP_KEYS, PARENT_HEADER, RESERVED
+from cachegen.store.secrets import Secrets
+from cachegen.store.wire import (
+    LIST_PATH,
+    LISTING_S,
+    LOOKUP_PATH,
+    MAX_LISTED_KEYS,
+    MAX_LOOKUP_KEYS,
+    PARENT_HEADER,
+    RESERVED,
+)
 
-# Arbitrary: 16 to 256 KiB do; small enough to tell the throughput from the pieces' arrival.
-_PIECE_BYTES = 64 << 10
-# Arbitrary: 2 to 30 s do; TCP repeats a lost SYN after 1 and after 3 s.
-_CONNECT_S = 5.0
-# Arbitrary: 8 to 128 do. Connections kept for reuse; more are opened when needed, then closed.
-_MAX_CONNECTIONS = 32
-# Arbitrary: 100 to 1,000 do; a message of one line or two.
-_REASON_LENGTH = 300
-# At most two pieces wait in the system's send buffer: the time they wait there counts as waiting
-# for the answer, and megabytes take long on a slow link.
-_UNSENT = (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 128 << 10)
+# Of a size in the answer to a lookup: 19 digits of 2^63, a comma and a blank, and room.
+_SIZE_LENGTH = 24
+_LARGEST_SIZE = 2**63 - 1
 _FAILURES: dict[int, type[StoreError]] = {
     401: StoreDenied,
     403: StoreDenied,
@@ -47,33 +40,37 @@ class RemoteStore:
     """Objects on a server that `cachegen serve` started; made by `connect`.
 
     Attributes:
-        pool: gives this process's connections to it.
-        url: the store's name in messages, free of credentials.
+        client: of that server.
     """
 
-    pool: PerProcess[urllib3.HTTPConnectionPool]
-    url: str
+    client: HttpClient
+
+    @property
+    def url(self) -> str:
+        """See `Store.url`."""
+        return self.client.url
 
     def put(self, key: str, data: Buffer, *, parent: str | None = None) -> bool:
         """See `Store.put`."""
         for name in (key,) if parent is None else (key, parent):
             check_key(name)
-        view = memoryview(data).cast("B")
+        view, doing = memoryview(data).cast("B"), f"put {key}"
         headers = {"Content-Length": str(len(view)), "If-None-Match": "*"}
         if parent is not None:
             headers[PARENT_HEADER] = parent
-        response = self._ask("PUT", self._path(key), f"put {key}", body=view, headers=headers)
-        self._check(response, f"put {key}", expected=(201, 412))
-        return response.status == 201
+        answer = self.client.ask("PUT", self._path(key), doing, body=view, headers=headers)
+        self._check(answer, doing, expected=(201, 412))
+        self.client.said(answer, doing)
+        return answer.status == 201
 
     def get(self, key: str, range: tuple[int, int] | None = None) -> Iterator[Buffer]:
         """See `Store.get`."""
         check_key(key)
         check_range(range)
         headers = {} if range is None else {"Range": f"bytes={range[0]}-{range[1] - 1}"}
-        response = self._ask("GET", self._path(key), f"get {key}", headers=headers, whole=False)
-        self._check(response, f"get {key}", expected=(200, 206))
-        return _Body(response, self.url, f"get {key}")
+        answer = self.client.ask("GET", self._path(key), f"get {key}", headers=headers)
+        self._check(answer, f"get {key}", expected=(200, 206))
+        return body_of(self.client, answer, f"get {key}", asked=range)
 
     def lookup(self, keys: Sequence[str]) -> list[int | None]:
         """See `Store.lookup`."""
@@ -90,34 +87,41 @@ class RemoteStore:
             check_key(prefix)
         doing = f"list {prefix or 'all keys'}"
         path = f"{LIST_PATH}?{urlencode({'prefix': prefix})}"
-        response = self._ask("GET", path, doing, whole=False)
-        self._check(response, doing, expected=(200,))
-        return self._keys(_Body(response, self.url, doing), doing)
+        answer = self.client.ask("GET", path, doing)
+        self._check(answer, doing, expected=(200,))
+        return self._keys(Body(self.client, answer, doing), doing)
 
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
         check_key(key)
-        response = self._ask("DELETE", self._path(key), f"delete {key}")
-        self._check(response, f"delete {key}", expected=(204,))
+        answer = self.client.ask("DELETE", self._path(key), f"delete {key}")
+        self._check(answer, f"delete {key}", expected=(204,))
+        self.client.said(answer, f"delete {key}")
 
     def _lookup(self, keys: Sequence[str]) -> Sequence[int | None]:
         doing = f"look up {len(keys)} keys"
         body = memoryview(json.dumps({"keys": list(keys)}).encode())
         headers = {"Content-Length": str(len(body)), "Content-Type": "application/json"}
-        response = self._ask("POST", LOOKUP_PATH, doing, body=body, headers=headers)
-        self._check(response, doing, expected=(200,))
-        sizes = _field(response.data, "sizes")
+        answer = self.client.ask("POST", LOOKUP_PATH, doing, body=body, headers=headers)
+        self._check(answer, doing, expected=(200,))
+        max_bytes = SAID_BYTES + _SIZE_LENGTH * len(keys)
+        sizes = _field(self.client.said(answer, doing, max_bytes=max_bytes), "sizes")
         if not isinstance(sizes, list) or [_is_size(size) for size in sizes] != [True] * len(keys):
-            raise StoreError(
-                f"{self.url}: cannot {doing}: expected their sizes, got another answer"
-            )
+            self.client.fail(doing, "expected their sizes, got another answer")
         return sizes
 
-    def _keys(self, pieces: Iterator[Buffer], doing: str) -> Iterator[str]:
-        for line in _lines(pieces):
+    def _keys(self, pieces: Body, doing: str) -> Iterator[str]:
+        due_s = time.monotonic() + LISTING_S
+        for number, line in enumerate(_lines(pieces)):
             key = line.decode("ascii", errors="replace")
             if not is_key(key):
-                raise StoreError(f"{self.url}: cannot {doing}: expected keys, got other bytes")
+                self.client.fail(doing, "expected keys, got other bytes")
+            if number >= MAX_LISTED_KEYS or time.monotonic() > due_s:
+                self.client.fail(
+                    doing,
+                    f"expected at most {MAX_LISTED_KEYS} keys within {LISTING_S:g} s, got more; "
+                    "list below a prefix",
+                )
             yield key
 
     def _path(self, key: str) -> str:
@@ -125,67 +129,16 @@ class RemoteStore:
             raise StoreError(f"{self.url}: {key} is a page of the server and cannot be a key")
         return f"/{key}"
 
-    def _ask(
-        self,
-        method: str,
-        path: str,
-        doing: str,
-        *,
-        body: memoryview | None = None,
-        headers: Mapping[str, str] | None = None,
-        whole: bool = True,
-    ) -> urllib3.BaseHTTPResponse:
-        """Send a request; once more if a pooled connection turns out to have been closed."""
-        pool = self.pool()
-        with _translated(self.url, doing):
-            for attempt in (1, 2):
-                try:
-                    return pool.urlopen(
-                        method,
-                        path,
-                        body=None if body is None else _slices(body),
-                        headers={**pool.headers, **(headers or {})},
-                        retries=False,
-                        redirect=False,
-                        preload_content=whole,
-                        decode_content=False,
-                    )
-                except ProtocolError:
-                    if attempt == 2:
-                        raise
-        raise AssertionError("two attempts return or raise")
-
-    def _check(
-        self, response: urllib3.BaseHTTPResponse, doing: str, *, expected: tuple[int, ...]
-    ) -> None:
+    def _check(self, answer: Answer, doing: str, *, expected: tuple[int, ...]) -> None:
         """Raise the error of an unexpected status, with the server's own reason."""
-        if response.status in expected:
+        if answer.status in expected:
             return
-        with _translated(self.url, doing):
-            reason = _field(response.data, "error") or f"status {response.status}"
-        kind = _FAILURES.get(response.status, StoreError)
-        raise kind(f"{self.url}: cannot {doing}: {str(reason)[:_REASON_LENGTH]}")
-
-
-class _Body(Iterator[Buffer]):
-    """The bytes of a response as they arrive; closing it early drops the connection."""
-
-    def __init__(self, response: urllib3.BaseHTTPResponse, url: str, doing: str) -> None:
-        self._response, self._url, self._doing = response, url, doing
-
-    def __next__(self) -> Buffer:
-        with _translated(self._url, self._doing):
-            piece = self._response.read1(_PIECE_BYTES)
-        if not piece:
-            raise StopIteration
-        return piece
-
-    def close(self) -> None:
-        """End the transfer."""
-        self._response.close()
-
-    def __del__(self) -> None:
-        self.close()
+        try:
+            reason = _field(self.client.said(answer, doing), "error")
+        except StoreError:
+            reason = None
+        kind = _FAILURES.get(answer.status, StoreError)
+        self.client.fail(doing, str(reason or f"status {answer.status}"), kind)
 
 
 def connect(
@@ -193,48 +146,22 @@ def connect(
 ) -> RemoteStore:
     """A store on a server; no connection is made yet.
 
-    Certificates are checked against the system's authorities, or those in ``SSL_CERT_FILE``.
+    Raises:
+        ValueError: the token cannot be sent.
     """
-    pool = PerProcess(partial(_connections, host, port, token=token, tls=tls, timeout_s=timeout_s))
-    pool()  # authorities that cannot be read are an error now
-    return RemoteStore(pool, url)
-
-
-def _connections(
-    host: str, port: int, *, token: str | None, tls: bool, timeout_s: float
-) -> urllib3.HTTPConnectionPool:
-    options: dict[str, Any] = {
-        "timeout": urllib3.Timeout(connect=min(_CONNECT_S, timeout_s), read=timeout_s),
-        "maxsize": _MAX_CONNECTIONS,
-        "headers": {} if token is None else {"Authorization": f"Bearer {token}"},
-        "socket_options": [*HTTPConnection.default_socket_options, _UNSENT],
-    }
-    if not tls:
-        return urllib3.HTTPConnectionPool(host, port, **options)
-    context = ssl.create_default_context()
-    return urllib3.HTTPSConnectionPool(host, port, ssl_context=context, **options)
-
-
-@contextmanager
-def _translated(url: str, doing: str) -> Iterator[None]:
-    """Turn a failure of the connection into a StoreError that names the store and the action.
-
-    In urllib3 the class of a refused connection is a subclass of timeouts.
-    """
-    try:
-        yield
-    except NewConnectionError as error:
-        raise StoreError(f"{url}: cannot {doing}: {error}") from error
-    except TimeoutError as error:
-        raise StoreTimeout(f"{url}: cannot {doing}: no answer in time: {error}") from error
-    except (HTTPError, OSError) as error:
-        raise StoreError(f"{url}: cannot {doing}: {error}") from error
-
-
-def _slices(view: memoryview) -> Iterator[bytes]:
-    """The pieces of a body: each send, not the whole body, has to end within the timeout."""
-    for start in range(0, len(view), _PIECE_BYTES):
-        yield bytes(view[start : start + _PIECE_BYTES])
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise ValueError(f"{url}: expected a token of printable ASCII characters, got others")
+    return RemoteStore(
+        client(
+            host,
+            port,
+            url=url,
+            authorization=None if token is None else f"Bearer {token}",
+            secrets=Secrets(() if token is None else (token,)),
+            tls=tls,
+            timeout_s=timeout_s,
+        )
+    )
 
 
 def _lines(pieces: Iterator[Buffer]) -> Iterator[bytes]:
@@ -256,4 +183,4 @@ def _field(body: bytes, name: str) -> object:
 
 
 def _is_size(found: object) -> bool:
-    return found is None or (isinstance(found, int) and found >= 0)
+    return found is None or (type(found) is int and 0 <= found <= _LARGEST_SIZE)

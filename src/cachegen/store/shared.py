@@ -35,7 +35,8 @@ def shared_store(url_or_store: StoreOrUrl, *, create: bool) -> Store:
     """
     if not isinstance(url_or_store, str | os.PathLike):
         if not hasattr(url_or_store, "lookup"):
-            raise TypeError(f"expected a store, a folder or the URL of one, got {url_or_store!r}")
+            got = type(url_or_store).__name__  # bytes of a URL would show its credentials
+            raise TypeError(f"expected a store, a folder or the URL of one, got {got}")
         return url_or_store
     folder = None if is_memory(url_or_store) else folder_of(url_or_store)
     if folder is None:

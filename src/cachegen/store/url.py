@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -25,7 +24,8 @@ SCHEMES = (
 )
 _SERVERS = ("cachegen", "cachegens")
 _REDIS = ("redis", "rediss")
-_WITH_CREDENTIALS = ("http", "https", *_SERVERS, *_REDIS)
+_FILES = ("http", "https")
+_WITH_CREDENTIALS = (*_FILES, *_SERVERS, *_REDIS)
 # Arbitrary: 8 to 64 do; a lookup of so many keys takes about one round trip.
 _LOOKUP_THREADS = 16
 
@@ -42,12 +42,14 @@ def open_store(
     for basic authentication; ``cachegen://:TOKEN@host:port`` is a server that `cachegen serve`
     started (``cachegens://`` by TLS), its token else from the environment variable
     ``CACHEGEN_TOKEN``; ``redis://:password@host:port/database`` (``rediss://`` by TLS) is a Redis
-    database.
+    database. What separates parts of a URL is written as ``%40`` (``@``) and ``%2F`` (``/``) in a
+    user, password or token. Proxies that the environment names are used for buckets only.
     ``timeout_s`` is the longest wait for an answer or for the next bytes of one; its default is
     arbitrary: 10 to 120 s do, as loads have limits of their own.
 
     Raises:
-        ValueError: an unknown scheme or a malformed URL.
+        ValueError: an unknown scheme or a malformed URL; the message shows nothing that stands
+            between ``//`` and ``@``, and no query.
         StoreError: the folder is missing, or cannot be made; the account is not configured, or
             redis-py is not installed.
     """
@@ -62,7 +64,9 @@ def open_store(
         return _open_server(parts, timeout_s=timeout_s)
     if parts.scheme in _REDIS:
         return _open_redis(parts, timeout_s=timeout_s)
-    return _open_remote(parts, timeout_s=timeout_s)
+    if parts.scheme in _FILES:
+        return _open_files(parts, timeout_s=timeout_s)
+    return _open_bucket(parts, timeout_s=timeout_s)
 
 
 def is_memory(url: str | os.PathLike[str]) -> bool:
@@ -82,9 +86,41 @@ def folder_of(url: str | os.PathLike[str]) -> Path | None:
     if "://" not in text:
         _check_no_scheme(text)
         return absolute(text)
-    parts = urlsplit(text)
-    _check(parts)
+    parts = _split(text)
+    _check(parts, public_name(text))
     return absolute(unquote(parts.path)) if parts.scheme == "file" else None
+
+
+def public_name(url: str) -> str:
+    """A URL, well formed or not, without what may be secret: all up to the last ``@``, the query.
+
+    The path of a folder is as it is.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme == "file":
+        return url
+    if "@" in rest:
+        rest = rest.rpartition("@")[2]
+    return f"{scheme}://{rest.partition('?')[0].partition('#')[0]}"
+
+
+def _split(text: str) -> SplitResult:
+    """The parts of a URL; the errors of `urllib` show all of it.
+
+    Raises:
+        ValueError: host or port are malformed.
+    """
+    try:
+        parts = urlsplit(text)
+        is_well_formed = parts.port is None or parts.port > 0
+    except ValueError:
+        is_well_formed = False
+    if not is_well_formed:
+        raise ValueError(
+            f"expected a host, and a port from 1 to 65535, after the slashes; got "
+            f"{public_name(text)!r} (in credentials write %2F for /, %40 for @)"
+        )
+    return parts
 
 
 def _check_no_scheme(text: str) -> None:
@@ -97,14 +133,18 @@ def _check_no_scheme(text: str) -> None:
         )
 
 
-def _check(parts: SplitResult) -> None:
-    name = _public_name(parts)
+def _check(parts: SplitResult, name: str) -> None:
     if f"{parts.scheme}://" not in SCHEMES:
         raise ValueError(f"expected a path or one of {', '.join(SCHEMES)}; got {name!r}")
     if parts.query or parts.fragment:
         raise ValueError(f"expected a store URL without query and fragment; got {name!r} with one")
     if parts.scheme == "file" and (parts.netloc or not parts.path):
         raise ValueError(f"expected file:///absolute/path, got {name!r}")
+    if parts.scheme != "file" and "@" in parts.path:
+        raise ValueError(
+            f"expected a URL without @ in its path, got {name!r} with one: write %40, and in "
+            "credentials %2F for /"
+        )
     if parts.scheme != "file" and not parts.hostname:
         raise ValueError(f"expected a bucket or host after {parts.scheme}://, got {name!r}")
     if parts.username is not None and parts.scheme not in _WITH_CREDENTIALS:
@@ -113,21 +153,13 @@ def _check(parts: SplitResult) -> None:
         raise ValueError(f"expected {parts.scheme}://host:port without a path, got {name!r}")
 
 
-def _public_name(parts: SplitResult) -> str:
-    return f"{parts.scheme}://{_host(parts)}{parts.path}"
-
-
-def _host(parts: SplitResult) -> str:
-    return parts.netloc.rpartition("@")[2]
-
-
 def _open_server(parts: SplitResult, *, timeout_s: float) -> Store:
     from cachegen.store.remote import connect
 
     return connect(
         str(parts.hostname),
         int(parts.port or 0),
-        url=_public_name(parts),
+        url=public_name(parts.geturl()),
         token=unquote(parts.password or parts.username or "") or os.environ.get("CACHEGEN_TOKEN"),
         tls=parts.scheme == "cachegens",
         timeout_s=timeout_s,
@@ -135,44 +167,42 @@ def _open_server(parts: SplitResult, *, timeout_s: float) -> Store:
 
 
 def _open_redis(parts: SplitResult, *, timeout_s: float) -> Store:
-    name = _public_name(parts)
+    name = public_name(parts.geturl())
     try:
         from cachegen.store.redis import connect
     except ModuleNotFoundError as error:
         raise StoreError(f"{name}: expected redis-py: pip install 'cachegen[redis]'") from error
-    return connect(parts.geturl(), name=name, timeout_s=timeout_s)
+    return connect(parts, name=name, timeout_s=timeout_s)
 
 
-def _open_remote(parts: SplitResult, *, timeout_s: float) -> Store:
-    from obstore.store import HTTPStore, from_url
+def _open_files(parts: SplitResult, *, timeout_s: float) -> Store:
+    from cachegen.store.files import connect
+
+    return connect(parts, url=public_name(parts.geturl()), timeout_s=timeout_s)
+
+
+def _open_bucket(parts: SplitResult, *, timeout_s: float) -> Store:
+    from obstore.store import from_url
 
     from cachegen.store.failures import translated
     from cachegen.store.object import ObjectStore
 
-    name = _public_name(parts)
-    client, retry = _client_options(parts, timeout_s=timeout_s), _retry_options(timeout_s)
-    if parts.scheme in ("http", "https"):
-        http = HTTPStore(name, client_options=client, retry_config=retry)
-        return ObjectStore(http, name, writable=False, lookup_threads=_LOOKUP_THREADS)
+    name = public_name(parts.geturl())
+    client, retry = _client_options(timeout_s), _retry_options(timeout_s)
     with translated(name, "open the store"):
         bucket = from_url(name, client_options=client, retry_config=retry)
     return ObjectStore(bucket, name, lookup_threads=_LOOKUP_THREADS)
 
 
-def _client_options(parts: SplitResult, *, timeout_s: float) -> ClientConfig:
+def _client_options(timeout_s: float) -> ClientConfig:
     """Options of obstore's client; a whole transfer has no limit, as slow links take long."""
     wait = timedelta(seconds=timeout_s)
-    options: ClientConfig = {
+    return {
         "allow_http": True,
         "timeout": timedelta(days=1),
         "connect_timeout": min(wait, timedelta(seconds=5)),
         "read_timeout": wait,
     }
-    if parts.username is not None:
-        secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        token = base64.b64encode(secret.encode()).decode()
-        options["default_headers"] = {"Authorization": f"Basic {token}"}
-    return options
 
 
 def _retry_options(timeout_s: float) -> RetryConfig:

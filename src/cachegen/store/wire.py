@@ -9,3 +9,8 @@ RESERVED = ("healthz", "metrics")
 PARENT_HEADER = "Cachegen-Parent"
 # Arbitrary: 512 to 16,384 do. A request then takes 2 MiB at most.
 MAX_LOOKUP_KEYS = 4096
+# All keys of a listing: of a store of 3 TB at 300 kB an object. 10 million keys take some 1 GB in
+# whoever keeps them. Arbitrary: 1 to 100 million does.
+MAX_LISTED_KEYS = 10_000_000
+# A listing of as many by our server takes a minute or two. Arbitrary: 300 to 3,600 s do.
+LISTING_S = 600.0

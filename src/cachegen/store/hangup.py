@@ -1,0 +1,84 @@
+"""Ends what a thread waits for at a store, from another thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+from cachegen.errors import StoreError
+
+_HERE = threading.local()
+
+
+@dataclass(slots=True, eq=False)
+class Hangup:
+    """The waits of some work at stores; `end` ends those under way, and all later ones at once.
+
+    The threads that do the work name it with `heeded`; stores name their waits with
+    `interruptible`.
+    """
+
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+    _waits: dict[object, Callable[[], None]] = field(init=False, default_factory=dict)
+    _ended: bool = field(init=False, default=False)
+
+    def end(self) -> None:
+        """Shut every connection that is waited for."""
+        with self._lock:
+            self._ended = True
+            waits = list(self._waits.values())
+        for shut in waits:
+            with suppress(Exception):  # it may have been closed meanwhile
+                shut()
+
+    @contextmanager
+    def heeded(self) -> Iterator[None]:
+        """Let what this thread waits for meanwhile be ended."""
+        before = current()
+        _HERE.hangup = self
+        try:
+            yield
+        finally:
+            _HERE.hangup = before
+
+    def _begin(self, shut: Callable[[], None]) -> object:
+        """Note a wait.
+
+        Raises:
+            StoreError: the work was given up.
+        """
+        with self._lock:
+            if self._ended:
+                raise StoreError("expected work that somebody waits for; it was given up")
+            name = object()
+            self._waits[name] = shut
+            return name
+
+    def _done(self, name: object) -> None:
+        with self._lock:
+            del self._waits[name]
+
+
+def current() -> Hangup | None:
+    """What the waits of this thread belong to; None if nobody would end them."""
+    return getattr(_HERE, "hangup", None)
+
+
+@contextmanager
+def interruptible(shut: Callable[[], None]) -> Iterator[None]:
+    """Wait for a connection, which ``shut`` ends from any thread.
+
+    Raises:
+        StoreError: the work was given up before.
+    """
+    hangup = current()
+    if hangup is None:
+        yield
+        return
+    name = hangup._begin(shut)
+    try:
+        yield
+    finally:
+        hangup._done(name)
