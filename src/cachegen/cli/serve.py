@@ -9,6 +9,9 @@ from typing import Annotated
 
 import typer
 
+# A bound that keeps sums exact: 10^18 bytes are below 2^63, the largest number of an index.
+_MOST_MB = 1e12
+
 StoreUrl = Annotated[
     str,
     typer.Option(
@@ -58,22 +61,34 @@ def serve(
         float,
         typer.Option(
             help="Largest object; unfinished uploads may hold four of these.",
+            min=0,
+            max=_MOST_MB,
             rich_help_panel="How much is kept",
         ),
     ] = 1024.0,
     quota_mb: Annotated[
         float | None,
         typer.Option(
-            help="What each tenant may store; default: any amount, with --capacity-mb at the "
-            "cost of the others' objects.",
+            help="What each tenant may store; default: any amount.",
+            min=0,
+            max=_MOST_MB,
+            rich_help_panel="How much is kept",
+        ),
+    ] = None,
+    quota_objects: Annotated[
+        int | None,
+        typer.Option(
+            help="How many objects each tenant may have; default: what --quota-mb allows.",
+            min=0,
             rich_help_panel="How much is kept",
         ),
     ] = None,
     capacity_mb: Annotated[
         float | None,
         typer.Option(
-            help="What all may store; the least recently used make room.",
+            help="What all may store; who takes most makes room, with what is used least.",
             min=0,
+            max=_MOST_MB,
             rich_help_panel="How much is kept",
         ),
     ] = None,
@@ -98,7 +113,8 @@ def serve(
     """Serve a store over HTTP: tenants, quotas, eviction, metrics."""
     from cachegen.server.run import Address, Limits
     from cachegen.server.run import serve as run
-    from cachegen.server.tenants import anonymous, read_tenants
+    from cachegen.server.tenants import anonymous
+    from cachegen.server.tenants_file import read_tenants
     from cachegen.store import open_store
 
     tenants = tenants or tokens
@@ -112,7 +128,9 @@ def serve(
     quota_bytes = _bytes(quota_mb)
     run(
         open_store(store),
-        read_tenants(tenants, quota_bytes=quota_bytes) if tenants else anonymous(quota_bytes),
+        read_tenants(tenants, quota_bytes=quota_bytes, quota_objects=quota_objects)
+        if tenants
+        else anonymous(quota_bytes, quota_objects=quota_objects),
         address=Address(host, port, tls_cert, tls_key),
         limits=Limits(int(max_object_mb * 1e6), _bytes(capacity_mb), max_connections, drain_s),
         index_path=index,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from cachegen.store.protocol import Buffer, check_key, check_range, check_span
+from cachegen.store.protocol import Buffer, Transfer, check_key, check_range, check_span
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +34,7 @@ class MemoryStore:
         size_bytes = None if found is None else len(found)
         start, stop = check_span(range, size_bytes, doing=f"{self.url}: cannot get {key}")
         assert found is not None
-        return iter((found[start:stop],))
+        return Transfer(len(found), _once(found[start:stop]))
 
     def lookup(self, keys: Sequence[str]) -> list[int | None]:
         """See `Store.lookup`."""
@@ -54,3 +54,7 @@ class MemoryStore:
         """See `Store.delete`."""
         check_key(key)
         self._objects.pop(key, None)
+
+
+def _once(data: memoryview) -> Generator[Buffer, None, None]:
+    yield data
