@@ -37,6 +37,10 @@ def pack_bits(codes: np.ndarray, num_bits: int) -> bytes:
     """Codes below 2**num_bits, uint8 (n,), one after the other without gaps; 16 bits as uint16."""
     if num_bits == 16:
         return codes.astype("<u2").tobytes()
+    if 8 % num_bits == 0:
+        lanes = _in_lanes(codes, num_bits)
+        shifted = (lanes[:, lane] << shift for lane, shift in _shifts(num_bits))
+        return np.bitwise_or.reduce(list(shifted)).tobytes()
     bits = np.unpackbits(codes[:, None], axis=1)[:, 8 - num_bits :]
     return np.packbits(bits).tobytes()
 
@@ -46,10 +50,28 @@ def unpack_bits(data: bytes, num_bits: int, *, count: int) -> np.ndarray:
     if num_bits == 16:
         return np.frombuffer(data, "<u2", count)
     packed = np.frombuffer(data, np.uint8)
+    if 8 % num_bits == 0:
+        packed = packed[: packed_size(count, num_bits)]
+        mask = (1 << num_bits) - 1
+        lanes = [(packed >> shift) & mask for _, shift in _shifts(num_bits)]
+        return np.stack(lanes, axis=1).ravel()[:count]
     bits = np.unpackbits(packed, count=count * num_bits).reshape(count, num_bits)
     padded = np.zeros((count, 8), np.uint8)
     padded[:, 8 - num_bits :] = bits
     return np.packbits(padded)
+
+
+def _in_lanes(codes: np.ndarray, num_bits: int) -> np.ndarray:
+    """Codes (bytes, codes of a byte), with zeros behind the last."""
+    count = 8 // num_bits
+    padded = np.zeros(-(-len(codes) // count) * count, np.uint8)
+    padded[: len(codes)] = codes
+    return padded.reshape(-1, count)
+
+
+def _shifts(num_bits: int) -> list[tuple[int, int]]:
+    """Where each code of a byte lies, the first one highest."""
+    return [(lane, 8 - num_bits * (lane + 1)) for lane in range(8 // num_bits)]
 
 
 def packed_size(count: int, num_bits: int) -> int:

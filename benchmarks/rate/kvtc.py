@@ -53,19 +53,27 @@ class Matrix:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """The components of a matrix whose codes have so many bits: float32 (columns, components)."""
+
+    bits: int
+    components: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Level:
     """Both matrices and what they are coded with at one water level.
 
     Attributes:
         steps: of each matrix.
-        bits: of each matrix int64 (columns,).
+        parts: of each matrix, by the bits of a code.
     """
 
     geometry: Geometry
     rope: RopeMap
     matrices: tuple[Matrix, ...]
     steps: tuple[float, ...]
-    bits: tuple[np.ndarray, ...]
+    parts: tuple[list[Part], ...]
 
 
 def kvtc_coders(
@@ -79,8 +87,8 @@ def kvtc_coders(
     coders = []
     for relative in steps:
         own = tuple(relative * one.rms for one in matrices)
-        bits = tuple(allocate(one.spread, step) for one, step in zip(matrices, own, strict=True))
-        level = Level(geometry, rope, matrices, own, bits)
+        parts = tuple(parts_of(one, step) for one, step in zip(matrices, own, strict=True))
+        level = Level(geometry, rope, matrices, own, parts)
         coders.append(
             Coder("kvtc", f"{relative:g}", partial(_encode, level), partial(_decode, level))
         )
@@ -108,6 +116,15 @@ def allocate(spread: np.ndarray, step: float) -> np.ndarray:
     return widths[np.searchsorted(widths, needed)]
 
 
+def parts_of(one: Matrix, step: float) -> list[Part]:
+    """The components that have bits at a step, copied once for all caches."""
+    bits = allocate(one.spread, step)
+    return [
+        Part(int(b), np.ascontiguousarray(one.components[:, bits == b]))
+        for b in np.unique(bits[bits > 0])
+    ]
+
+
 def _to_codes(values: np.ndarray, step: float, bits: int) -> np.ndarray:
     half = 2 ** (bits - 1)
     codes = np.floor(values / step + 0.5).clip(1 - half, half - 1) + half
@@ -123,11 +140,11 @@ def _encode(level: Level, kv: KVCache, tokens: Tokens) -> bytes:
     planes = list(kv.planes())
     sinks = [plane[:, :SINKS].contiguous().view(torch.uint8).numpy().tobytes() for plane in planes]
     packed = []
-    for one, step, allocated in zip(level.matrices, level.steps, level.bits, strict=True):
+    for one, step, parts in zip(level.matrices, level.steps, level.parts, strict=True):
         rows = _rows(kv, level.rope, one.planes) - one.mean
-        for bits, columns in _by_bits(allocated):
-            codes = _to_codes(rows @ one.components[:, columns], step, bits)
-            packed.append(pack_bits(codes.T.ravel(), bits))
+        for part in parts:
+            codes = _to_codes(rows @ part.components, step, part.bits)
+            packed.append(pack_bits(codes.T.ravel(), part.bits))
     return b"".join(sinks) + zlib.compress(b"".join(packed), 9)
 
 
@@ -137,23 +154,18 @@ def _decode(level: Level, data: bytes, tokens: Tokens) -> KVCache:
     sinks = torch.frombuffer(bytearray(data[:sink_bytes]), dtype=geometry.dtype)
     packed = zlib.decompress(data[sink_bytes:])
     found: dict[int, torch.Tensor] = {}
-    for one, step, allocated in zip(level.matrices, level.steps, level.bits, strict=True):
+    for one, step, parts in zip(level.matrices, level.steps, level.parts, strict=True):
         rows = np.tile(one.mean, (num_rows, 1))
-        for bits, columns in _by_bits(allocated):
-            count = num_rows * len(columns)
-            codes = unpack_bits(packed, bits, count=count).reshape(len(columns), num_rows)
-            rows += _from_codes(codes.T, step, bits) @ one.components[:, columns].T
-            packed = packed[packed_size(count, bits) :]
+        for part in parts:
+            own, count = part.components, num_rows * part.components.shape[1]
+            codes = unpack_bits(packed, part.bits, count=count).reshape(-1, num_rows)
+            rows += _from_codes(codes.T, step, part.bits) @ own.T
+            packed = packed[packed_size(count, part.bits) :]
         found |= dict(zip(one.planes, _planes(rows, level, one.planes), strict=True))
     for index, shape in enumerate(geometry.planes):
         own, sinks = sinks[: SINKS * shape.width], sinks[SINKS * shape.width :]
         found[index] = torch.cat([own.view(shape.heads, SINKS, shape.dim), found[index]], dim=1)
     return matrix.from_planes(found, geometry, start=0, num_tokens=len(tokens))
-
-
-def _by_bits(allocated: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """The components of each number of bits."""
-    return [(int(b), np.flatnonzero(allocated == b)) for b in np.unique(allocated[allocated > 0])]
 
 
 def _rows(kv: KVCache, rope: RopeMap, planes: tuple[int, ...]) -> np.ndarray:
