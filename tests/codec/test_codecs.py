@@ -15,6 +15,7 @@ from cachegen.codec.codecs import Codec, DecodeRequest, EncodeRequest, codec_of,
 from cachegen.codec.encoded import EncodedChunk, blank_chunk
 from cachegen.codec.levels import LOSSLESS, EncodingLevel
 from cachegen.codec.matrix import plane_shapes
+from cachegen.codec.memory import planes_bytes
 from cachegen.contexts import needs
 from cachegen.kvcache import KVCache
 from cachegen.policy.fixed import Fixed
@@ -47,7 +48,8 @@ def decode_half(chunk: EncodedChunk, request: DecodeRequest) -> KVCache:
 
 @pytest.fixture
 def half(monkeypatch):
-    monkeypatch.setattr(codecs, "CODECS", [*codecs.CODECS, Codec("half", encode_half, decode_half)])
+    added = Codec("half", encode_half, decode_half, lambda chunk, given: planes_bytes(chunk))
+    monkeypatch.setattr(codecs, "CODECS", [*codecs.CODECS, added])
     known = (*levels.SELF_CONTAINED[:-1], EncodingLevel("half", "half"), levels.SELF_CONTAINED[-1])
     for module in (levels, codec, needs):
         monkeypatch.setattr(module, "SELF_CONTAINED", known)

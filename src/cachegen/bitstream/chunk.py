@@ -16,6 +16,7 @@ from cachegen.bitstream.identity import Tokens, tokens_from_bytes, tokens_to_byt
 from cachegen.codec.codec import UNKNOWN, check_model, decode_chunk, encode_chunk
 from cachegen.codec.encoded import EncodedChunk, Layers
 from cachegen.codec.kinds import encode_kinds as kinds_of
+from cachegen.codec.memory import MAX_DECODING_BYTES
 from cachegen.codec.profile import Profile
 from cachegen.codec.rope import RopeMap
 from cachegen.errors import BitstreamError, ProfileMismatch
@@ -105,7 +106,7 @@ def decode(
     tokens: Tokens | None = None,
     fingerprint: bytes | None = None,
     device: torch.device | str = "cpu",
-    max_bytes: int = MAX_BYTES,
+    max_bytes: int | None = None,
     threads: int = 2,
 ) -> KVCache:
     """The KV cache in the bytes of a chunk.
@@ -117,7 +118,8 @@ def decode(
             codec need them.
         fingerprint: the model it should belong to; checked where the chunk names one.
         device: where the planes are to live.
-        max_bytes: refuse chunks whose planes would take more than this.
+        max_bytes: refuse chunks whose planes, with all that decoding takes beside them and `data`,
+            would take more than this; 2 GiB of planes and 4 GiB in all where it is None.
         threads: worker threads; two decode 1.8 times as fast as one (docs/LOG.md, 2026-11-21).
 
     Raises:
@@ -126,14 +128,16 @@ def decode(
         TokensMismatch: a chunk that was coded for other tokens.
         ValueError: a chunk that cannot be decoded without its tokens.
     """
-    chunk = unpack(data, max_bytes=max_bytes)
+    chunk = unpack(data, max_bytes=MAX_BYTES if max_bytes is None else max_bytes)
     _check_model(chunk, fingerprint)
     ids = _token_ids(tokens)
     if ids is not None and len(ids) != chunk.num_tokens:
         raise BitstreamError(
             f"expected a chunk of {len(ids)} tokens, got {chunk.num_tokens}", field="num_tokens"
         )
-    return decode_chunk(chunk, profile=profile, tokens=ids, threads=threads).to(device)
+    most = MAX_DECODING_BYTES if max_bytes is None else max_bytes
+    kv = decode_chunk(chunk, profile=profile, tokens=ids, threads=threads, max_bytes=most)
+    return kv.to(device)
 
 
 def describe(data: Buffer) -> ChunkInfo:

@@ -27,6 +27,7 @@ from cachegen.bitstream.header import (
     read_header,
 )
 from cachegen.codec.encoded import Block, EncodedChunk
+from cachegen.codec.memory import MAX_PLANES_BYTES
 from cachegen.errors import BitstreamError
 from cachegen.kernels.layout import LANE_COUNTS, PADDING_WORDS, Grid
 
@@ -149,8 +150,7 @@ def _expect_length(array: PlacedArray, length: int) -> None:
 
 Buffer = bytes | bytearray | memoryview
 
-# FORMAT.md, section 1: the limit of decoded planes unless a caller gives another.
-MAX_BYTES = 2 << 30
+MAX_BYTES = MAX_PLANES_BYTES
 # More than any header can claim.
 UNLIMITED = 1 << 62
 
@@ -243,8 +243,9 @@ def _check_layers(placed: list[PlacedArray], header: Header) -> None:
     for array in placed:
         if array.entry.name != "layers":
             continue
+        _expect_length(array, len(header.layers))
         layers = array.values.tolist()
-        if len(layers) != len(header.layers) or any(a >= b for a, b in pairwise(layers)):
+        if any(a >= b for a, b in pairwise(layers)):
             array.fail(f"expected {len(header.layers)} layers, ascending; got {layers[:20]}")
         if layers[-1] >= MAX_LAYERS:
             array.fail(f"expected layers below {MAX_LAYERS}, got {layers[-1]}")

@@ -20,6 +20,7 @@ from cachegen.codec.levels import (
     EncodingLevel,
     find_level,
 )
+from cachegen.codec.memory import MAX_DECODING_BYTES, check_memory
 from cachegen.codec.profile import NO_PROFILE, Profile
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.symbols import Unrepresentable
@@ -94,6 +95,7 @@ def decode_chunk(
     tokens: Sequence[int] | np.ndarray | None = None,
     threads: int = 2,
     out: KVCache | None = None,
+    max_bytes: int = MAX_DECODING_BYTES,
 ) -> KVCache:
     """The cache of a chunk.
 
@@ -104,18 +106,21 @@ def decode_chunk(
         threads: worker threads; two decode 1.8 times as fast as one (docs/LOG.md, 2026-11-21).
         out: a cache on the CPU to fill and return, in place of a new one; after an error it holds
             anything.
+        max_bytes: refuse chunks whose planes, with all that decoding takes beside them and the
+            chunk's own bytes, would take more than this.
 
     Raises:
         ValueError: tokens are needed and missing; ``out`` is of another shape.
-        BitstreamError: arrays that do not fit together or do not decode.
+        BitstreamError: arrays that do not fit together or do not decode; too much memory.
         ProfileMismatch: the chunk needs another profile than the one given.
         TokensMismatch: the chunk was coded for other tokens.
     """
     check_profile(chunk, profile)
     if out is not None:
         _check_room(out, chunk)
-    request = DecodeRequest(profile, tokens, threads, out)
-    return codec_of(chunk.codec).decode(chunk, request)
+    request, codec = DecodeRequest(profile, tokens, threads, out), codec_of(chunk.codec)
+    check_memory(chunk, codec.working_bytes(chunk, request), max_bytes)
+    return codec.decode(chunk, request)
 
 
 def check_profile(chunk: EncodedChunk, profile: Profile | None) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cachegen.codec import fixed, lossless, matrix, paper, plain
+from cachegen.codec import fixed, lossless, matrix, memory, paper, plain
 from cachegen.codec.adaptive import coding as adaptive
 from cachegen.codec.encoded import EncodedChunk, blank_chunk
 from cachegen.codec.levels import UNCALIBRATED_LADDER, EncodingLevel
@@ -20,6 +20,7 @@ from cachegen.codec.profile import NO_PROFILE, Profile
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.symbols import Unrepresentable
 from cachegen.codec.transform import chunks
+from cachegen.codec.transform import memory as transform_memory
 from cachegen.codec.transform import rung as rungs
 from cachegen.codec.transform.analysis import analyse, distance
 from cachegen.errors import BitstreamError, ProfileMismatch
@@ -72,12 +73,14 @@ class Codec:
         name: as levels and chunks say it.
         encode: the chunk of a cache. Raises `Unrepresentable` where it cannot hold the values.
         decode: the cache of a chunk. Raises `BitstreamError` where arrays do not fit or decode.
+        working_bytes: at most so much memory decoding takes beside planes and the chunk itself.
         needs_tokens: whether decoding takes the chunk's own tokens.
     """
 
     name: str
     encode: Callable[[KVCache, EncodeRequest], EncodedChunk]
     decode: Callable[[EncodedChunk, DecodeRequest], KVCache]
+    working_bytes: Callable[[EncodedChunk, DecodeRequest], int]
     needs_tokens: bool = False
 
 
@@ -199,6 +202,22 @@ def _decode_transform(chunk: EncodedChunk, request: DecodeRequest) -> KVCache:
     return rungs.decode(chunk, _needed(request.tokens), rung, threads=request.threads)
 
 
+def _transform_bytes(chunk: EncodedChunk, request: DecodeRequest) -> int:
+    """What `rungs.decode` takes, and planes of its own where there are some to fill."""
+    profile = request.profile
+    if profile is None or profile.transform is None:
+        return 0  # refused before anything is decoded
+    again = 0 if request.out is None else memory.planes_bytes(chunk)
+    active, tables = profile.num_active, len(profile.frequencies)
+    return again + transform_memory.working_bytes(
+        chunk, profile.transform, active, tables=tables, threads=request.threads
+    )
+
+
+def _num_tables(profile: Profile | None) -> int:
+    return 0 if profile is None else len(profile.frequencies)
+
+
 def _needed(tokens: Tokens | None) -> Tokens:
     if tokens is None:
         raise ValueError("this profile predicts from the text: pass the chunk's `tokens`")
@@ -227,14 +246,23 @@ def _profile_of(chunk: EncodedChunk, profile: Profile | None) -> Profile:
 
 # In the order of their numbers in the headers of chunks: new ones come last.
 CODECS = [
-    Codec("raw", _encode_raw, _filling(lambda chunk, _, out: fixed.decode_raw(chunk, out))),
     Codec(
-        "packed", _encode_packed, _filling(lambda chunk, _, out: fixed.decode_packed(chunk, out))
+        "raw",
+        _encode_raw,
+        _filling(lambda chunk, _, out: fixed.decode_raw(chunk, out)),
+        lambda chunk, given: 0,
+    ),
+    Codec(
+        "packed",
+        _encode_packed,
+        _filling(lambda chunk, _, out: fixed.decode_packed(chunk, out)),
+        lambda chunk, given: memory.of_packed(chunk),
     ),
     Codec(
         "lossless",
         _encode_lossless,
         _filling(lambda chunk, given, out: lossless.decode(chunk, out, threads=given.threads)),
+        lambda chunk, given: memory.of_lossless(chunk),
     ),
     Codec(
         "plain",
@@ -243,6 +271,9 @@ CODECS = [
             lambda chunk, given, out: plain.decode(
                 chunk, out, _model_of(chunk, given.profile), threads=given.threads
             )
+        ),
+        lambda chunk, given: memory.of_plain(
+            chunk, tables=_num_tables(given.profile), threads=given.threads
         ),
     ),
     Codec(
@@ -253,11 +284,21 @@ CODECS = [
                 chunk, out, _model_of(chunk, given.profile), threads=given.threads
             )
         ),
+        lambda chunk, given: memory.of_paper(
+            chunk, tables=_num_tables(given.profile), threads=given.threads
+        ),
     ),
-    Codec("transform", _encode_transform, _copying(_decode_transform), needs_tokens=True),
+    Codec(
+        "transform",
+        _encode_transform,
+        _copying(_decode_transform),
+        _transform_bytes,
+        needs_tokens=True,
+    ),
     Codec(
         "adaptive",
         _encode_adaptive,
         _filling(lambda chunk, given, out: adaptive.decode(chunk, out, threads=given.threads)),
+        lambda chunk, given: memory.of_adaptive(chunk, threads=given.threads),
     ),
 ]

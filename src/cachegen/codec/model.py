@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from cachegen.codec.rope import Rope, RopeMap, check_fits
-from cachegen.codec.tables import pack_tables, unpack_tables
+from cachegen.codec.tables import PackedTables, pack_tables, unpack_tables
 from cachegen.errors import BitstreamError
 from cachegen.kvcache import Geometry
 
-# FORMAT.md, section 6; frequencies in radians a token.
+# FORMAT.md, section 6: of all codecs but `paper`; frequencies in radians a token.
 MOST_SHARED_TABLES = 256
 _MOST_ROPES = 255
 _FASTEST = 1e6
@@ -100,7 +100,8 @@ def model_from_arrays(
         BitstreamError: arrays that are missing or do not fit the geometry or one another.
     """
     count = ids_per_level(geometry, codec)
-    frequencies = escape_tables(arrays, most=max(count, MOST_SHARED_TABLES))
+    most = most_tables(geometry, codec)
+    frequencies = escape_tables(arrays, most=most)
     return CodingModel(
         steps=steps_from_arrays(arrays, geometry),
         table_ids=take_ids(arrays, "table_ids", count=count, num_tables=len(frequencies)),
@@ -115,18 +116,20 @@ def ids_per_level(geometry: Geometry, codec: str) -> int:
     return geometry.values_per_token * (2 if codec == "paper" else 1)
 
 
+def most_tables(geometry: Geometry, codec: str, *, levels: int = 1) -> int:
+    """How many tables a chunk, or a profile of so many levels, may have (FORMAT.md, section 6)."""
+    if codec != "paper":
+        return MOST_SHARED_TABLES
+    return max(ids_per_level(geometry, codec) * levels, MOST_SHARED_TABLES)
+
+
 def take_tables(arrays: dict[str, np.ndarray], *, most: int = MOST_SHARED_TABLES) -> np.ndarray:
     """The tables of the arrays `supports` and `frequencies`, uint16 (tables, 256).
 
     Raises:
         BitstreamError: arrays that do not fit one another, invalid tables, or more than `most`.
     """
-    supports = take(arrays, "supports", ndim=2, width=2)
-    if len(supports) > most:
-        raise BitstreamError(
-            f"expected at most {most} tables, got {len(supports)}", field="supports"
-        )
-    return unpack_tables(supports, take(arrays, "frequencies"))
+    return unpack_tables(_take_supports(arrays, most), take(arrays, "frequencies"))
 
 
 def escape_tables(arrays: dict[str, np.ndarray], *, most: int) -> np.ndarray:
@@ -135,10 +138,25 @@ def escape_tables(arrays: dict[str, np.ndarray], *, most: int) -> np.ndarray:
     Raises:
         BitstreamError: as `take_tables`; a table that cannot code the escape.
     """
-    tables = take_tables(arrays, most=most)
-    if not tables[:, 0].all():
+    packed = escape_tables_packed(arrays, most=most)
+    return packed.unpacked(np.arange(len(packed)))
+
+
+def escape_tables_packed(arrays: dict[str, np.ndarray], *, most: int) -> PackedTables:
+    """As `escape_tables`, not unpacked."""
+    packed = PackedTables.read(_take_supports(arrays, most), take(arrays, "frequencies"))
+    if not packed.code_escapes:
         raise BitstreamError("every table must be able to code the escape", field="frequencies")
-    return tables
+    return packed
+
+
+def _take_supports(arrays: dict[str, np.ndarray], most: int) -> np.ndarray:
+    supports = take(arrays, "supports", ndim=2, width=2)
+    if len(supports) > most:
+        raise BitstreamError(
+            f"expected at most {most} tables, got {len(supports)}", field="supports"
+        )
+    return supports
 
 
 def take_ids(

@@ -21,12 +21,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from cachegen.codec.levels import SELF_CONTAINED, TEXT, EncodingLevel, Quality, find_level
+from cachegen.codec.memory import kept
 from cachegen.codec.model import (
-    MOST_SHARED_TABLES,
     CodingModel,
-    escape_tables,
+    escape_tables_packed,
     ids_per_level,
     means_from_arrays,
+    most_tables,
     narrow_ids,
     rope_from_arrays,
     rope_to_arrays,
@@ -35,7 +36,7 @@ from cachegen.codec.model import (
     take_ids,
 )
 from cachegen.codec.rope import RopeMap
-from cachegen.codec.tables import pack_tables
+from cachegen.codec.tables import PackedTables, pack_tables, used_tables
 from cachegen.codec.transform.basis import Transform
 from cachegen.codec.transform.rung import TransformLevel, transform_level
 from cachegen.codec.transform.stored_transform import (
@@ -56,6 +57,8 @@ _RESERVED = {TEXT, *(level.name for level in SELF_CONTAINED)}
 # FORMAT.md, sections 1 and 7.
 _MOST_VALUES = 2**24
 _MOST_LEVELS = 256
+# Unpacked at once: 2 MiB. Arbitrary: 256 to 65,536 do.
+_FEW_TABLES = 4096
 # Arbitrary: 10^3 to 10^9 do; at such a step every coefficient, in units of its spread, is zero.
 _LARGEST_STEP = 1e6
 _READ_ERRORS = (
@@ -89,7 +92,8 @@ class Profile:
         default_level: the smallest level whose measured KL is within the promise; where none of
             the ladder is, one that needs no profile.
         rope: rotations taken off before coding.
-        frequencies: uint16 (tables, 256): all tables, of all levels.
+        frequencies: all tables, of all levels: uint16 (tables, 256), or packed where `paper` has
+            many.
         table_ids: per level, the table of every coefficient of every block.
         scales: float32 (planes,): what a level's step is a multiple of; None in `transform`.
         means: float32 (coefficients,); None in `paper` and `transform`.
@@ -107,7 +111,7 @@ class Profile:
     levels: tuple[EncodingLevel, ...]
     default_level: str
     rope: RopeMap
-    frequencies: np.ndarray
+    frequencies: np.ndarray | PackedTables
     table_ids: tuple[np.ndarray, ...]
     scales: np.ndarray | None = None
     means: np.ndarray | None = None
@@ -181,31 +185,33 @@ class Profile:
         """
         level = self.level(name)
         assert self.scales is not None
+        frequencies, ids = used_tables(self.frequencies, self.table_ids[self.levels.index(level)])
         return CodingModel(
             steps=self.scales * np.float32(level.step),
-            table_ids=self.table_ids[self.levels.index(level)],
-            frequencies=self.frequencies,
+            table_ids=ids,
+            frequencies=frequencies,
             means=self.means,
             rope=self.rope,
         )
 
     def rung(self, index: int) -> TransformLevel:
-        """The numbers that a level of `transform` is coded with; made at the first call.
+        """The numbers that a level of `transform` is coded with; the last few are kept.
 
         Args:
             index: of the level in `levels`.
         """
-        assert self.transform is not None
-        if index not in self._rungs:
-            self._rungs[index] = transform_level(
-                self.transform,
-                self.rope,
-                step=self.levels[index].step,
-                num_active=self.num_active[index],
-                table_ids=self.table_ids[index],
-                frequencies=self.frequencies,
-            )
-        return self._rungs[index]
+        return kept(self._rungs, index, lambda: self._make_rung(index))
+
+    def _make_rung(self, index: int) -> TransformLevel:
+        assert self.transform is not None and isinstance(self.frequencies, np.ndarray)
+        return transform_level(
+            self.transform,
+            self.rope,
+            step=self.levels[index].step,
+            num_active=self.num_active[index],
+            table_ids=self.table_ids[index],
+            frequencies=self.frequencies,
+        )
 
     def _tensors(self) -> dict[str, np.ndarray]:
         supports, frequencies = pack_tables(self.frequencies)
@@ -313,7 +319,7 @@ def _from_parts(tensors: dict[str, np.ndarray], described: dict[str, Any]) -> Pr
         raise BitstreamError(f"expected one of {CODECS_WITH_PROFILE}, got {codec!r}", field="codec")
     levels = _levels(described["levels"], codec)
     most = ids_per_level(geometry, codec)
-    frequencies = escape_tables(tensors, most=max(most * len(levels), MOST_SHARED_TABLES))
+    frequencies = _tables(tensors, most_tables(geometry, codec, levels=len(levels)))
     transform: Transform | None = None
     num_active: tuple[tuple[tuple[int, ...], ...], ...] = ()
     if codec == "transform":
@@ -341,6 +347,13 @@ def _from_parts(tensors: dict[str, np.ndarray], described: dict[str, Any]) -> Pr
     )
     _check_steps(profile)
     return profile
+
+
+def _tables(tensors: dict[str, np.ndarray], most: int) -> np.ndarray | PackedTables:
+    """All tables; not unpacked where they are more than a few."""
+    packed = escape_tables_packed(tensors, most=most)
+    few = len(packed) <= _FEW_TABLES
+    return packed.unpacked(np.arange(len(packed))) if few else packed
 
 
 def _num_active(

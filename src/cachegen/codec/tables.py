@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from cachegen.errors import BitstreamError
@@ -14,6 +16,8 @@ MARGIN = 3
 SYMBOLS = 256
 # Arbitrary: 4 to 20 do; Lloyd's algorithm gains little after the first few rounds.
 _ROUNDS = 6
+# Arbitrary: 64 to 65,536 do. Tables unpacked at once while they are checked, 1 MiB.
+_STRIPE_TABLES = 2048
 
 
 def histograms(symbols: np.ndarray) -> np.ndarray:
@@ -97,8 +101,71 @@ def table_frequencies(counts: np.ndarray, *, margin: int, escape: bool) -> np.nd
     return normalise(padded)
 
 
-def pack_tables(frequencies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedTables:
+    """Tables without their zeros, as files have them: unpacked they take up to 85 times as much.
+
+    Attributes:
+        supports: uint8 (tables, 2), as in FORMAT.md, section 2.
+        frequencies: uint16 (n,), likewise.
+        firsts: int64 (tables,): where the frequencies of each table begin.
+    """
+
+    supports: np.ndarray
+    frequencies: np.ndarray
+    firsts: np.ndarray
+
+    @classmethod
+    def read(cls, supports: np.ndarray, frequencies: np.ndarray) -> PackedTables:
+        """Check tables without unpacking all of them at once.
+
+        Raises:
+            BitstreamError: supports that do not fit the frequencies, or invalid frequencies.
+        """
+        low, high = supports[:, 0], supports[:, 1]
+        if not len(supports) or (low < 1).any() or (high < low).any():
+            raise BitstreamError(
+                "expected 1 <= first <= last symbol in every table", field="supports"
+            )
+        stops = np.cumsum(_lengths(supports))
+        if stops[-1] != len(frequencies):
+            raise BitstreamError(
+                f"expected {stops[-1]} frequencies for these supports, got {len(frequencies)}",
+                field="frequencies",
+            )
+        found = cls(supports, frequencies, stops - _lengths(supports))
+        for first in range(0, len(found), _STRIPE_TABLES):
+            ids = np.arange(first, min(first + _STRIPE_TABLES, len(found)))
+            _check(found.unpacked(ids), _stored(supports[ids]))
+        return found
+
+    def __len__(self) -> int:
+        """How many tables there are."""
+        return len(self.supports)
+
+    def unpacked(self, ids: np.ndarray) -> np.ndarray:
+        """Some of the tables, uint16 (ids, 256)."""
+        tables = np.zeros((len(ids), SYMBOLS), dtype=np.uint16)
+        for first in range(0, len(ids), _STRIPE_TABLES):
+            own = ids[first : first + _STRIPE_TABLES]
+            lengths = _lengths(self.supports[own])
+            before = np.cumsum(lengths) - lengths
+            places = np.repeat(self.firsts[own] - before, lengths)
+            places += np.arange(len(places))
+            stored = _stored(self.supports[own])
+            tables[first : first + len(own)][stored] = self.frequencies[places]
+        return tables
+
+    @property
+    def code_escapes(self) -> bool:
+        """Whether every table can code symbol 0."""
+        return bool(self.frequencies[self.firsts].all())
+
+
+def pack_tables(frequencies: np.ndarray | PackedTables) -> tuple[np.ndarray, np.ndarray]:
     """Tables without their zeros: `supports` and `frequencies` of FORMAT.md, section 2."""
+    if isinstance(frequencies, PackedTables):
+        return frequencies.supports, frequencies.frequencies
     usable = frequencies[:, 1:] > 0
     low = usable.argmax(axis=1) + 1
     high = usable.shape[1] - usable[:, ::-1].argmax(axis=1)
@@ -107,30 +174,44 @@ def pack_tables(frequencies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def unpack_tables(supports: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
-    """The inverse of `pack_tables`.
+    """The inverse of `pack_tables`: uint16 (tables, 256).
 
     Raises:
         BitstreamError: supports that do not fit the frequencies, or invalid frequencies.
     """
-    low, high = supports[:, 0].astype(np.int64), supports[:, 1].astype(np.int64)
-    if not len(supports) or (low < 1).any() or (high < low).any():
-        raise BitstreamError("expected 1 <= first <= last symbol in every table", field="supports")
-    expected = int((high - low + 2).sum())
-    if expected != len(frequencies):
-        raise BitstreamError(
-            f"expected {expected} frequencies for these supports, got {len(frequencies)}",
-            field="frequencies",
-        )
-    tables = np.zeros((len(supports), SYMBOLS), dtype=np.uint16)
-    stored = _stored(supports)
-    tables[stored] = frequencies
+    found = PackedTables.read(supports, frequencies)
+    return found.unpacked(np.arange(len(found)))
+
+
+def used_tables(
+    frequencies: np.ndarray | PackedTables, ids: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of packed tables those that are named, and the ids among them; others as they are."""
+    if not isinstance(frequencies, PackedTables):
+        return frequencies, ids
+    used, own = np.unique(ids, return_inverse=True)
+    return frequencies.unpacked(used), own
+
+
+def _lengths(supports: np.ndarray) -> np.ndarray:
+    """How many frequencies each table has: those of its support and that of symbol 0."""
+    ends = supports.astype(np.int64)
+    lengths: np.ndarray = ends[:, 1] - ends[:, 0] + 2
+    return lengths
+
+
+def _check(tables: np.ndarray, stored: np.ndarray) -> None:
+    """Refuse tables, of which some entries are stored, that are no distributions.
+
+    Raises:
+        BitstreamError: says what is wrong with them.
+    """
     if (tables.sum(axis=1, dtype=np.int64) != 4096).any() or tables.max() > 4095:
         raise BitstreamError(
             "every table must sum to 4096 with no entry above 4095", field="frequencies"
         )
     if (stored[:, 1:] & (tables[:, 1:] == 0)).any():
         raise BitstreamError("expected no zeros between first and last", field="frequencies")
-    return tables
 
 
 def _stored(supports: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 
 from cachegen.codec.encoded import Block, EncodedChunk, Layers, blank_chunk, named_layers
 from cachegen.codec.levels import EncodingLevel
+from cachegen.codec.memory import kept
 from cachegen.codec.model import take
 from cachegen.codec.profile import Profile
 from cachegen.codec.transform.analysis import Analysed, ood_score
@@ -97,7 +98,7 @@ _PARTS: WeakKeyDictionary[Profile, dict[tuple[int, Layers], TransformLevel]] = W
 
 
 def rung_of_layers(profile: Profile, rung: int, layers: Layers | None) -> TransformLevel:
-    """A rung of `transform` for some layers, made at the first call; for all where that is None.
+    """A rung of `transform` for some layers, the last few kept; for all where that is None.
 
     Raises:
         BitstreamError: a group holds some of them and others too.
@@ -105,9 +106,7 @@ def rung_of_layers(profile: Profile, rung: int, layers: Layers | None) -> Transf
     if layers is None:
         return profile.rung(rung)
     known = _PARTS.setdefault(profile, {})
-    if (rung, layers) not in known:
-        known[rung, layers] = _part(profile.rung(rung), layers)
-    return known[rung, layers]
+    return kept(known, (rung, layers), lambda: _part(profile.rung(rung), layers))
 
 
 def groups_of(level: TransformLevel, layers: Layers) -> list[int]:
