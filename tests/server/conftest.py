@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -41,9 +42,22 @@ class Server:
 Serve = Callable[..., AbstractContextManager[Server]]
 
 
+# The command with other values for limits that have no option.
+WITH_LIMITS = """
+import functools, json, sys
+import cachegen.server.run as run
+run.Limits = functools.partial(run.Limits, **json.loads(sys.argv.pop(1)))
+from cachegen.cli import main
+main()
+"""
+
+
 @contextlib.contextmanager
-def serving(*options: object, errors: Path | None = None) -> Iterator[Server]:
-    command = [sys.executable, "-m", "cachegen.cli", "serve", "--port", "0", *map(str, options)]
+def serving(
+    *options: object, errors: Path | None = None, limits: dict[str, float] | None = None
+) -> Iterator[Server]:
+    started = ["-m", "cachegen.cli"] if limits is None else ["-c", WITH_LIMITS, json.dumps(limits)]
+    command = [sys.executable, *started, "serve", "--port", "0", *map(str, options)]
     with contextlib.ExitStack() as stack:
         said = stack.enter_context((errors or Path(os.devnull)).open("w"))
         process = stack.enter_context(
@@ -60,6 +74,18 @@ def serving(*options: object, errors: Path | None = None) -> Iterator[Server]:
 def serve() -> Serve:
     """`with serve("--store", ...) as server` starts one and kills it at the end."""
     return serving
+
+
+@pytest.fixture(scope="session")
+def two_tenants(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of an operator and of a tenant with a quota of 5 MB."""
+    tenants = [
+        {"name": "a", "token": "token-a", "salt": "1", "operator": True},
+        {"name": "b", "token": "token-b", "salt": "2", "quota_mb": 5},
+    ]
+    path = tmp_path_factory.mktemp("tenants") / "tenants.json"
+    path.write_text(json.dumps({"tenants": tenants}))
+    return path
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,118 @@
+"""Clients that only bytes make: what no library would send; and what a server's process takes."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+MB = 10**6
+
+
+def dial(server, *, timeout_s: float = 10.0) -> socket.socket:
+    """A connection to a server, without TLS."""
+    host, _, port = server.host.partition(":")
+    return socket.create_connection((host, int(port)), timeout=timeout_s)
+
+
+def head(method: str, path: str, *lines: str, token: str = "") -> bytes:
+    """The head of a request."""
+    given = [f"Authorization: Bearer {token}"] if token else []
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: x", *given, *lines, "", ""]).encode()
+
+
+def ask(server, sent: bytes) -> bytes:
+    """The first line that comes back; empty where the connection ends."""
+    with dial(server) as connection:
+        connection.sendall(sent)
+        return answer_on(connection)
+
+
+def answer_on(connection: socket.socket) -> bytes:
+    """The first line of an answer."""
+    try:
+        return connection.recv(4096).partition(b"\r\n")[0]
+    except OSError:
+        return b""
+
+
+def pour(connection: socket.socket, piece: bytes, *, max_bytes: int) -> int:
+    """Send a piece over and over until the connection breaks; the bytes sent."""
+    sent_bytes = 0
+    try:
+        while sent_bytes < max_bytes:
+            connection.sendall(piece)
+            sent_bytes += len(piece)
+    except OSError:
+        pass
+    return sent_bytes
+
+
+def ended(connection: socket.socket, *, within_s: float) -> bool:
+    """Whether the other side ends the connection in time, whatever comes before."""
+    give_up_s = time.monotonic() + within_s
+    while (left_s := give_up_s - time.monotonic()) > 0:
+        connection.settimeout(left_s)
+        try:
+            if not connection.recv(1 << 20):
+                return True
+        except TimeoutError:
+            return False
+        except OSError:
+            return True
+    return False
+
+
+def dribble(connection: socket.socket, piece: bytes, *, within_s: float) -> float:
+    """Send a piece every 50 ms; the seconds until the connection breaks, or more than allowed."""
+    began_s = time.monotonic()
+    try:
+        while time.monotonic() - began_s < within_s:
+            connection.sendall(piece)
+            time.sleep(0.05)
+    except OSError:
+        pass
+    return time.monotonic() - began_s
+
+
+def files_of(server) -> int:
+    """The files that a server has open, connections among them."""
+    return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+
+
+def eventually(holds: Callable[[], bool], *, within_s: float = 5.0) -> bool:
+    """Whether something comes to hold in time."""
+    give_up_s = time.monotonic() + within_s
+    while not holds():
+        if time.monotonic() > give_up_s:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+@contextmanager
+def growth_below(server, limit_mb: float) -> Iterator[None]:
+    """Fail where a server's largest resident size meanwhile is too far above that at the start."""
+    status = Path(f"/proc/{server.process.pid}/status")
+    Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")  # the peak begins anew
+
+    def peak_mb() -> float:
+        return int(re.search(r"VmHWM:\s+(\d+)", status.read_text()).group(1)) * 1024 / MB
+
+    before_mb = peak_mb()
+    yield
+    assert peak_mb() - before_mb < limit_mb
+
+
+def old_tls() -> ssl.SSLContext:
+    """What a client of the time before TLS 1.2 offers."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1
+    context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    return context
