@@ -58,7 +58,7 @@ class Effort:
     timed_runs: int
 
 
-QUICK = Effort(windows=6, learned_contexts=10, hostile_contexts=1, timed_runs=5)
+QUICK = Effort(windows=5, learned_contexts=10, hostile_contexts=1, timed_runs=5)
 FULL = Effort(windows=24, learned_contexts=24, hostile_contexts=3, timed_runs=15)
 
 
