@@ -41,7 +41,9 @@ def make_store(tmp_path: Path) -> Iterator:
 
     def make(capacity_bytes: int) -> Shelved:
         store = open_store(tmp_path / "store")
-        return Shelved(BoundedStore(store, index=index, capacity_bytes=capacity_bytes))
+        return Shelved(
+            BoundedStore(store, index=index, capacity_bytes=capacity_bytes, segment_bytes=0)
+        )
 
     yield make
     index.close()

@@ -27,7 +27,7 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def make_bounded_store(store: Store) -> Iterator[MakeStore]:
     index = Index(namespaces=frozenset({"t"}))
-    yield functools.partial(BoundedStore, store, index=index)
+    yield functools.partial(BoundedStore, store, index=index, segment_bytes=0)
     index.close()
 
 

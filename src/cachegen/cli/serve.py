@@ -111,7 +111,8 @@ def serve(
     ] = False,
 ) -> None:
     """Serve a store over HTTP: tenants, quotas, eviction, metrics."""
-    from cachegen.server.run import Address, Limits
+    from cachegen.server.limits import Limits
+    from cachegen.server.run import Address
     from cachegen.server.run import serve as run
     from cachegen.server.tenants import anonymous
     from cachegen.server.tenants_file import read_tenants

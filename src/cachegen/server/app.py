@@ -122,9 +122,15 @@ class _Handlers:
             key,
             parent=None if parent is None else _full(tenant, parent),
             quota_bytes=tenant.quota_bytes,
+            quota_objects=tenant.quota_objects,
         )
         size_bytes = declared_size(request, max_bytes=self.limits.max_object_bytes)
-        admits = partial(self.bounded_store.admits, key, quota_bytes=tenant.quota_bytes)
+        admits = partial(
+            self.bounded_store.admits,
+            key,
+            quota_bytes=tenant.quota_bytes,
+            quota_objects=tenant.quota_objects,
+        )
         if _is_large(size_bytes) and not await share.in_thread(admits, size_bytes or 0):
             return Response(status_code=412)
         max_bytes = self._left_bytes(tenant, key) if size_bytes is None else size_bytes
@@ -176,13 +182,9 @@ class _Handlers:
 
     def _left_bytes(self, tenant: Tenant, key: str) -> int:
         """The most that a body of unknown size may bring."""
-        store, left_bytes = self.bounded_store, [self.limits.max_object_bytes]
-        if store.capacity_bytes is not None:
-            left_bytes.append(store.capacity_bytes)
-        if tenant.quota_bytes is not None:
-            stored_bytes = store.index.stored_bytes(store.index.namespace_of(key))
-            left_bytes.append(max(0, tenant.quota_bytes - stored_bytes))
-        return min(left_bytes)
+        left_bytes = self.bounded_store.left_bytes(key, quota_bytes=tenant.quota_bytes)
+        max_bytes = self.limits.max_object_bytes
+        return max_bytes if left_bytes is None else min(max_bytes, left_bytes)
 
     async def _admit(self, request: Request) -> tuple[Tenant, Share]:
         """The tenant that a request is from, to whom its connection then belongs."""
@@ -235,9 +237,10 @@ def _headers(size_bytes: int) -> dict[str, str]:
 @contextmanager
 def _listing(bounded_store: BoundedStore, tenant: Tenant, prefix: str) -> Iterator[Content]:
     skipped = len(tenant.namespace) + 1 if tenant.namespace else 0
-    lines = (f"{key[skipped:]}\n".encode() for key in bounded_store.store.list(prefix))
-    pieces = iter(lambda: b"".join(itertools.islice(lines, _KEYS_A_PIECE)), b"")
-    yield Content(200, {"content-type": "text/plain"}, pieces)
+    with bounded_store.listing(prefix) as keys:
+        lines = (f"{key[skipped:]}\n".encode() for key in keys)
+        pieces = iter(lambda: b"".join(itertools.islice(lines, _KEYS_A_PIECE)), b"")
+        yield Content(200, {"content-type": "text/plain"}, pieces)
 
 
 def _is_large(size_bytes: int | None) -> bool:

@@ -1,22 +1,41 @@
-"""A store with a capacity and quotas that evicts the least recently used objects."""
+"""A store with a capacity and quotas that evicts what is used least of whoever takes most."""
 
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from cachegen.errors import KeyNotFound, StoreError, StoreFull
-from cachegen.server.index import Index
+from cachegen.errors import KeyNotFound, StoreError, StoreFull, StoreTimeout
+from cachegen.server.index import Holding, Index, num_segments
 from cachegen.server.key_locks import KeyLocks
 from cachegen.server.pins import Pin, Pins
 from cachegen.store import Buffer, Store
 
+_LOG = logging.getLogger("cachegen.server")
 # Arbitrary: 100 to 4,096 do. Keys of one lookup while the store is scanned.
 _SCAN_KEYS = 1000
+# A bound on what an object takes of a disk beside its bytes: for each segment of its key a folder
+# of one block or the file's last block, of 4,096 bytes on ext4 and xfs.
+SEGMENT_BYTES = 4096
+# A bound on one request; each attempt but the last met an object that was replaced since the one
+# before. Arbitrary: 2 to 100 do.
+_ATTEMPTS = 10
+# A bound on open files, 32 for each listing. Arbitrary: 8 to 64 do, and a quarter for one owner.
+_LISTINGS = 16
+_OWNER_LISTINGS = 4
+# Arbitrary: 300 to 86,400 s do. So long may what others wrote stay uncounted where nobody asks for
+# it, and a killed writer's file longer than `staging.STALE_S`.
+TIDY_S = 900.0
+# Arbitrary: 1 to 30 s do; a batch of a scan takes less, and a store that hangs is not waited for.
+_TIDY_ENDS_S = 5.0
+# A scan beside requests leaves nine tenths of the time to them. Arbitrary: 4 to 50 do.
+_REST = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +49,13 @@ class Reading:
 
 
 class BoundedStore:
-    """A store with an index and a capacity; thread-safe.
+    """A store with an index, a capacity and quotas; thread-safe.
 
-    Other processes may add objects to the store and remove them meanwhile, but not replace any.
+    Other processes may add objects to the store, replace and remove them: whatever is asked for is
+    as it is in the store, and a scan finds the rest. Other processes are not held to the limits.
+
+    An object counts with its bytes and with `segment_bytes` for each segment of its key, so that
+    empty objects and deep keys are not free.
 
     Attributes:
         store: holds the objects.
@@ -47,41 +70,98 @@ class BoundedStore:
         index: Index,
         capacity_bytes: int | None = None,
         on_evict: Callable[[int], None] = lambda size_bytes: None,
+        segment_bytes: int = SEGMENT_BYTES,
     ) -> None:
         self.store, self.index, self.capacity_bytes = store, index, capacity_bytes
-        self._on_evict = on_evict
+        self._on_evict, self._segment_bytes = on_evict, segment_bytes
         self._key_locks = KeyLocks()
         self._room_lock = threading.Lock()
         self._pins = Pins()
-        self._reserved: Counter[str] = Counter()
+        self._reserved_bytes: Counter[str] = Counter()
+        self._reserved_objects: Counter[str] = Counter()
+        self._listings: Counter[str] = Counter()
+        self._unfinished_bytes = 0
 
-    def scan(self) -> None:
-        """Make the index list what the store holds."""
-        unseen = set(self.index.keys())
+    def sweep(self) -> None:
+        """Remove what killed writers left, where the store can; what is not old enough counts."""
+        sweep: Callable[[], int] | None = getattr(self.store, "sweep", None)
+        if sweep is not None:
+            self._unfinished_bytes = sweep()
+
+    def scan(self, rest: Callable[[float], bool] | None = None) -> None:
+        """Make the index list what the store holds.
+
+        Args:
+            rest: for a scan beside requests: is called between two batches with seconds to let
+                others work; where it says True the scan ends early.
+        """
+        self.index.forget_seen()
         for keys in _batches(self.store.list(), _SCAN_KEYS):
-            unseen.difference_update(keys)
-            known = self.index.sizes(keys)
-            for key, size_bytes in zip(keys, self.store.lookup(keys), strict=True):
-                if size_bytes is not None and known.get(key) != size_bytes:
-                    self.index.add(key, size_bytes)
-        for key in unseen:
-            self.index.remove(key)
+            began_s = time.monotonic()
+            self.index.see(keys)
+            self._current(keys, at_once=rest is None)
+            if rest is not None and rest(_REST * (time.monotonic() - began_s)):
+                return
+        last = ""
+        while unseen := self.index.unseen(_SCAN_KEYS, after=last):
+            for key in unseen:
+                self._adopt(key)
+            last = unseen[-1]
+
+    @contextmanager
+    def tidying(self, *, every_s: float = TIDY_S) -> Iterator[None]:
+        """Sweep and scan again and again beside requests, while the context lasts."""
+        ending = threading.Event()
+
+        def tidy() -> None:
+            while not ending.wait(every_s):
+                try:
+                    self.sweep()
+                    self.scan(rest=ending.wait)
+                except StoreError as error:
+                    _LOG.warning("the store could not be scanned: %s", error)
+
+        thread = threading.Thread(target=tidy, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ending.set()
+            thread.join(_TIDY_ENDS_S)
 
     def lookup(self, keys: Sequence[str]) -> list[int | None]:
-        """The sizes of objects, None where there is none. They count as used."""
-        known = self.index.sizes(keys)
-        unknown = [key for key in dict.fromkeys(keys) if key not in known]
-        adopted: dict[str, int | None] = {}
-        if unknown:
-            stored = zip(unknown, self.store.lookup(unknown), strict=True)
-            adopted = {key: self._adopt(key) for key, size in stored if size is not None}
-        sizes = {key: known.get(key, adopted.get(key)) for key in keys}
-        self.index.touch(key for key in reversed(sizes) if sizes[key] is not None)
-        return [sizes[key] for key in keys]
+        """The sizes of objects as they are now, None where there is none. They count as used."""
+        different = tuple(dict.fromkeys(keys))
+        found = dict(zip(different, self._current(different), strict=True))
+        self.index.touch(key for key in reversed(found) if found[key] is not None)
+        return [found[key] for key in keys]
+
+    @contextmanager
+    def listing(self, prefix: str = "") -> Iterator[Iterator[str]]:
+        """The keys below a prefix, while the context lasts.
+
+        Raises:
+            StoreTimeout: too many are being listed.
+            StoreError: the store fails.
+        """
+        owner = self.index.namespace_of(prefix)
+        with self._room_lock:
+            if self._listings.total() >= _LISTINGS or self._listings[owner] >= _OWNER_LISTINGS:
+                raise StoreTimeout("too many keys are being listed: try again later")
+            self._listings[owner] += 1
+        keys = self.store.list(prefix)
+        try:
+            yield keys
+        finally:
+            _close(keys)
+            with self._room_lock:
+                self._listings[owner] -= 1
 
     @contextmanager
     def reading(self, key: str, span: Callable[[int], tuple[int, int]]) -> Iterator[Reading]:
         """Read the bytes (start, stop) that ``span`` chooses of an object's size.
+
+        The size is that of the object that is opened, whoever wrote it.
 
         Raises:
             KeyNotFound: there is no such object.
@@ -90,31 +170,44 @@ class BoundedStore:
         with ExitStack() as stack:
             with self._key_locks.holding(key):
                 use = stack.enter_context(self._pins.using(key))
-                (size_bytes,) = self.lookup([key])
-            if size_bytes is None:
-                raise KeyNotFound(f"{key}: there is no such object")
-            start, stop = span(size_bytes)
-            buffers = self._open(key, start, stop)
-            try:
-                yield Reading(size_bytes, start, stop, _checked(buffers, use, stop - start))
-            finally:
-                close = getattr(buffers, "close", None)
-                if close is not None:
-                    close()
+                opened = self._open(key, span)
+            stack.callback(_close, opened.buffers)
+            self.index.touch([key])
+            buffers = _checked(opened.buffers, use, opened.stop - opened.start)
+            yield Reading(opened.size_bytes, opened.start, opened.stop, buffers)
 
-    def admits(self, key: str, size_bytes: int, *, quota_bytes: int | None = None) -> bool:
+    def admits(
+        self,
+        key: str,
+        size_bytes: int,
+        *,
+        quota_bytes: int | None = None,
+        quota_objects: int | None = None,
+    ) -> bool:
         """Whether `put` could create an object of this size now; False where there is one.
 
         Raises:
-            StoreFull: it would exceed the quota or the capacity.
+            StoreFull: it would exceed a quota or the capacity.
             StoreError: the store fails.
         """
         if self.lookup([key]) != [None]:
             return False
         with self._room_lock:
-            self._check_quota(self.index.namespace_of(key), size_bytes, quota_bytes)
-            self._check_capacity(size_bytes)
+            self._check_quota(key, size_bytes, quota_bytes, quota_objects)
+            self._check_capacity(key, size_bytes)
         return True
+
+    def left_bytes(self, key: str, *, quota_bytes: int | None = None) -> int | None:
+        """The largest object that `admits` could admit under a key; None: of any size."""
+        own_bytes = self._cost(key, 0)
+        left = []
+        if self.capacity_bytes is not None:
+            left.append(max(0, self.capacity_bytes - own_bytes))
+        if quota_bytes is not None:
+            with self._room_lock:
+                taken_bytes = self._taken(self.index.namespace_of(key))
+            left.append(max(0, quota_bytes - taken_bytes - own_bytes))
+        return min(left, default=None)
 
     def put(
         self,
@@ -123,17 +216,18 @@ class BoundedStore:
         *,
         parent: str | None = None,
         quota_bytes: int | None = None,
+        quota_objects: int | None = None,
     ) -> bool:
         """Create an object; False where there is one.
 
         Raises:
-            StoreFull: it would exceed the quota or the capacity, or the store's own room.
+            StoreFull: it would exceed a quota or the capacity, or the store's own room.
             StoreError: the store fails.
         """
         if self.lookup([key]) != [None]:
             return False
         with (
-            self._room(key, len(data), quota_bytes),
+            self._room(key, len(data), quota_bytes, quota_objects),
             self._pins.using(key),
             self._pins.using(parent),
         ):
@@ -143,6 +237,8 @@ class BoundedStore:
                 created = self.store.put(key, data)
                 if created:
                     self.index.add(key, len(data), parent=parent)
+                else:
+                    self._adopt(key)
                 return created
 
     def delete(self, key: str) -> None:
@@ -150,71 +246,151 @@ class BoundedStore:
         with self._key_locks.holding(key):
             self._remove(key)
 
+    def _current(self, keys: Sequence[str], *, at_once: bool = False) -> list[int | None]:
+        """The sizes of objects as they are in the store; the index follows.
+
+        New ones are listed ``at_once`` while nobody else puts or deletes any.
+        """
+        stored = dict(zip(keys, self.store.lookup(keys), strict=True))
+        if at_once:
+            self.index.add_unlisted({key: size for key, size in stored.items() if size is not None})
+        known = self.index.sizes(keys)
+        return [stored[key] if stored[key] == known.get(key) else self._adopt(key) for key in keys]
+
     def _adopt(self, key: str) -> int | None:
-        """Add to the index an object that another process or thread wrote, if it is still there."""
+        """Make the index say of an object what the store says, which is returned.
+
+        The store is asked again: what it said before may be older than what this process did.
+        """
         with self._key_locks.holding(key):
-            (size_bytes,) = self.store.lookup([key])
-            if size_bytes is not None and self.index.size(key) is None:
+            (size_bytes,), known = self.store.lookup([key]), self.index.size(key)
+            if size_bytes is None and known is not None:
+                self.index.remove(key)
+            elif size_bytes is not None and known is None:
                 self.index.add(key, size_bytes)
+            elif size_bytes is not None and known != size_bytes:
+                self.index.resize(key, size_bytes)
             return size_bytes
 
-    def _open(self, key: str, start: int, stop: int) -> Iterator[Buffer]:
-        if start == stop:
-            return iter(())
-        try:
-            return self.store.get(key, (start, stop))
-        except KeyNotFound:
-            self.index.remove(key)
-            raise
+    def _open(self, key: str, span: Callable[[int], tuple[int, int]]) -> Reading:
+        """Open an object for reading; the caller holds the key's lock.
+
+        The range follows from the size that the index says, and holds only if the object that is
+        opened has that size.
+        """
+        size_bytes = self.index.size(key)
+        if size_bytes is None:
+            size_bytes = self._adopt(key)
+        for _ in range(_ATTEMPTS):
+            if size_bytes is None:
+                raise KeyNotFound(f"{key}: there is no such object")
+            said_bytes = size_bytes
+            try:
+                start, stop = span(said_bytes)
+                is_whole = (start, stop) == (0, said_bytes)
+                buffers = self.store.get(key, None if is_whole else (start, stop))
+            except Exception:
+                size_bytes = self._adopt(key)
+                if size_bytes == said_bytes:
+                    raise
+                continue
+            size_bytes = getattr(buffers, "size_bytes", None)
+            if size_bytes != said_bytes:
+                size_bytes = self._adopt(key)
+            if size_bytes == said_bytes:
+                return Reading(said_bytes, start, stop, buffers)
+            _close(buffers)
+        raise StoreError(f"{key}: it is replaced again and again")
 
     @contextmanager
-    def _room(self, key: str, size_bytes: int, quota_bytes: int | None) -> Iterator[None]:
+    def _room(
+        self, key: str, size_bytes: int, quota_bytes: int | None, quota_objects: int | None
+    ) -> Iterator[None]:
         """Reserve room for an object, evicting others, until it is in the index."""
-        owner = self.index.namespace_of(key)
+        owner, cost_bytes = self.index.namespace_of(key), self._cost(key, size_bytes)
         with self._room_lock:
-            self._check_quota(owner, size_bytes, quota_bytes)
-            self._evict_for(size_bytes)
-            self._reserved[owner] += size_bytes
+            self._check_quota(key, size_bytes, quota_bytes, quota_objects)
+            self._check_capacity(key, size_bytes)
+            self._reserve(owner, cost_bytes)
+            try:
+                self._evict_beyond_capacity()
+            except BaseException:
+                self._reserve(owner, cost_bytes, sign=-1)
+                raise
         try:
             yield
         finally:
             with self._room_lock:
-                self._reserved[owner] -= size_bytes
+                self._reserve(owner, cost_bytes, sign=-1)
 
-    def _check_quota(self, owner: str, size_bytes: int, quota_bytes: int | None) -> None:
-        stored = self.index.stored_bytes(owner) + self._reserved[owner]
-        if quota_bytes is not None and stored + size_bytes > quota_bytes:
-            raise StoreFull(
-                f"expected at most {quota_bytes - stored} more bytes within the quota of "
-                f"{quota_bytes}, got {size_bytes}"
-            )
+    def _reserve(self, owner: str, cost_bytes: int, *, sign: int = 1) -> None:
+        self._reserved_bytes[owner] += sign * cost_bytes
+        self._reserved_objects[owner] += sign
 
-    def _check_capacity(self, size_bytes: int) -> None:
-        if self.capacity_bytes is not None and size_bytes > self.capacity_bytes:
-            raise StoreFull(
-                f"expected an object of at most {self.capacity_bytes} bytes, got {size_bytes}"
-            )
+    def _cost(self, key: str, size_bytes: int) -> int:
+        """The bytes that an object counts with."""
+        return size_bytes + self._segment_bytes * num_segments(key)
 
-    def _evict_for(self, size_bytes: int) -> None:
-        self._check_capacity(size_bytes)
-        while self._missing(size_bytes) > 0:
-            self._evict(self._victim(size_bytes))
+    def _cost_of(self, holding: Holding) -> int:
+        return holding.size_bytes + self._segment_bytes * holding.segments
 
-    def _missing(self, size_bytes: int) -> int:
+    def _taken(self, owner: str) -> int:
+        return self._cost_of(self.index.holding(owner)) + self._reserved_bytes[owner]
+
+    def _check_quota(
+        self, key: str, size_bytes: int, quota_bytes: int | None, quota_objects: int | None
+    ) -> None:
+        owner = self.index.namespace_of(key)
+        if quota_bytes is not None:
+            left_bytes = quota_bytes - self._taken(owner) - self._cost(key, 0)
+            if size_bytes > left_bytes:
+                raise StoreFull(
+                    f"expected at most {max(0, left_bytes)} more bytes within the quota of "
+                    f"{quota_bytes}, got {size_bytes} (each segment of a key takes "
+                    f"{self._segment_bytes} more)"
+                )
+        if quota_objects is not None:
+            stored = self.index.holding(owner).objects + self._reserved_objects[owner]
+            if stored >= quota_objects:
+                raise StoreFull(
+                    f"expected no more objects than the quota of {quota_objects}, got one more"
+                )
+
+    def _check_capacity(self, key: str, size_bytes: int) -> None:
         if self.capacity_bytes is None:
-            return 0
-        taken = self.index.stored_bytes() + self._reserved.total()
-        return taken + size_bytes - self.capacity_bytes
+            return
+        most_bytes = self.capacity_bytes - self._cost(key, 0)
+        if size_bytes > most_bytes:
+            raise StoreFull(
+                f"expected an object of at most {max(0, most_bytes)} bytes, got {size_bytes}"
+            )
 
-    def _victim(self, size_bytes: int) -> str:
-        """The least recently used object that is not pinned and has no children."""
+    def _evict_beyond_capacity(self) -> None:
+        while (capacity_bytes := self.capacity_bytes) is not None:
+            holdings = self.index.holdings()
+            taken = Counter({owner: self._cost_of(held) for owner, held in holdings.items()})
+            taken.update(self._reserved_bytes)
+            room_bytes = capacity_bytes - self._unfinished_bytes
+            if taken.total() <= room_bytes:
+                return
+            self._evict(self._victim(+taken, room_bytes))
+
+    def _victim(self, taken: Counter[str], room_bytes: int) -> str:
+        """The least recently used object, not pinned and without children, of who takes most.
+
+        Who takes no more than an equal part of the room loses nothing to the others. Where
+        together they take too much, somebody takes more than that.
+        """
         used = self._pins.keys()
-        for key in self.index.leaves(len(used) + 1):
-            if key not in used:
-                return key
+        for owner, taken_bytes in taken.most_common():
+            if taken_bytes * len(taken) <= room_bytes:
+                break
+            for key in self.index.leaves(len(used) + 1, owner=owner):
+                if key not in used:
+                    return key
         raise StoreFull(
-            f"expected an object that fits into {self.capacity_bytes} bytes beside those in use, "
-            f"got {size_bytes} bytes"
+            f"expected an object that fits into {self.capacity_bytes} bytes beside those in use "
+            "and the equal parts of others, got a larger one"
         )
 
     def _evict(self, key: str) -> None:
@@ -243,9 +419,17 @@ def _checked(buffers: Iterator[Buffer], use: Pin, size_bytes: int) -> Iterator[B
         size_bytes -= len(buffer)
         if use.gone:
             raise StoreError("the object was deleted while it was read")
+        if size_bytes < 0:
+            raise StoreError(f"the object goes on for {-size_bytes} bytes behind its end")
         yield buffer
     if size_bytes:
         raise StoreError(f"the object ended {size_bytes} bytes early")
+
+
+def _close(taken: object) -> None:
+    close = getattr(taken, "close", None)
+    if close is not None:
+        close()
 
 
 def _batches(keys: Iterator[str], size: int) -> Iterator[list[str]]:

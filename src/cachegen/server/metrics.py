@@ -38,6 +38,8 @@ class Metrics:
         self.evicted_bytes = Counter("cachegen_evicted_bytes", "Bytes evicted.", registry=registry)
         stored = Gauge("cachegen_stored_bytes", "Bytes of known objects.", registry=registry)
         stored.set_function(index.stored_bytes)
+        objects = Gauge("cachegen_stored_objects", "Known objects.", registry=registry)
+        objects.set_function(index.stored_objects)
 
     def count_eviction(self, size_bytes: int) -> None:
         """Count an evicted object of this size."""

@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 import ssl
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -26,6 +27,8 @@ from cachegen.server.listener import Listener
 from cachegen.server.metrics import Metrics
 from cachegen.server.tenants import Tenants
 from cachegen.store import Store
+from cachegen.store.folder import FolderStore
+from cachegen.store.place import alone_in
 
 _LOG = logging.getLogger("cachegen.server")
 _FORGETS = (
@@ -67,9 +70,23 @@ def serve(
 
     Raises:
         OSError: the address cannot be listened on, or the certificate cannot be read.
-        StoreError: the store cannot be listed, or the index file is damaged.
+        StoreError: the store cannot be listed, another process serves its folder or uses the index
+            file, or that is damaged.
     """
-    index = Index(index_path, namespaces=tenants.namespaces)
+    alone = alone_in(store.root) if isinstance(store, FolderStore) else nullcontext()
+    with alone, closing(Index(index_path, namespaces=tenants.namespaces)) as index:
+        _serve(store, tenants, index, address=address, limits=limits, logs=logs)
+
+
+def _serve(
+    store: Store,
+    tenants: Tenants,
+    index: Index,
+    *,
+    address: Address,
+    limits: Limits,
+    logs: bool,
+) -> None:
     metrics = Metrics(index)
     bounded_store = BoundedStore(
         store,
@@ -77,19 +94,19 @@ def serve(
         capacity_bytes=limits.capacity_bytes,
         on_evict=metrics.count_eviction,
     )
+    bounded_store.sweep()
     if limits.capacity_bytes is not None or tenants.have_quotas:
         bounded_store.scan()
-    if limits.capacity_bytes is not None and index_path is None:
+    if limits.capacity_bytes is not None and index.path is None:
         _LOG.warning(_FORGETS)
     app = make_app(bounded_store, tenants, metrics=metrics, limits=limits, logs=logs)
     admission = Admission(limits.max_connections, tenants=len(tenants.known))
     server = _Server(_config(app, address, limits=limits), limits=limits, admission=admission)
     _ask_for_files(limits.max_connections)
     _end_on_signals(server)
-    with _listen(address) as listening:
+    with _listen(address) as listening, bounded_store.tidying():
         print(f"serving {store.url} at {_url(address, listening)}", flush=True)
         server.run(sockets=[listening])
-    index.close()
 
 
 class _Server(uvicorn.Server):

@@ -130,7 +130,7 @@ def _fields(entry: object, number: int) -> dict[str, Any]:
             f"{who}: expected a name, a salt and either token or token_sha256; got "
             f"{', '.join(sorted(entry)) or 'nothing'}"
         )
-    fields = {key: _field(value, key, who) for key, value in entry.items()}
+    fields: dict[str, Any] = {key: _field(value, key, who) for key, value in entry.items()}
     if "token" in fields:
         fields["token_sha256"] = hashlib.sha256(fields.pop("token")).digest()
     return fields
