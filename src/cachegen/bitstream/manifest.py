@@ -13,6 +13,7 @@ from itertools import pairwise
 from cachegen.bitstream.header import (
     LEVEL_NAME,
     MAX_LAYERS,
+    MAX_TOKENS,
     SOME_LAYERS_VERSION,
     VERSION,
     wrong_version,
@@ -41,10 +42,10 @@ def window_of(kind: str) -> int:
 
 def layers_by_kind(windows: Sequence[int]) -> dict[str, tuple[int, ...]]:
     """The layers of each kind, by the windows of all layers; `full` comes first."""
-    return {
-        kind_of(window): tuple(layer for layer, own in enumerate(windows) if own == window)
-        for window in sorted(set(windows))
-    }
+    layers: dict[int, list[int]] = {}
+    for layer, window in enumerate(windows):
+        layers.setdefault(window, []).append(layer)
+    return {kind_of(window): tuple(layers[window]) for window in sorted(layers)}
 
 
 def tokens_before(kind: str, place: int) -> int:
@@ -169,13 +170,14 @@ def read_manifest(data: bytes | bytearray | memoryview) -> Manifest:
     if version not in (VERSION, SOME_LAYERS_VERSION):
         fields.fail("version", wrong_version(version))
     exact, windows = fields.flag("exact"), _read_windows(fields) if is_split else ()
+    kinds = frozenset(layers_by_kind(windows)) if is_split else None
     manifest = Manifest(
         context_id=fields.digest("context_id"),
         fingerprint=fields.digest("fingerprint"),
         num_tokens=fields.integer("num_tokens", low=1, high=_MAX_TOKENS),
         exact=exact,
         chunks=tuple(
-            _read_chunk(item, path, exact=exact, windows=windows)
+            _read_chunk(item, path, exact=exact, kinds=kinds)
             for item, path in fields.items("chunks")
         ),
         windows=windows,
@@ -262,19 +264,21 @@ def _read_windows(fields: Fields) -> tuple[int, ...]:
     return tuple(window for window in windows if window is not None)
 
 
-def _read_chunk(value: object, path: str, *, exact: bool, windows: tuple[int, ...]) -> ChunkEntry:
+def _read_chunk(
+    value: object, path: str, *, exact: bool, kinds: frozenset[str] | None
+) -> ChunkEntry:
     fields = Fields(value, path, ("chunk_id", "start", "stop", "objects"))
     start = fields.integer("start", low=0, high=_MAX_TOKENS)
     entry = ChunkEntry(
         chunk_id=fields.digest("chunk_id"),
         start=start,
-        stop=fields.integer("stop", low=start + 1, high=_MAX_TOKENS),
+        stop=fields.integer("stop", low=start + 1, high=min(_MAX_TOKENS, start + MAX_TOKENS)),
         objects=tuple(
-            _read_object(item, where, is_split=bool(windows))
+            _read_object(item, where, is_split=kinds is not None)
             for item, where in fields.items("objects")
         ),
     )
-    _check_levels(entry, fields, windows)
+    _check_levels(entry, fields, kinds or frozenset({ALL}))
     _check_objects(entry, fields, exact=exact)
     return entry
 
@@ -292,9 +296,8 @@ def _read_object(value: object, path: str, *, is_split: bool) -> StoredObject:
     )
 
 
-def _check_levels(entry: ChunkEntry, fields: Fields, windows: tuple[int, ...]) -> None:
+def _check_levels(entry: ChunkEntry, fields: Fields, kinds: frozenset[str]) -> None:
     """Every level is there once: all layers in one object, or each kind in one."""
-    kinds = set(layers_by_kind(windows)) or {ALL}
     found: dict[str, list[str]] = {}
     for stored in entry.objects:
         found.setdefault(stored.level, []).append(stored.layers)
@@ -332,7 +335,8 @@ def _check_ranges(manifest: Manifest, fields: Fields) -> None:
     last = chunks[-1]
     if not last.start < num_tokens <= last.stop:
         fields.fail("num_tokens", f"expected {last.start + 1} to {last.stop}, got {num_tokens}")
-    if num_tokens < last.stop and num_tokens % LINK_TOKENS:
-        fields.fail("num_tokens", f"expected {last.stop} or a multiple of {LINK_TOKENS}")
+    inside = last.stop - last.stop % LINK_TOKENS
+    if num_tokens not in (last.stop, inside):
+        fields.fail("num_tokens", f"expected {last.stop}, or {inside} in it; got {num_tokens}")
     if (num_tokens == last.stop) != (manifest.context_id == last.chunk_id):
         fields.fail("context_id", "expected the last chunk's id exactly where both end together")

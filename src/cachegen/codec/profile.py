@@ -55,7 +55,9 @@ CODECS_WITH_PROFILE = ("transform", "plain", "paper")
 _LEVEL_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _RESERVED = {TEXT, *(level.name for level in SELF_CONTAINED)}
 # FORMAT.md, sections 1 and 7.
-_MOST_VALUES = 2**24
+_MOST_LAYERS, _MOST_VALUES = 4096, 2**24
+# JSON takes up to 24 times its bytes as objects: 96 MiB.
+_MOST_HEADER_BYTES = 4 << 20
 _MOST_LEVELS = 256
 # Unpacked at once: 2 MiB. Arbitrary: 256 to 65,536 do.
 _FEW_TABLES = 4096
@@ -274,8 +276,9 @@ def read_profile(source: bytes | Path | str) -> Profile:
     """
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     try:
+        _check_header(data)
         tensors = load(data)
-        described = json.loads(_raw_metadata(data)["profile"])
+        described = _strict_json(_raw_metadata(data)["profile"])
         profile = _from_parts(tensors, described)
     except BitstreamError:
         raise
@@ -297,6 +300,36 @@ def shipped_profile(fingerprint: bytes) -> Profile | None:
     return None
 
 
+def _check_header(data: bytes) -> None:
+    """Refuse a description so long that reading it could take many times the file's memory."""
+    size = int.from_bytes(data[:8], "little")
+    if size > _MOST_HEADER_BYTES:
+        raise BitstreamError(
+            f"expected a header of at most {_MOST_HEADER_BYTES} bytes, got {size}", field="header"
+        )
+
+
+def _strict_json(text: str) -> Any:
+    """The value of a document whose keys are single and whose numbers are finite.
+
+    Raises:
+        ValueError: says what is wrong.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError(f"expected single keys, got {[key for key, _ in pairs][:20]}")
+        return found
+
+    def finite(number: str) -> float:
+        if not math.isfinite(value := float(number)):
+            raise ValueError(f"expected finite numbers, got {number[:20]}")
+        return value
+
+    return json.loads(text, object_pairs_hook=unique, parse_float=finite, parse_constant=finite)
+
+
 def _raw_metadata(data: bytes) -> dict[str, str]:
     size = int.from_bytes(data[:8], "little")
     metadata = json.loads(data[8 : 8 + size])["__metadata__"]
@@ -311,9 +344,7 @@ def _from_parts(tensors: dict[str, np.ndarray], described: dict[str, Any]) -> Pr
             f"expected one of {_FORMATS}, got {described['format']!r}; calibrate again",
             field="format",
         )
-    geometry = Geometry(
-        tuple(_plane(*pair) for pair in described["planes"]), _dtype(described["dtype"])
-    )
+    geometry = Geometry(_planes(described["planes"]), _dtype(described["dtype"]))
     codec = described["codec"]
     if codec not in CODECS_WITH_PROFILE:
         raise BitstreamError(f"expected one of {CODECS_WITH_PROFILE}, got {codec!r}", field="codec")
@@ -368,6 +399,22 @@ def _num_active(
             if count > len(group.synthesis):
                 raise BitstreamError(f"{count} of {len(group.synthesis)} coefficients", field=name)
     return tuple(map(tuple, counts))
+
+
+def _planes(pairs: list[Any]) -> tuple[PlaneShape, ...]:
+    """Keys and values of each layer."""
+    if len(pairs) % 2 or not 2 <= len(pairs) <= 2 * _MOST_LAYERS:
+        raise BitstreamError(
+            f"expected keys and values of 1 to {_MOST_LAYERS} layers, got {len(pairs)} planes",
+            field="planes",
+        )
+    planes = tuple(_plane(*pair) for pair in pairs)
+    values = sum(plane.width for plane in planes)
+    if not 1 <= values <= _MOST_VALUES:
+        raise BitstreamError(
+            f"expected 1 to {_MOST_VALUES} values per token, got {values}", field="planes"
+        )
+    return planes
 
 
 def _plane(heads: int, dim: int) -> PlaneShape:

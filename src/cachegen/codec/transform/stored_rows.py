@@ -10,6 +10,8 @@ from cachegen.errors import BitstreamError
 _LARGEST = 127
 # Bytes times powers of two within these are numbers of float16, exactly.
 _LEAST_EXPONENT, _LARGEST_EXPONENT = -24, 9
+# Arbitrary: 2^16 to 2^24 do. Values unpacked at once: in float32 all would take four times as much.
+_STRIPE_VALUES = 1 << 20
 
 
 def rounded(rows: np.ndarray) -> np.ndarray:
@@ -44,7 +46,11 @@ def unpack(codes: np.ndarray, exponents: np.ndarray) -> np.ndarray:
             f"{exponents.min()} to {exponents.max()}",
             field="exponents",
         )
-    found: np.ndarray = np.ldexp(codes.astype(np.float32), exponents).astype(np.float16)
+    found: np.ndarray = np.empty(codes.shape, dtype=np.float16)
+    stripe = max(1, _STRIPE_VALUES // max(codes.shape[1], 1))
+    for first in range(0, len(codes), stripe):
+        rows = codes[first : first + stripe].astype(np.float32)
+        found[first : first + stripe] = np.ldexp(rows, exponents)
     return found
 
 

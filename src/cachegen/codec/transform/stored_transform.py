@@ -75,14 +75,19 @@ def transform_from_arrays(arrays: dict[str, np.ndarray], geometry: Geometry) -> 
     ood_score = float(take(arrays, "strangeness", count=1)[0])
     plausible = all(_RANGE[0] <= number <= _RANGE[1] for number in (unit, ood_score))
     if num_sinks > MOST_SINKS or not plausible:
+        field = "num_sinks" if num_sinks > MOST_SINKS else "unit and strangeness"
         raise BitstreamError(
-            f"{num_sinks} sinks, unit {unit}, strangeness {ood_score}", field="unit"
+            f"expected at most {MOST_SINKS} sinks, and 1e-30 to 1e30; got {num_sinks} sinks, "
+            f"unit {unit}, strangeness {ood_score}",
+            field=field,
         )
     features = _features(arrays)
     num_features = sum(table.shape[1] for table in features)
     groups: list[LayerGroup] = []
-    while sum(len(group.planes) for group in groups) < len(geometry.planes):
-        groups.append(_group(arrays, len(groups), num_features, geometry, groups))
+    offsets, first = matrix.plane_offsets(geometry), 0
+    while first < len(geometry.planes):
+        groups.append(_group(arrays, len(groups), num_features, offsets, first))
+        first += len(groups[-1].planes)
     importance = _importance(arrays, groups) if "importance.position" in arrays else None
     return Transform(tuple(groups), features, num_sinks, unit, ood_score, importance)
 
@@ -105,7 +110,11 @@ def _importance(arrays: dict[str, np.ndarray], groups: list[LayerGroup]) -> Impo
 
 def _features(arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
     """The tables of all lags, of one vocabulary."""
-    names = [f"features.{lag}" for lag in range(_MOST_LAGS) if f"features.{lag}" in arrays]
+    names = [name for name in arrays if name.partition(".")[0] == "features"]
+    if len(names) > _MOST_LAGS:
+        raise BitstreamError(
+            f"expected at most {_MOST_LAGS} lags, got {len(names)}", field="features"
+        )
     tables = tuple(take(arrays, f"features.{lag}", ndim=2) for lag in range(len(names)))
     if sum(table.shape[1] for table in tables) > _MOST_FEATURES:
         raise BitstreamError(f"expected at most {_MOST_FEATURES} features", field="features")
@@ -118,16 +127,15 @@ def _group(
     arrays: dict[str, np.ndarray],
     index: int,
     num_features: int,
-    geometry: Geometry,
-    before: list[LayerGroup],
+    offsets: np.ndarray,
+    first: int,
 ) -> LayerGroup:
-    planes = tuple(take(arrays, f"planes.{index}").tolist())
-    first = sum(len(group.planes) for group in before)
-    if not planes or planes != tuple(range(first, first + len(planes))):
+    stored, num_planes = take(arrays, f"planes.{index}"), len(offsets) - 1
+    planes = tuple(range(first, first + len(stored)))
+    if not planes or not np.array_equal(stored, planes):
         raise BitstreamError(f"expected the planes from {first} on", field=f"planes.{index}")
-    if planes[-1] >= len(geometry.planes):
+    if planes[-1] >= num_planes:
         raise BitstreamError(f"there is no plane {planes[-1]}", field=f"planes.{index}")
-    offsets = matrix.plane_offsets(geometry)
     width = int(offsets[planes[-1] + 1] - offsets[first])
     synthesis = take(arrays, f"synthesis.{index}", ndim=2, width=width)
     if f"synthesis_bytes.{index}" in arrays:
