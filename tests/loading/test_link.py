@@ -6,7 +6,7 @@ import hashlib
 import queue
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from hashlib import sha256
 from queue import Empty, SimpleQueue
@@ -255,6 +255,11 @@ class Load:
         for _ in range(times):
             self.posted.get(timeout=10)()
 
+    def do_posted_until(self, is_done: Callable[[], object]) -> None:
+        """The same until something has come of it; news that were not heard yet are one."""
+        while not is_done():
+            self.do_posted()
+
     def stalls_at(self, seconds: float) -> bool:
         """Whether a transfer fails then."""
         self.at(seconds).end_stalled()
@@ -317,7 +322,7 @@ def test_bytes_of_an_abandoned_transfer_are_ignored(load) -> None:
 def test_a_transfer_ends_with_its_last_byte(load) -> None:
     for piece in (bytes(60), bytes(40)):
         load.store.give(1, piece)
-    load.do_posted(3)
+    load.do_posted_until(lambda: load.fetched)
     ((chunk, (stored,), (data,)),) = load.fetched
     assert chunk == 1 and stored.size_bytes == 100 and data == bytes(100)
     assert [transfer.chunk for transfer in load.state.transfers] == [0, 2, 3]
@@ -332,10 +337,10 @@ def test_a_transfer_fails_with_the_first_of_its_objects(load) -> None:
     load.fetching.start(4, OPTION, objects)
     assert load.fetching.num_objects == 6
     load.store.give(6, bytes(100))
-    load.do_posted(2)
+    load.do_posted_until(lambda: load.state.transfers[-1].received_bytes == 100)
     assert not load.fetched and load.state.transfers[-1].received_bytes == 100
     load.store.give(5, StoreError("reset"))
-    load.do_posted()
+    load.do_posted_until(lambda: load.failed)
     ((chunk, error, _),) = load.failed
     assert chunk == 4 and str(error) == "reset"
     assert load.clock.spans[-1].outcome == "StoreError"

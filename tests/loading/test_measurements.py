@@ -1,13 +1,30 @@
 import json
+import os
 import threading
+import time
+import warnings
 from pathlib import Path
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
 
 from cachegen.loading.measurements import FOLDER_VARIABLE, Measurements
 from cachegen.policy.costs import Costs
 
 FINGERPRINT = bytes(range(32))
+FILE = b'{"format": "cachegen-costs-1", "prefill": %b, "decode": %b, "links": {}}'
+NUMBERS = st.integers() | st.floats() | st.sampled_from([9, 10**400, 1e308, 0, -1, True])
+VALUES = NUMBERS | st.none() | st.text(max_size=3) | st.lists(NUMBERS, max_size=3)
+SAMPLES = st.lists(st.lists(NUMBERS, min_size=2, max_size=3) | VALUES, max_size=4)
+JSON = st.fixed_dictionaries(
+    {
+        "format": st.just("cachegen-costs-1"),
+        "prefill": SAMPLES | VALUES,
+        "decode": st.dictionaries(st.text(max_size=3), SAMPLES | VALUES, max_size=3) | VALUES,
+        "links": st.dictionaries(st.text(max_size=3), VALUES, max_size=3) | VALUES,
+    }
+)
 
 
 @pytest.fixture(autouse=True)
@@ -60,17 +77,64 @@ def test_another_model_or_device_is_another_matter():
         b'{"format": "cachegen-costs-1", "prefill": [], "decode": [], "links": {}}',
         b'{"format": "cachegen-costs-1", "prefill": [[9, 0, NaN]], "decode": {}, "links": {}}',
         b'{"format": "cachegen-costs-1", "prefill": [], "decode": {}, "links": {"a": [-1, 0, 0]}}',
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        FILE % (b"[[%b, 0, 1.0]]" % (b"9" * 400), b"{}"),
+        FILE % (b"[[9, 0, %b]]" % (b"9" * 400), b"{}"),
+        FILE % (b"[[9, 0, %b]]" % (b"9" * 5000), b"{}"),
+        FILE % (b"[[9, true, 1.0]]", b"{}"),
+        FILE % (b"[[9, 0, 1e300]]", b"{}"),
+        FILE % (b"[%b]" % b",".join([b"[9, 0, 1.0]"] * 33), b"{}"),
+        FILE % (b"[]", b"{%b}" % b",".join(b'"%d": []' % n for n in range(65))),
+        FILE % (b"[]", b'{"%b": []}' % (b"a" * 3000)),
+        b" " * (2 << 20),
     ),
+    ids=lambda content: f"{content[:24]!r}-{len(content)}",
 )
 def test_a_damaged_file_says_nothing(content: bytes):
     known = measured()
     known.save()
     known.path.write_bytes(content)
-    found = Measurements.read(FINGERPRINT, "cpu")
+    with pytest.warns(RuntimeWarning, match="expected measurements of this machine"):
+        found = Measurements.read(FINGERPRINT, "cpu")
     assert found.costs("http://host/a") == Costs()
     found.add_decode("high", 100, 0.1)
     found.save()
     assert Measurements.read(FINGERPRINT, "cpu").costs().decode_s("high", 100) > 0
+
+
+def _endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", (os.mkfifo, _endless, os.mkdir))
+def test_what_is_no_file_is_not_waited_for(make, folder: Path):
+    path = measured().path
+    folder.mkdir()
+    make(path)
+    began_s = time.monotonic()
+    with pytest.warns(RuntimeWarning, match="it is no file"):
+        found = Measurements.read(FINGERPRINT, "cpu")
+    assert time.monotonic() - began_s < 1.0
+    assert found.costs() == Costs()
+    found.add_decode("high", 100, 0.1)
+    found.save()
+
+
+def test_any_bytes_may_be_in_the_file(folder: Path):
+    @hypothesis.given(content=JSON)
+    @hypothesis.settings(max_examples=80, deadline=None)
+    def read(content: object) -> None:
+        path.write_text(json.dumps(content))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = Measurements.read(FINGERPRINT, "cpu")
+        costs = found.costs("http://host/a")
+        assert costs.prefill is None or costs.prefill.seconds(100) >= 0
+
+    path = measured().path
+    folder.mkdir()
+    read()
 
 
 def test_a_folder_that_cannot_be_written_costs_nothing_but_the_memory(folder: Path):

@@ -33,6 +33,7 @@ from cachegen.errors import (
 )
 from cachegen.policy.controller import ChunkState
 from cachegen.store import Store
+from cachegen.store.hangup import Hangup, current
 
 Answer = TypeVar("Answer")
 # How late a cancellation is noticed. Arbitrary: 0.01 to 0.2 s does.
@@ -40,12 +41,17 @@ _POLL_S = 0.05
 
 
 def begun(call: Callable[[], Answer]) -> Future[Answer]:
-    """Start a call in a daemon thread, and return the future of its result."""
+    """Start a call in a daemon thread, and return the future of its result.
+
+    What it waits for at stores ends with what this thread waits for.
+    """
     answer: Future[Answer] = Future()
+    hangup = current() or Hangup()
 
     def run() -> None:
         try:
-            answer.set_result(call())
+            with hangup.heeded():
+                answer.set_result(call())
         except BaseException as error:
             answer.set_exception(error)
 
@@ -56,20 +62,28 @@ def begun(call: Callable[[], Answer]) -> Future[Answer]:
 def within(
     seconds: float, call: Callable[[], Answer], *, cancel: threading.Event | None = None
 ) -> Answer:
-    """The result of a call within a time limit, after which it goes on in a daemon thread.
+    """The result of a call within a time limit.
+
+    It runs in a daemon thread, whose waits for stores, and those of threads that it has begun, are
+    ended with this function, whatever came of it.
 
     Raises:
         StoreTimeout: the call took longer.
         LoadCancelled: ``cancel`` was set meanwhile.
     """
-    answer = begun(call)
+    hangup = Hangup()
+    with hangup.heeded():
+        answer = begun(call)
     deadline_s = time.monotonic() + seconds
-    while (left_s := deadline_s - time.monotonic()) > 0:
-        if wait([answer], timeout=min(left_s, _POLL_S)).done:
-            return answer.result()
-        if cancel is not None and cancel.is_set():
-            raise LoadCancelled("the load was cancelled")
-    raise StoreTimeout(f"the store gave no answer within {seconds} s")
+    try:
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            if wait([answer], timeout=min(left_s, _POLL_S)).done:
+                return answer.result()
+            if cancel is not None and cancel.is_set():
+                raise LoadCancelled("the load was cancelled")
+        raise StoreTimeout(f"the store gave no answer within {seconds} s")
+    finally:
+        hangup.end()
 
 
 # As often, and after as long, as `loading/ledger.py` asks a failing store for an object.
@@ -313,7 +327,7 @@ def _tail(manifest: Manifest, ladder: Profile | None, store: Store) -> list[int]
     if last.stop == manifest.num_tokens or not _may_be_predicted(last, ladder):
         return []
     try:
-        return fetch_tokens(store, last)[manifest.num_tokens - last.start :]
+        return fetch_tokens(store, last, start=manifest.num_tokens)
     except CacheGenError as error:
         return error
 

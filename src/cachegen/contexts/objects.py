@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from cachegen.bitstream.format import unpack
 from cachegen.bitstream.identity import TOKEN_BYTES, tokens_from_bytes
@@ -26,10 +27,54 @@ from cachegen.errors import (
     StoreError,
     TokensMismatch,
 )
-from cachegen.store import Buffer, Store, read
+from cachegen.store import Buffer, Store
 
 # The second replaces a damaged object; further ones need other writers. Arbitrary: 3 to 10 does.
 _ATTEMPTS = 4
+# Profiles of the chunks of a context: one, and more where others stored the same text with
+# profiles of their own. Arbitrary: 4 to 64 do; each costs a request.
+MAX_PROFILES = 16
+# 12 million tokens at 1,536 a chunk. A plan of so many takes 10 ms (by hand), and chunks are
+# planned anew as each one ends. Arbitrary: 2,048 to 16,384 do.
+MAX_CHUNKS = 8192
+# Levels and kinds of layers of a chunk: 12 levels are known, and models have up to 3 kinds.
+# Arbitrary: 64 to 1,024 do.
+MAX_OBJECTS = 256
+# Tokens of a chunk behind those that are asked for, 40 bytes each once read. Above any chunk that
+# others may share: those have 1,536. Arbitrary: 2^16 to 2^22 do.
+MAX_TAIL_TOKENS = 1 << 20
+
+
+def read_at_most(
+    store: Store, key: str, max_bytes: int, *, range: tuple[int, int] | None = None
+) -> bytes:
+    """A whole object, or a range of it, of bounded length.
+
+    It takes up to twice its size, in however small pieces it comes.
+
+    Raises:
+        KeyNotFound: there is none.
+        BitstreamError: it is longer.
+        StoreError: the store fails.
+    """
+    found = bytearray()
+    with closing_of(store.get(key, range)) as pieces:
+        for piece in pieces:
+            if len(found) + len(piece) > max_bytes:
+                raise BitstreamError(f"expected at most {max_bytes} bytes, got more", field=key)
+            found += piece
+    return bytes(found)
+
+
+@contextmanager
+def closing_of(pieces: Iterator[Buffer]) -> Iterator[Iterator[Buffer]]:
+    """End a transfer as soon as nothing more of it is wanted."""
+    try:
+        yield pieces
+    finally:
+        close = getattr(pieces, "close", None)
+        if close is not None:
+            close()
 
 
 def put_or_adopt(
@@ -37,12 +82,13 @@ def put_or_adopt(
     key: str,
     data: bytes,
     *,
+    max_bytes: int,
     check: Callable[[bytes], object],
     parent: str | None = None,
 ) -> bytes:
     """Store bytes under a key, or return the stored ones if they pass the check.
 
-    An object that does not pass is removed and replaced.
+    An object that does not pass, or is longer than ``max_bytes``, is removed and replaced.
 
     Raises:
         StoreError: the store fails, or the object cannot be replaced.
@@ -50,16 +96,21 @@ def put_or_adopt(
     for _ in range(_ATTEMPTS):
         if store.put(key, data, parent=parent):
             return data
-        found = adopt(store, key, check=check)
+        found = adopt(store, key, max_bytes=max_bytes, check=check)
         if found is not None:
             return found
     raise StoreError(f"{key}: the object there is damaged and {_ATTEMPTS} times came back")
 
 
-def adopt(store: Store, key: str, *, check: Callable[[bytes], object]) -> bytes | None:
-    """The stored bytes if they pass the check; else None, and the object is removed."""
+def adopt(
+    store: Store, key: str, *, max_bytes: int, check: Callable[[bytes], object]
+) -> bytes | None:
+    """The stored bytes if they pass the check; else None, and the object is removed.
+
+    More than ``max_bytes`` do not pass, and are not read.
+    """
     try:
-        data = read(store, key)
+        data = read_at_most(store, key, max_bytes)
         check(data)
     except KeyNotFound:
         return None
@@ -74,30 +125,51 @@ def read_stored_manifest(store: Store, context_id: bytes, *, fingerprint: bytes)
 
     Raises:
         KeyNotFound: there is none.
-        BitstreamError: the object is no manifest, or one of another context or model.
+        BitstreamError: the object is no manifest, one of another context or model, or one of more
+            chunks, objects or profiles than a load can handle.
         StoreError: the store fails.
     """
     key = manifest_key(context_id)
-    manifest = read_manifest(read(store, key, max_bytes=MAX_SIZE_BYTES))
+    manifest = read_manifest(read_at_most(store, key, MAX_SIZE_BYTES))
     if (manifest.context_id, manifest.fingerprint) != (context_id, fingerprint):
         raise BitstreamError("it describes another context or model", field=key)
+    _check_extent(manifest, key)
     return manifest
 
 
-def fetch_tokens(store: Store, chunk: ChunkEntry) -> list[int]:
-    """The tokens of a context's last chunk, from the token ids stored with the context.
+def _check_extent(manifest: Manifest, key: str) -> None:
+    for what, found, most in (
+        ("chunks", len(manifest.chunks), MAX_CHUNKS),
+        ("objects of a chunk", max(len(c.objects) for c in manifest.chunks), MAX_OBJECTS),
+        ("profiles", len(_named(manifest)), MAX_PROFILES),
+    ):
+        if found > most:
+            raise BitstreamError(f"expected at most {most} {what}, got {found}", field=key)
+
+
+def fetch_tokens(store: Store, chunk: ChunkEntry, *, start: int) -> list[int]:
+    """The tokens of a context's last chunk from ``start`` on, of the ids stored with the context.
 
     Raises:
         KeyNotFound: the token ids are not stored.
-        BitstreamError: their number is not the context's.
+        BitstreamError: their number is not the context's, or too many are asked for.
         StoreError: the store fails.
     """
     key, size_bytes = tokens_key(chunk.chunk_id), TOKEN_BYTES * chunk.stop
+    if chunk.stop - start > MAX_TAIL_TOKENS:
+        raise BitstreamError(
+            f"expected at most {MAX_TAIL_TOKENS} tokens behind those that are asked for, got "
+            f"{chunk.stop - start}",
+            field=key,
+        )
     (found,) = store.lookup([key])
     if found not in (None, size_bytes):
         raise BitstreamError(f"expected {size_bytes} bytes, got {found}", field=key)
-    tokens = tokens_from_bytes(read(store, key, max_bytes=size_bytes))
-    own: list[int] = tokens[chunk.start :].tolist()
+    span = (TOKEN_BYTES * start, size_bytes)
+    data = read_at_most(store, key, span[1] - span[0], range=span)
+    if len(data) != span[1] - span[0]:
+        raise BitstreamError(f"expected {span[1] - span[0]} bytes, got {len(data)}", field=key)
+    own: list[int] = tokens_from_bytes(data).tolist()
     return own
 
 
@@ -157,9 +229,14 @@ _NOT_READ = KeyNotFound("a profile that no manifest named")
 class Profiles:
     """Reads each profile at most once, all of them before anything is decoded."""
 
-    def __init__(self, store: Store, given: Profile | None) -> None:
-        """Start with nothing read; ``given`` is the caller's profile, if any."""
-        self._store = store
+    def __init__(
+        self, store: Store, given: Profile | None, *, max_bytes: int = MAX_PROFILE_BYTES
+    ) -> None:
+        """Start with nothing read; ``given`` is the caller's profile, if any.
+
+        All that are read have at most ``max_bytes`` together.
+        """
+        self._store, self._left_bytes = store, min(max_bytes, MAX_PROFILE_BYTES)
         self._given = given
         self._found: dict[bytes, Profile | CacheGenError] = {}
 
@@ -195,7 +272,8 @@ class Profiles:
             return self._given
         key = profile_key(profile_hash)
         try:
-            data = read(self._store, key, max_bytes=MAX_PROFILE_BYTES)
+            data = read_at_most(self._store, key, self._left_bytes)
+            self._left_bytes -= len(data)
             check_digest(hashlib.sha256(data).digest(), profile_hash, field=key)
             return read_profile(data)
         except CacheGenError as error:

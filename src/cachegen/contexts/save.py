@@ -43,6 +43,10 @@ from cachegen.errors import BitstreamError, KeyNotFound
 from cachegen.kvcache import KVCache
 from cachegen.store import Store
 
+# Of an object beside its coded values: the header (1 MiB at most, FORMAT.md), and statistics that
+# it carries itself, some MB for caches of 4,096 layers. Arbitrary: 16 to 256 MiB do.
+_ROOM_BYTES = 64 << 20
+
 
 def save(
     kv: KVCache,
@@ -198,10 +202,20 @@ def _store_object(
         if codec_of(chunk.codec).needs_tokens:
             check_tokens(chunk, encoder.tokens_of(item))
 
-    found = adopt(store, item.key, check=check) if is_there else None
+    most = _most_bytes(encoder.kv, item)
+    found = adopt(store, item.key, max_bytes=most, check=check) if is_there else None
     if found is not None:
         return found
-    return put_or_adopt(store, item.key, encoder.encode(item), check=check, parent=parent)
+    data = encoder.encode(item)
+    most = max(most, len(data))
+    return put_or_adopt(store, item.key, data, max_bytes=most, check=check, parent=parent)
+
+
+def _most_bytes(kv: KVCache, item: PlannedObject) -> int:
+    """More than any encoding of a chunk of this cache takes, whoever made it."""
+    geometry = kv.geometry
+    raw_bytes = geometry.values_per_token * geometry.dtype.itemsize * item.chunk.num_tokens
+    return raw_bytes + raw_bytes // 4 + _ROOM_BYTES
 
 
 def _store_companion(store: Store, key: str, data: bytes, *, parent: str | None = None) -> None:
@@ -211,4 +225,4 @@ def _store_companion(store: Store, key: str, data: bytes, *, parent: str | None 
     def check(found: bytes) -> None:
         check_digest(hashlib.sha256(found).digest(), expected, field=key)
 
-    put_or_adopt(store, key, data, check=check, parent=parent)
+    put_or_adopt(store, key, data, max_bytes=len(data), check=check, parent=parent)

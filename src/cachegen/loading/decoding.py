@@ -19,6 +19,7 @@ from cachegen.contexts.objects import Profiles, open_chunk
 from cachegen.errors import BitstreamError, CacheGenError
 from cachegen.kvcache import Geometry, KVCache, PlaneShape
 from cachegen.loading.result import Journal
+from cachegen.loading.room import Room
 from cachegen.policy.controller import LoadState, Status
 from cachegen.store import Buffer
 
@@ -62,6 +63,14 @@ class Assembly:
         if not part.is_complete and part.num_tokens != self._capacity:
             return "expected every layer to hold every token"
         return None
+
+    def size_bytes(self, geometry: Geometry, layers: Sequence[int] | None = None) -> int:
+        """Bytes of the result with room for these layers, besides those that have it already."""
+        named = tuple(range(geometry.num_layers) if layers is None else layers)
+        with self._allocating:
+            others = [self._layers[layer] for layer in self._layers.keys() - set(named)]
+        allocated = sum(plane.nbytes for planes in others for plane in planes)
+        return allocated + token_bytes(geometry) * self._capacity
 
     def room(
         self, geometry: Geometry, *, start: int, stop: int, layers: Sequence[int] | None = None
@@ -135,6 +144,11 @@ class Assembly:
         return Geometry(tuple(planes), dtypes[0] if dtypes else found.dtype)
 
 
+def token_bytes(geometry: Geometry) -> int:
+    """Bytes of one token of a cache."""
+    return geometry.values_per_token * geometry.dtype.itemsize
+
+
 def _empty_like(plane: torch.Tensor, num_tokens: int) -> torch.Tensor:
     heads, _, dim = plane.shape
     return torch.empty((heads, num_tokens, dim), dtype=plane.dtype, device=plane.device)
@@ -194,6 +208,7 @@ class Decoder:
         windows: attention windows of its layers, as in the manifest.
         assembly: the cache to decode into.
         device: of that cache.
+        room: what it may take.
     """
 
     tokens: NDArray[np.uint32]
@@ -203,6 +218,7 @@ class Decoder:
     windows: tuple[int, ...]
     assembly: Assembly
     device: torch.device | str
+    room: Room
 
     def decode(self, data: Buffer, entry: ChunkEntry, stored: StoredObject) -> None:
         """Decode the wanted tokens of a chunk, or of some of its layers, into the assembly.
@@ -210,7 +226,8 @@ class Decoder:
         After an error their place there may hold anything.
 
         Raises:
-            BitstreamError: the bytes are damaged, another chunk's, or of another geometry.
+            BitstreamError: the bytes are damaged, another chunk's, of another geometry, or too many
+                once decoded.
             ProfileMismatch, TokensMismatch: encoded for another model, or for other tokens.
             CacheGenError: the profile or the chunk's other tokens cannot be read.
         """
@@ -218,6 +235,10 @@ class Decoder:
         layers = layers_by_kind(self.windows).get(stored.layers)
         coded = open_chunk(
             data, entry=entry, level=stored.level, fingerprint=self.fingerprint, layers=layers
+        )
+        self.room.check_decoding(
+            result_bytes=assembly.size_bytes(coded.geometry, layers),
+            chunk_bytes=token_bytes(coded.geometry) * entry.num_tokens,
         )
         tokens = self._tokens_of(entry) if codec_of(coded.codec).needs_tokens else None
         room = None
@@ -277,7 +298,7 @@ class Decoding:
             post: takes what the deciding thread is to do next, from any thread.
             decoded: is told of every end.
         """
-        self.num_pending = 0
+        self.num_pending = self.pending_bytes = 0
         self._decoder, self._threads, self._state, self._journal = decoder, threads, state, journal
         self._post, self._decoded = post, decoded
 
@@ -290,6 +311,7 @@ class Decoding:
         """Decode the objects of a chunk, after all that was started before."""
         self._state.chunks[chunk].status = Status.DECODING
         self.num_pending += 1
+        self.pending_bytes += sum(len(own) for own in data)
         self._threads.submit(partial(self._decode, chunk, entry, objects, data))
 
     def _decode(self, chunk: int, entry: ChunkEntry, objects: Objects, data: Data) -> None:
@@ -304,12 +326,13 @@ class Decoding:
         except Exception as found:  # whatever a decoder stumbles over costs a level, not the load
             error = BitstreamError(f"{type(found).__name__}: {found}", field=objects[0].key)
         decoded = Decoded(chunk, objects, began_s, self._journal.now_s(), error)
-        self._post(partial(self._end, decoded))
+        self._post(partial(self._end, decoded, sum(len(own) for own in data)))
 
     def _note(self, began_s: float | None) -> None:
         self._state.decode_began_s = began_s
 
-    def _end(self, decoded: Decoded) -> None:
+    def _end(self, decoded: Decoded, num_bytes: int) -> None:
         self.num_pending -= 1
+        self.pending_bytes -= num_bytes
         self._note(None)
         self._decoded(decoded)

@@ -5,20 +5,26 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 
 from cachegen.bitstream.manifest import StoredObject
-from cachegen.contexts.objects import check_digest
+from cachegen.contexts.objects import check_digest, closing_of
 from cachegen.errors import BitstreamError, CacheGenError, StoreError, StoreTimeout
 from cachegen.loading.decoding import Data, Objects
 from cachegen.loading.result import Journal, Span
 from cachegen.policy.controller import LoadState, Option, Transfer
 from cachegen.policy.link_estimate import LinkEstimate
 from cachegen.store import Store
+from cachegen.store.hangup import Hangup
+
+# A transfer that has come this slowly since it became the first, at the end of the silence that it
+# is allowed twice, fails: GPRS was faster. A prefill makes more than the 5 kB of a token's chunk
+# at `high` in 5 s on any machine. Arbitrary: 256 B/s to 4 KiB/s do.
+_LEAST_BYTES_PER_S = 1 << 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +61,7 @@ class Downloads:
         """Fetch an object, and report to ``listener`` until the returned function is called.
 
         Its argument says whether the download hangs: the next request then starts a new one. A
-        download without listeners is abandoned.
+        download without listeners is abandoned, and its wait for the store is ended.
         """
         key = (id(store), stored.key, stored.sha256)
         with self._lock:
@@ -93,6 +99,7 @@ class _Download:
     _num_bytes: int = field(init=False, default=0)
     _is_answered: bool = field(init=False, default=False)
     _is_over: bool = field(init=False, default=False)
+    _hangup: Hangup = field(init=False, default_factory=Hangup)
 
     def start(self) -> None:
         """Start a daemon thread, since a dead server may block it for a while."""
@@ -119,11 +126,13 @@ class _Download:
                 self._listeners.remove(listener)
             if self._listeners or not self._end():
                 return
+        self._hangup.end()
         self.forget(self)
 
     def _run(self) -> None:
         try:
-            data = self._fetch()
+            with self._hangup.heeded():
+                data = self._fetch()
         except CacheGenError as error:
             self._finish(error=error)
         except Exception as error:  # a store's own mistake costs a chunk, not the load
@@ -136,15 +145,16 @@ class _Download:
         """Read the object into one buffer; None if the download was abandoned."""
         expected, digest = self.stored.size_bytes, hashlib.sha256()
         whole = np.empty(expected, dtype=np.uint8).data
-        for part in self.store.get(self.stored.key):
-            start, stop = self._num_bytes, self._num_bytes + len(part)
-            if stop > expected:
-                self._num_bytes = stop
-                break
-            digest.update(part)
-            whole[start:stop] = part
-            if not self._advance(len(part)):
-                return None
+        with closing_of(self.store.get(self.stored.key)) as parts:
+            for part in parts:
+                start, stop = self._num_bytes, self._num_bytes + len(part)
+                if stop > expected:
+                    self._num_bytes = stop
+                    break
+                digest.update(part)
+                whole[start:stop] = part
+                if not self._advance(len(part)):
+                    return None
         if self._num_bytes != expected:
             raise BitstreamError(
                 f"expected {expected} bytes, got {self._num_bytes}", field=self.stored.key
@@ -192,8 +202,20 @@ class _Objects:
 
     objects: Objects
     heard_s: float
+    first_s: float
+    first_bytes: int = 0
     leaves: list[Leave] = field(default_factory=list)
     received: dict[int, Received] = field(default_factory=dict)
+
+    def becomes_first(self, now_s: float) -> None:
+        """Judge the transfer by what it does from now on: nothing is before it."""
+        self.heard_s = self.first_s = now_s
+        self.first_bytes = self.num_bytes
+
+    def is_slow(self, now_s: float, *, stall_s: float) -> bool:
+        """Whether it has come at no useful rate since it became the first."""
+        came_bytes = self.num_bytes - self.first_bytes
+        return now_s - self.first_s > 2 * stall_s + came_bytes / _LEAST_BYTES_PER_S
 
     @property
     def num_bytes(self) -> int:
@@ -249,7 +271,7 @@ class Fetching:
     def start(self, chunk: int, option: Option, objects: Sequence[StoredObject]) -> None:
         """Request the objects of a chunk."""
         now_s = self._journal.now_s()
-        transfer, under_way = Transfer(chunk, option, now_s), _Objects(tuple(objects), now_s)
+        transfer, under_way = Transfer(chunk, option, now_s), _Objects(tuple(objects), now_s, now_s)
         self._under_way[chunk] = under_way
         self._state.transfers.append(transfer)
         for number, stored in enumerate(objects):
@@ -269,7 +291,7 @@ class Fetching:
         was_first = transfers.index(transfer) == 0
         transfers.remove(transfer)
         if was_first and transfers:
-            self._under_way[transfers[0].chunk].heard_s = now_s
+            self._under_way[transfers[0].chunk].becomes_first(now_s)
         self._journal.spans.append(
             Span(
                 "fetch",
@@ -290,19 +312,40 @@ class Fetching:
         return abandoned
 
     def end_stalled(self) -> None:
-        """Let the first transfer fail with `StoreTimeout` if it has been silent for too long.
+        """Let the first transfer fail with `StoreTimeout` if it is silent, or slow, for too long.
 
         Those requested ahead may be silent while the ones before them go on.
         """
-        limit_s, transfer = self._stall_s, self._state.transfer
+        limit_s, now_s, transfer = self._stall_s, self._state.now_s, self._state.transfer
         if transfer is None:
             return
-        if self._state.now_s - self._under_way[transfer.chunk].heard_s >= limit_s:
+        under_way = self._under_way[transfer.chunk]
+        if now_s - under_way.heard_s >= limit_s:
             self._fail(transfer, StoreTimeout(f"no bytes for {limit_s} s"))
+        elif under_way.is_slow(now_s, stall_s=limit_s):
+            came = f"{under_way.num_bytes} bytes in {now_s - under_way.first_s:.1f} s"
+            least = f"expected {_LEAST_BYTES_PER_S} bytes a second"
+            self._fail(transfer, StoreTimeout(f"{least}, got {came}"))
 
     def _listener(self, transfer: Transfer, number: int) -> Callable[[Received], None]:
+        """Posts the news of an object, only the newest of those that were not heard yet.
+
+        However small the pieces are, one piece of news waits.
+        """
+        newest: deque[Received] = deque(maxlen=1)
+        changing = threading.Lock()
+
+        def hear() -> None:
+            with changing:
+                received = newest.popleft()
+            self._hear(transfer, number, received)
+
         def listen(received: Received) -> None:
-            self._post(partial(self._hear, transfer, number, received))
+            with changing:
+                is_posted = bool(newest)
+                newest.append(received)
+            if not is_posted:
+                self._post(hear)
 
         return listen
 

@@ -24,6 +24,7 @@ from cachegen.loading.decoding import Assembly, Decoder
 from cachegen.loading.model import Recompute
 from cachegen.loading.resources import load_resources
 from cachegen.loading.result import Journal, LoadResult, Span
+from cachegen.loading.room import room
 from cachegen.loading.run import Progress, Run
 from cachegen.policy.controller import Controller, LoadState
 from cachegen.policy.fixed import Fixed
@@ -59,6 +60,7 @@ def load(
     recompute: Recompute | None = None,
     reader: Reader = Reader(),
     stall_s: float = 3.0,  # outlasts one lost SYN (1 s, RFC 6298). Arbitrary: 2 to 30 s does
+    max_bytes: int | None = None,
     progress: Progress | None = None,
     cancel: threading.Event | None = None,
     **identity: Unpack[Identity],
@@ -85,7 +87,11 @@ def load(
         recompute: the engine's prefill of a token range. It is called in the calling thread.
         reader: who continues from the result: on which device, at which position.
         stall_s: seconds of silence after which a transfer fails; twice as long for the lookup, but
-            no longer than half of ``slo_s`` if there is a model.
+            no longer than half of ``slo_s`` if there is a model. A transfer of less than a kilobyte
+            a second fails too, after twice as long.
+        max_bytes: of the result, of what is fetched for it and of what decoding takes, at once. By
+            default half of this machine's memory, or all of the device's if that is more. What
+            would take more, whatever the store claims, is recomputed, or the result ends before it.
         progress: called with (tokens loaded, tokens in total), from another thread; an exception
             in it ends the load.
         cancel: an event that ends the load when set, from any thread.
@@ -94,8 +100,8 @@ def load(
             loaded KV.
 
     Raises:
-        ValueError: no tokens, a level at which nothing is stored, both level and controller, or a
-            recomputed cache that does not fit.
+        ValueError: no tokens, a level at which nothing is stored, both level and controller, no
+            room, or a recomputed cache that does not fit.
         StoreError: the lookup fails, and there is no `recompute`.
         LoadCancelled: `cancel` was set.
     """
@@ -107,7 +113,8 @@ def load(
         raise ValueError(f"expected slo_s as seconds from now, at least 0, got {slo_s}")
     if level is not None and controller is not None:
         raise ValueError("expected a level or a controller, got both")
-    journal, profiles = Journal(), Profiles(store, profile)
+    bounds = room(max_bytes, reader.device)
+    journal, profiles = Journal(), Profiles(store, profile, max_bytes=bounds.profiles_bytes)
     prefix_key = PrefixKey(**identity)
     fingerprint = prefix_key.fingerprint
     resources = load_resources(store, fingerprint, device=reader.device, stall_s=stall_s)
@@ -119,7 +126,7 @@ def load(
         if recompute is None:
             raise
         found = Found.nothing(len(asked), describe_failure(error))
-    found = found.with_lost() if recompute is not None else found
+    found = bounds.affordable(found.with_lost() if recompute is not None else found)
     for index, reason in found.errors:
         journal.error(index, reason)
     journal.spans.append(Span("lookup", 0.0, journal.now_s()))
@@ -151,6 +158,7 @@ def load(
             found.windows,
             assembly,
             reader.device,
+            bounds,
         ),
         recompute=recompute,
         resources=resources,

@@ -1,7 +1,8 @@
 """Measurements of this machine, kept between runs in the user's cache directory.
 
-One JSON file for each (model, device, number of threads). A missing, damaged or foreign file counts
-as empty. If several processes write at once, the last file remains, whole.
+One JSON file for each (model, device, number of threads). A file that is missing, or may not be
+read, counts as empty; so does anything else than such a file, with a warning. If several processes
+write at once, the last file remains, whole.
 """
 
 from __future__ import annotations
@@ -10,26 +11,41 @@ import contextlib
 import json
 import math
 import os
+import stat
 import tempfile
 import threading
 import time
+import warnings
+from collections.abc import Sized
 from dataclasses import astuple, dataclass
 from math import isclose
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import platformdirs
 import torch
 
 from cachegen.policy.costs import Costs, DecodeCost, PrefillCost, fit_decode, fit_prefill
+from cachegen.store.url import public_name
 
 FOLDER_VARIABLE = "CACHEGEN_CACHE_DIR"
 _FORMAT = "cachegen-costs-1"
+# Arbitrary: 100 to 1,000 do; a line or two.
+_WARNING_LENGTH = 200
 # Three coefficients are fitted to them. Arbitrary: 12 (see policy/costs.py) to 1,000 does.
 _MOST_SAMPLES = 32
 # Only bounds the file. Arbitrary: 16 to 10,000 does.
 _MOST_STORES = 64
+# Only bounds the file. Levels that are known are 12; 16 to 1,000 do.
+_MOST_LEVELS = 64
+# Above what the bounds before allow: 2,112 samples of 80 bytes, 64 stores of 2 kB.
+_MOST_FILE_BYTES = 1 << 20
+# Of a name, a level's or a store's. Levels have 64 (FORMAT.md); URLs of stores are shorter, too.
+_LONGEST_NAME = 2048
+# Positions in manifests are at most that (FORMAT.md, section 5); keeps fits finite.
+_MOST_TOKENS = 2**48
+# 32 years, and more bytes a second than any link; keep sums finite.
+_LARGEST = 1e18
 # A stale throughput fades within `_PRIOR_S` of transfers. Arbitrary: minutes to a day does.
 _LINK_AGE_S = 3600.0
 # Far above the rounding of float64, far below any two measurements.
@@ -73,8 +89,18 @@ class Measurements:
         threads = torch.get_num_threads()
         name = f"{fingerprint.hex()[:32]}-{device.replace(':', '')}-{threads}.json"
         found = cls(_folder() / name)
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-            found._take(json.loads(found.path.read_text(encoding="utf-8")))
+        try:
+            found._take(json.loads(_content(found.path)))
+        except OSError:  # none yet, or no folder that this user may read
+            return found
+        except Exception as error:  # whatever is in the file, a load does without it
+            what = f"{type(error).__name__}: {error}"[:_WARNING_LENGTH]
+            warnings.warn(
+                f"{found.path}: expected measurements of this machine, got something else ({what});"
+                " they are taken anew, and replace it",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         return found
 
     def costs(self, url: str | None = None) -> Costs:
@@ -107,6 +133,10 @@ class Measurements:
         """Add the seconds in which a chunk of ``num_tokens`` was decoded."""
         with self._lock:
             samples = self._decode.setdefault(level, [])
+            while len(self._decode) > _MOST_LEVELS:
+                oldest = next(iter(self._decode))
+                del self._decode[oldest]
+                self._decode_costs.pop(oldest, None)
             samples.append((num_tokens, seconds))
             _thin(samples, [_size_class(n) for n, _ in samples])
             self._decode_costs.pop(level, None)
@@ -141,15 +171,20 @@ class Measurements:
         """Take over a file's content, or raise and take over nothing."""
         if content["format"] != _FORMAT:
             raise ValueError(f"expected the format {_FORMAT}, got {content['format']}")
-        prefill = [(int(n), int(p), _positive(s)) for n, p, s in content["prefill"]]
+        prefill = [(_count(n), _count(p), _positive(s)) for n, p, s in content["prefill"]]
         decode = {
-            str(level): [(int(n), _positive(s)) for n, s in samples]
+            _text(level): [(_count(n), _positive(s)) for n, s in samples]
             for level, samples in content["decode"].items()
         }
         links = {
-            str(url): LinkHistory(_positive(rate), _positive(wait), _positive(at))
+            _text(url): LinkHistory(_positive(rate), _positive(wait), _positive(at))
             for url, (rate, wait, at) in content["links"].items()
         }
+        _check_number(prefill, _MOST_SAMPLES)
+        for samples in decode.values():
+            _check_number(samples, _MOST_SAMPLES)
+        _check_number(decode, _MOST_LEVELS)
+        _check_number(links, _MOST_STORES)
         self._prefill, self._decode, self._links = prefill, decode, links
 
 
@@ -158,10 +193,29 @@ def _folder() -> Path:
     return Path(named) if named else platformdirs.user_cache_path("cachegen") / "costs"
 
 
+def _content(path: Path) -> bytes:
+    """The bytes of a file, if it is one; of anything else no byte is waited for.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file, or too long.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise ValueError("it is no file")
+        with open(handle, "rb", closefd=False) as file:
+            content = file.read(_MOST_FILE_BYTES + 1)
+    finally:
+        os.close(handle)
+    if len(content) > _MOST_FILE_BYTES:
+        raise ValueError(f"it has more than {_MOST_FILE_BYTES} bytes")
+    return content
+
+
 def _name(url: str) -> str:
     """The URL without user, password and query, which are secret or change."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return public_name(url)[:_LONGEST_NAME]
 
 
 def _size_class(num_tokens: int, past: int = 0) -> tuple[int, int]:
@@ -190,6 +244,23 @@ def _replace(path: Path, text: str) -> None:
 
 def _positive(value: Any) -> float:
     number = float(value)
-    if not (math.isfinite(number) and number >= 0):
-        raise ValueError(f"expected a finite number from 0 up, got {number}")
+    if not (math.isfinite(number) and 0 <= number <= _LARGEST):
+        raise ValueError(f"expected a number from 0 to {_LARGEST:g}, got {number}")
     return number
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= _MOST_TOKENS:
+        raise ValueError("expected a number of tokens")
+    return value
+
+
+def _text(value: str) -> str:
+    if len(value) > _LONGEST_NAME:
+        raise ValueError(f"expected a name of at most {_LONGEST_NAME} characters")
+    return value
+
+
+def _check_number(items: Sized, most: int) -> None:
+    if len(items) > most:
+        raise ValueError(f"expected at most {most} items, got {len(items)}")

@@ -52,6 +52,10 @@ class Run:
         """Prepare to load; ``needs`` are of the state's chunks."""
         self._state, self._entries, self._controller = state, needs.entries, controller
         self._objects_of = needs.objects
+        self._fetched_bytes = decoder.room.fetched_bytes
+        self._largest_bytes = max(
+            (option.size_bytes for chunk in state.chunks for option in chunk.options), default=0
+        )
         self._resources, self._journal, self._progress = resources, journal, progress
         self._cancelled = cancel or threading.Event()
         self._stopped = False
@@ -141,7 +145,7 @@ class Run:
             work = self._posted.get(timeout=min(request_due_s(self._state) or tick_s, tick_s))
         except queue.Empty:
             work = None
-        while True:
+        for _ in range(1 + self._posted.qsize()):  # what comes meanwhile waits for the next time
             if self._is_given_up():
                 raise LoadCancelled("the load was cancelled")
             if work is not None:
@@ -149,6 +153,8 @@ class Run:
             if self._posted.empty():
                 return
             work = self._posted.get()
+        if work is not None:
+            work()
 
     def _fetched(self, index: int, objects: Objects, data: Data) -> None:
         self._retries.succeeded()
@@ -179,7 +185,10 @@ class Run:
         self._journal.spans.append(
             Span("recompute", began_s, ended_s, recomputed.chunk, TEXT, outcome="done")
         )
-        self._resources.measurements.add_prefill(chunk.num_tokens, chunk.start, ended_s - began_s)
+        known, store = self._resources.measurements, self._resources.store
+        known.add_prefill(chunk.num_tokens, chunk.start, ended_s - began_s)
+        if self._state.costs.prefill is None:
+            self._state.costs = known.costs(store.url)
         self._ledger.recomputed(recomputed.chunk)
         self._tell_progress()
 
@@ -241,7 +250,11 @@ class Run:
 
     @property
     def _link_is_idle(self) -> bool:
-        return self._decoding.num_pending < MAX_UNDECODED and not request_due_s(self._state)
+        under_way = self._decoding.pending_bytes
+        under_way += sum(transfer.option.size_bytes for transfer in self._state.transfers)
+        has_room = not under_way or under_way + self._largest_bytes <= self._fetched_bytes
+        is_behind = self._decoding.num_pending >= MAX_UNDECODED
+        return has_room and not is_behind and not request_due_s(self._state)
 
     def _use_link(self) -> bool:
         """Request the next transfer; False if there is none to request now."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from cachegen.policy.controller import Decision, LoadState, Resource
 from cachegen.policy.in_order import best_that_fits, next_to_fetch, recompute_front, text_fits
 from cachegen.policy.schedule import nearest
+from cachegen.policy.untried import untried
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,8 @@ class Fixed:
         return Decision.fetch(left[0], option.level, f"{asked.level} would miss the deadline")
 
     def reconsider(self, state: LoadState) -> Decision | None:
-        """Return None: transfers are never abandoned."""
-        return None
+        """Try a model of unknown cost where a transfer is of no use; else abandon none."""
+        return untried(state)
 
     def _rank(self, state: LoadState) -> int:
         """The level's rank, from any chunk that still has it; else the default rank."""

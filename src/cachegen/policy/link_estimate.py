@@ -14,6 +14,9 @@ _WINDOW_S = 0.1
 _PRIOR_S = 0.1
 # First bytes not counted: above TCP's initial window of 10 packets (RFC 6928), which comes at once.
 _BURST_BYTES = 16 << 10
+# What comes so long after the first byte was buffered nowhere: a link on which the burst is not
+# over by then is slow, and known to be. Arbitrary: 0.3 to 2 s does.
+_BURST_S = 0.5
 # Seconds over which expected and received bytes are compared. Arbitrary: 0.02 to 0.1 end alike.
 _SLOT_S = 0.05
 # Deviation of an unknown link: 0.1 to 0.5 meet deadlines alike, at a mean KL of 0.0024 to 0.0044.
@@ -57,6 +60,7 @@ class Throughput:
         self._asks_alone = False
         self._last_s: float | None = None
         self._uncounted_bytes = _BURST_BYTES
+        self._burst_s: float | None = None
         self._deviation = _FIRST_DEVIATION
         self._slot_bytes = self._slot_s = 0.0
 
@@ -69,6 +73,10 @@ class Throughput:
 
     def arrived(self, num_bytes: int, now_s: float, *, first: bool = False) -> None:
         """Note bytes of any transfer; ``first`` if they are its first."""
+        if self._burst_s is None:
+            self._burst_s = now_s
+        if now_s - self._burst_s > _BURST_S:
+            self._uncounted_bytes = 0
         uncounted = min(self._uncounted_bytes, num_bytes)
         self._uncounted_bytes -= uncounted
         passed_s = self._since_s(now_s)

@@ -31,6 +31,7 @@ from cachegen.policy.schedule import (
     nearest,
     recompute_s,
 )
+from cachegen.policy.untried import untried
 
 # Share of spare time to spend on better levels. Arbitrary: 0.4 to 1 end within 1% (200 simulated
 # loads on links of benchmarks/deadlines/worlds.py, by hand).
@@ -46,7 +47,8 @@ class MinTTFT:
     anyway. With a deadline, choose the best level that meets it, or what ends first if none does.
     While the throughput is unknown, fetch at the smallest level of default quality. While the
     cost of recomputing is unknown, recompute nothing by choice and fetch in the order of the
-    context.
+    context; but try the model where the deadline is lost by fetching, or where the front chunk
+    comes at no useful rate.
 
     Attributes:
         margins: how far plans may rely on estimates.
@@ -85,7 +87,7 @@ class MinTTFT:
         """
         if state.transfer is None:
             return None
-        return self._by_model(state) or self._smaller(state, state.transfer)
+        return untried(state) or self._by_model(state) or self._smaller(state, state.transfer)
 
     def _bar_s(self, goes_on_s: float) -> float:
         """Seconds within which the alternative to a transfer must end."""

@@ -141,6 +141,7 @@ def load_context(
     attention_mask: Any = None,
     extra: bytes = b"",
     salt: bytes = b"",
+    max_bytes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     cancel: threading.Event | None = None,
 ) -> LoadedContext:
@@ -163,6 +164,8 @@ def load_context(
         attention_mask: as for `save_context`.
         extra: as it was saved.
         salt: the tenant, as it was saved.
+        max_bytes: of memory that the load may take, as for `cachegen.loading.load.load`; by
+            default half of this machine's, or all of the device's if that is more.
         progress: called with (tokens there, tokens altogether), from another thread.
         cancel: set it to end the load.
 
@@ -191,6 +194,7 @@ def load_context(
         salt=salt,
         extra=kind.extra,
         reader=Reader(kind.support.device, partial(_last_usable, model, ids)),
+        max_bytes=max_bytes,
         progress=progress,
         cancel=cancel,
     )
