@@ -57,7 +57,7 @@ class Assembly:
         """Why a part cannot be the tokens from ``start`` to ``stop``; None if it can."""
         if (part.start, part.stop) != (start, stop):
             return f"expected tokens from {start} to {stop}, got {part.start} to {part.stop}"
-        expected = self._expected(part.geometry, layers)
+        expected = self.expected(part.geometry, layers)
         if part.geometry != expected:
             return f"expected {expected}, got {part.geometry}"
         if not part.is_complete and part.num_tokens != self._capacity:
@@ -81,7 +81,7 @@ class Assembly:
         geometry; and on devices other than the CPU, where nothing is decoded.
         """
         named = tuple(range(geometry.num_layers) if layers is None else layers)
-        if stop > self._capacity or geometry != self._expected(geometry, layers):
+        if stop > self._capacity or geometry != self.expected(geometry, layers):
             return None
         with self._allocating:
             if self._whole is not None or not all(layer in self._layers for layer in named):
@@ -127,7 +127,7 @@ class Assembly:
         keys, values = zip(*planes, strict=True)
         return KVCache(keys, values, self._capacity)
 
-    def _expected(self, found: Geometry, layers: Sequence[int] | None) -> Geometry:
+    def expected(self, found: Geometry, layers: Sequence[int] | None) -> Geometry:
         """The geometry that parts of these layers must have; the found one as far as unknown."""
         with self._allocating:
             known = dict(self._layers)
@@ -152,6 +152,12 @@ def token_bytes(geometry: Geometry) -> int:
 def _empty_like(plane: torch.Tensor, num_tokens: int) -> torch.Tensor:
     heads, _, dim = plane.shape
     return torch.empty((heads, num_tokens, dim), dtype=plane.dtype, device=plane.device)
+
+
+def _copied(kv: KVCache) -> KVCache:
+    """A copy: views of some tokens would keep the planes of all of them alive."""
+    keys, values = (tuple(plane.clone() for plane in planes) for planes in (kv.keys, kv.values))
+    return KVCache(keys, values, kv.num_tokens, kv.start)
 
 
 def _with_last(kv: KVCache, last: Sequence[int]) -> KVCache:
@@ -240,6 +246,9 @@ class Decoder:
             result_bytes=assembly.size_bytes(coded.geometry, layers),
             chunk_bytes=token_bytes(coded.geometry) * entry.num_tokens,
         )
+        expected = assembly.expected(coded.geometry, layers)
+        if coded.geometry != expected:
+            raise BitstreamError(f"expected {expected}, got {coded.geometry}", field="geometry")
         tokens = self._tokens_of(entry) if codec_of(coded.codec).needs_tokens else None
         room = None
         if set(coded.tokens_held) == {entry.num_tokens}:
@@ -248,7 +257,8 @@ class Decoder:
         if room is not None:
             return
         stop = min(entry.stop, len(self.tokens))
-        part = part.slice(0, stop - entry.start)
+        if stop < entry.stop:
+            part = _copied(part.slice(0, stop - entry.start))
         misfit = assembly.misfit(part, start=entry.start, stop=stop, layers=layers)
         if misfit:
             raise BitstreamError(misfit, field="geometry")
