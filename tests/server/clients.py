@@ -19,6 +19,18 @@ def dial(server, *, timeout_s: float = 10.0) -> socket.socket:
     return socket.create_connection((host, int(port)), timeout=timeout_s)
 
 
+@contextmanager
+def asking_slowly(server, path: str, *, token: str = "") -> Iterator[socket.socket]:
+    """A client that has asked for an object and takes none of it, into small buffers."""
+    host, _, port = server.host.partition(":")
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        connection.settimeout(10)
+        connection.connect((host, int(port)))
+        connection.sendall(head("GET", path, token=token))
+        yield connection
+
+
 def head(method: str, path: str, *lines: str, token: str = "") -> bytes:
     """The head of a request."""
     given = [f"Authorization: Bearer {token}"] if token else []

@@ -45,8 +45,8 @@ Serve = Callable[..., AbstractContextManager[Server]]
 # The command with other values for limits that have no option.
 WITH_LIMITS = """
 import functools, json, sys
-import cachegen.server.run as run
-run.Limits = functools.partial(run.Limits, **json.loads(sys.argv.pop(1)))
+from cachegen.server import limits
+limits.Limits = functools.partial(limits.Limits, **json.loads(sys.argv.pop(1)))
 from cachegen.cli import main
 main()
 """

@@ -17,19 +17,24 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from cachegen.errors import StoreError
-from cachegen.server.connections import LimitedConnection
+from cachegen.server.admission import Admission
+from cachegen.server.connections import LimitedConnection, connection_of
+from cachegen.server.limits import Limits
+from cachegen.server.listener import Listener
+from tests.server.clients import MB, asking_slowly, dial, ended, eventually
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK"
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-class Hasty(LimitedConnection):
-    head_s = 0.3
+HASTY = Limits(head_s=0.3, patience_s=0.5)
 
 
 async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-    """Without a look at the body; slowly where asked for."""
+    """Without a look at the body or at who asks; slowly where asked for."""
+    if scope["path"] != "/stranger":
+        connection_of(scope).claim("anybody")
     await asyncio.sleep(0.6 if scope["path"] == "/slow" else 0)
     await PlainTextResponse("ok")(scope, receive, send)
 
@@ -37,18 +42,26 @@ async def answer(scope: Scope, receive: Receive, send: Send) -> None:
 @contextlib.asynccontextmanager
 async def connected(**options: int) -> AsyncIterator[Streams]:
     """A connection to a server of such connections."""
-    config = uvicorn.Config(answer, http=Hasty, lifespan="off", log_config=None, **options)
-    state, loop = ServerState(), asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Hasty(config, state, {}), "127.0.0.1", 0)
-    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-    async with server:
-        yield reader, writer
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+    config = uvicorn.Config(answer, lifespan="off", log_config=None, **options)
+    state, admission = ServerState(), Admission(4)
+    listening = socket.create_server(("127.0.0.1", 0))
+    listener = Listener(
+        listening,
+        lambda: LimitedConnection(config, state, {}, limits=HASTY, admission=admission),
+        tls=None,
+        limits=HASTY,
+    )
+    reader, writer = await asyncio.open_connection(*listening.getsockname())
+    yield reader, writer
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
     async with asyncio.timeout(5):
-        while state.connections:
+        while len(admission):
             await asyncio.sleep(0.01)
+    listener.close()
+    await listener.wait_closed()
+    listening.close()
 
 
 async def rest(reader: asyncio.StreamReader) -> bytes:
@@ -139,17 +152,33 @@ def test_a_refused_body_is_not_taken_for_ever() -> None:
     asyncio.run(run())
 
 
+def test_who_shows_no_token_is_gone_soon() -> None:
+    """Answers without a token, such as a health probe's, do not prolong it."""
+
+    async def run() -> None:
+        async with connected(timeout_keep_alive=60) as (reader, writer):
+            reading, began_s = asyncio.ensure_future(rest(reader)), time.monotonic()
+            while not reading.done() and time.monotonic() - began_s < 3:
+                writer.write(GET.replace(b"/ ", b"/stranger "))
+                await asyncio.sleep(0.05)
+            assert 0.2 < time.monotonic() - began_s < 3
+            assert (await reading).count(ANSWER) > 1
+
+    asyncio.run(run())
+
+
 def test_a_connection_too_many(serve, tmp_path: Path) -> None:
+    """One of two is for newcomers, of whom the last one has it; the other one is busy."""
     with serve("--store", tmp_path, "--max-connections", 2) as server:
-        host, _, port = server.host.partition(":")
-        client = server.client()
-        client.put("k", b"1")
-        with socket.create_connection((host, int(port)), timeout=5):
-            refused = urllib3.request("GET", f"{server.url}/k", retries=False)
-            assert (refused.status, refused.json()["error"][:20]) == (503, "too many connections")
+        server.client().put("k", bytes(20 * MB))
+        with asking_slowly(server, "/k") as busy:
+            busy.recv(1)
+            with dial(server) as silent:
+                refused = urllib3.request("GET", f"{server.url}/k", retries=False)
+                assert refused.status == 503
+                assert refused.json()["error"] == "too many connections: try again later"
+                assert ended(silent, within_s=5)
             with pytest.raises(StoreError, match="too many connections"):
                 server.client().lookup(["k"])
-            assert client.lookup(["k"]) == [1]
-        give_up_s = time.monotonic() + 5
-        while urllib3.request("GET", f"{server.url}/k", retries=False).status != 200:
-            assert time.monotonic() < give_up_s
+            assert urllib3.request("GET", f"{server.url}/healthz", retries=False).status == 200
+        assert eventually(lambda: urllib3.request("GET", f"{server.url}/k").status == 200)

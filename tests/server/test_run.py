@@ -18,20 +18,7 @@ import trustme
 
 from cachegen.errors import KeyNotFound, StoreError
 from cachegen.store import open_store, read
-
-MB = 10**6
-
-
-@contextmanager
-def slow_reader(server, path: str) -> Iterator[socket.socket]:
-    """A client that has asked for an object and takes none of it."""
-    host, _, port = server.host.partition(":")
-    with socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        connection.settimeout(10)
-        connection.connect((host, int(port)))
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        yield connection
+from tests.server.clients import MB, asking_slowly
 
 
 def take_all(connection: socket.socket) -> bytes:
@@ -52,7 +39,7 @@ def test_a_slow_reader_costs_little_memory(serve, tmp_path: Path) -> None:
     with serve("--store", tmp_path) as server:
         read(server.client(), "large")
         before_mb = resident_mb(server.process.pid)
-        with slow_reader(server, "/large"), slow_reader(server, "/large"):
+        with asking_slowly(server, "/large"), asking_slowly(server, "/large"):
             time.sleep(0.3)
             assert resident_mb(server.process.pid) - before_mb < 20
 
@@ -60,7 +47,7 @@ def test_a_slow_reader_costs_little_memory(serve, tmp_path: Path) -> None:
 def test_sigterm_lets_transfers_finish(serve, tmp_path: Path) -> None:
     data = random.Random(4).randbytes(20 * MB)
     open_store(tmp_path).put("k", data)
-    with serve("--store", tmp_path) as server, slow_reader(server, "/k") as connection:
+    with serve("--store", tmp_path) as server, asking_slowly(server, "/k") as connection:
         head = connection.recv(1000)
         stopping = threading.Timer(0.1, server.process.terminate)
         stopping.start()
@@ -84,7 +71,7 @@ def test_a_transfer_that_takes_too_long_is_cut(serve, tmp_path: Path) -> None:
     open_store(tmp_path).put("k", bytes(20 * MB))
     with (
         serve("--store", tmp_path, "--drain-s", 1) as server,
-        slow_reader(server, "/k") as connection,
+        asking_slowly(server, "/k") as connection,
     ):
         connection.recv(1000)
         assert server.stop() == 0

@@ -52,13 +52,12 @@ class LimitedConnection(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        limits: Limits | None = None,
-        admission: Admission | None = None,
+        limits: Limits,
+        admission: Admission,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.tenant: str | None = None
-        self._limits = limits or Limits()
-        self._admission = admission or Admission(self._limits.max_connections)
+        self._limits, self._admission = limits, admission
         self._shaking_hands: asyncio.Task[None] | None = None
         self._head, self._sending, self._end = (_Timer(self.loop) for _ in range(3))
         self._in_head = False

@@ -1,0 +1,92 @@
+"""Who gets a server's connections, and whose are ended for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cachegen.server.admission import Admission
+
+
+@dataclass(eq=False)
+class Guest:
+    idle: bool = True
+    ended: bool = False
+
+    def abort(self) -> None:
+        self.ended = True
+
+
+def entered(admission: Admission, count: int, *, idle: bool = True) -> list[Guest]:
+    guests = [Guest(idle) for _ in range(count)]
+    for guest in guests:
+        admission.enter(guest)
+    return guests
+
+
+def owned(admission: Admission, tenant: str, count: int, *, idle: bool) -> list[bool]:
+    guests = (entered(admission, 1, idle=idle)[0] for _ in range(count))
+    return [admission.claim(guest, tenant) for guest in guests]
+
+
+def test_strangers_keep_nobody_out() -> None:
+    admission = Admission(16)
+    strangers = entered(admission, 100)
+    assert len(admission) == 16
+    assert [guest.ended for guest in strangers] == [True] * 84 + [False] * 16
+    assert admission.claim(strangers[-1], "a")
+    assert not admission.claim(strangers[0], "a")
+
+
+def test_tenants_leave_a_part_to_newcomers() -> None:
+    admission = Admission(16)
+    assert owned(admission, "a", 20, idle=False) == [True] * 14 + [False] * 6
+    (newcomer,) = entered(admission, 1)
+    assert len(admission) <= 16
+    assert not newcomer.ended
+
+
+def test_no_tenant_takes_the_others_part() -> None:
+    admission = Admission(64, tenants=3)
+    for tenant in ("a", "b", "c"):
+        assert owned(admission, tenant, 30, idle=False) == [True] * 18 + [False] * 12
+    assert len(admission) <= 64
+
+
+def test_many_tenants_have_a_quarter_each() -> None:
+    admission = Admission(64, tenants=50)
+    assert owned(admission, "a", 30, idle=False).count(True) == 14
+    for tenant in ("b", "c", "d"):
+        assert all(owned(admission, tenant, 14, idle=True))
+    assert owned(admission, "e", 5, idle=False) == [True] * 5  # for idle ones of any tenant
+
+
+def test_at_its_limit_a_tenant_pays_with_what_is_idle_longest() -> None:
+    admission = Admission(16, tenants=2)
+    guests = entered(admission, 7)
+    assert all(admission.claim(guest, "a") for guest in guests)
+    assert admission.claim(guests[0], "a")  # used again
+    guests[1].idle = False
+    assert owned(admission, "a", 1, idle=False) == [True]
+    assert [guest.ended for guest in guests] == [False, False, True, False, False, False, False]
+
+
+def test_a_connection_may_serve_one_tenant_after_the_other() -> None:
+    """As one of a proxy does."""
+    admission = Admission(16, tenants=2)
+    (shared,) = entered(admission, 1, idle=False)
+    assert admission.claim(shared, "a")
+    assert owned(admission, "b", 7, idle=False) == [True] * 7
+    assert not admission.claim(shared, "b")
+    assert len(admission) == 8
+    assert admission.claim(shared, "a")
+    assert owned(admission, "a", 7, idle=False) == [True] * 6 + [False]
+
+
+def test_who_has_left_takes_no_room() -> None:
+    admission = Admission(16)
+    for _ in range(3):
+        guests = entered(admission, 14, idle=False)
+        assert all(admission.claim(guest, "a") for guest in guests)
+        for guest in guests * 2:
+            admission.leave(guest)
+        assert len(admission) == 0
