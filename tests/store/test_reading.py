@@ -36,6 +36,16 @@ def test_get_of_a_range_returns_the_bytes_that_exist(pair: Pair, start: int, sto
     assert b"".join(reader.get("k", (start, stop))) == b"0123456789"[start:stop]
 
 
+def test_what_is_opened_tells_the_size_of_the_whole(
+    pair: Pair, request: pytest.FixtureRequest
+) -> None:
+    """So that `cachegen serve` says the size of what it sends, whoever replaced it meanwhile."""
+    writer, reader = pair
+    writer.put("k", b"0123456789")
+    if request.node.callspec.params["pair"] not in ("server", "http", "nginx"):
+        assert [reader.get("k").size_bytes, reader.get("k", (2, 5)).size_bytes] == [10, 10]
+
+
 def test_a_range_behind_the_end_is_an_error(pair: Pair) -> None:
     writer, reader = pair
     writer.put("k", b"0123456789")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -51,6 +52,20 @@ def test_a_store_that_is_gone_or_cannot_be_read_is_no_failure(tmp_path: Path) ->
     store = open_store(tmp_path / "store")
     (tmp_path / "store").rmdir()
     assert store.sweep() == 0
+
+
+def test_what_may_not_be_changed_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    left = tmp_path / "a" / "k#0123456789abcdef"
+    left.parent.mkdir()
+    left.write_bytes(bytes(1000))
+    os.utime(left, (0, 0))
+    for name in ("unlink", "rmdir"):
+        monkeypatch.setattr(os, name, denied)
+    assert open_store(tmp_path).sweep() == 1000
+    assert left.exists()
 
 
 MEASURED = """

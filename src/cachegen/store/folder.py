@@ -18,7 +18,7 @@ from cachegen.store.beneath import (
     listed,
     open_file,
 )
-from cachegen.store.protocol import Buffer, Transfer, check_key, check_range, check_span, is_key
+from cachegen.store.protocol import Buffer, Opened, check_key, check_range, check_span, is_key
 from cachegen.store.staging import Link, staged
 from cachegen.store.sweeping import sweep
 
@@ -79,7 +79,7 @@ class FolderStore:
         assert descriptor is not None and found is not None
         pieces = self._pieces(key, descriptor, found, span=(start, stop))
         next(pieces)
-        return Transfer(found.st_size, pieces)
+        return Opened(found.st_size, pieces)
 
     def lookup(self, keys: Sequence[str]) -> list[int | None]:
         """See `Store.lookup`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from cachegen.store.protocol import Buffer, Transfer, check_key, check_range, check_span
+from cachegen.store.protocol import Buffer, Opened, check_key, check_range, check_span
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +34,7 @@ class MemoryStore:
         size_bytes = None if found is None else len(found)
         start, stop = check_span(range, size_bytes, doing=f"{self.url}: cannot get {key}")
         assert found is not None
-        return Transfer(len(found), _once(found[start:stop]))
+        return Opened(len(found), _once(found[start:stop]))
 
     def lookup(self, keys: Sequence[str]) -> list[int | None]:
         """See `Store.lookup`."""

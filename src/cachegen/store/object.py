@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from obstore.store import ObjectStore as Backend
 from cachegen.errors import StoreError
 from cachegen.forks import num_forks
 from cachegen.store.failures import translated
-from cachegen.store.protocol import Buffer, check_key, check_range, is_key
+from cachegen.store.protocol import Buffer, Opened, check_key, check_range, is_key
 from cachegen.store.wire import LISTING_S, MAX_LISTED_KEYS
 
 # Of a buffer, in bytes: obstore then passes on what has arrived, which tells the throughput.
@@ -57,7 +57,8 @@ class ObjectStore:
         with self._asking(f"get {key}"):
             result = self.backend.get(key, options=None if range is None else {"range": range})
             stream = result.stream(min_chunk_size=_AS_THEY_ARRIVE)
-        return self._buffers(stream, key)
+            size_bytes = int(result.meta["size"])
+        return Opened(size_bytes, self._buffers(stream, key))
 
     def lookup(self, keys: Sequence[str]) -> list[int | None]:
         """See `Store.lookup`."""
@@ -90,7 +91,7 @@ class ObjectStore:
             except FileNotFoundError:
                 return None
 
-    def _buffers(self, stream: Iterable[bytes], key: str) -> Iterator[Buffer]:
+    def _buffers(self, stream: Iterable[bytes], key: str) -> Generator[Buffer, None, None]:
         with self._asking(f"get {key}"):
             yield from stream
 

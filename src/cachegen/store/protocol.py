@@ -43,7 +43,7 @@ class Store(Protocol):
 
         From a network the buffers are small, so that their arrival tells the throughput.
         Closing the iterator ends the transfer. Where the store knows the object's size from
-        opening it, the iterator is a `Transfer`.
+        opening it, the iterator is a `Opened`.
 
         Raises:
             KeyNotFound: there is nothing under this key.
@@ -66,7 +66,7 @@ class Store(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Transfer:
+class Opened:
     """The bytes of an opened object as they arrive; an iterator of buffers.
 
     Attributes:
@@ -77,7 +77,7 @@ class Transfer:
     size_bytes: int
     buffers: Generator[Buffer, None, None]
 
-    def __iter__(self) -> Transfer:
+    def __iter__(self) -> Opened:
         return self
 
     def __next__(self) -> Buffer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,7 +27,7 @@ from redis.retry import Retry
 from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreFull, StoreTimeout
 from cachegen.forks import PerProcess
 from cachegen.store.hangup import interruptible
-from cachegen.store.protocol import Buffer, check_key, check_range, check_span, is_key
+from cachegen.store.protocol import Buffer, Opened, check_key, check_range, check_span, is_key
 from cachegen.store.secrets import Secrets
 from cachegen.store.wire import LISTING_S, MAX_LISTED_KEYS, MAX_LOOKUP_KEYS
 
@@ -152,7 +152,8 @@ class RedisStore:
         check_range(range)
         (size_bytes,) = self.lookup([key])
         start, stop = check_span(range, size_bytes, doing=f"{self.url}: cannot get {key}")
-        return self._pieces(key, start, stop)
+        assert size_bytes is not None
+        return Opened(size_bytes, self._pieces(key, start, stop))
 
     def lookup(self, keys: Sequence[str]) -> list[int | None]:
         """See `Store.lookup`."""
@@ -188,7 +189,7 @@ class RedisStore:
         found = zip(answers[::2], answers[1::2], strict=True)
         return [size_bytes if there else None for size_bytes, there in found]
 
-    def _pieces(self, key: str, start: int, stop: int) -> Iterator[Buffer]:
+    def _pieces(self, key: str, start: int, stop: int) -> Generator[Buffer, None, None]:
         """Pieces of a range, requested up to `_WINDOW` ahead so that round trips do not add up.
 
         If the iterator is closed early, its connection is dropped with the answers under way.

@@ -73,11 +73,20 @@ def sweep_files(folder: int, entries: Iterable[os.DirEntry[str]], *, now_s: floa
     for entry in entries:
         with suppress(FileNotFoundError):
             found = entry.stat(follow_symlinks=False)
-            if now_s - found.st_mtime > STALE_S:
-                os.unlink(entry.name, dir_fd=folder)
-            else:
+            if now_s - found.st_mtime <= STALE_S or not _removed(entry.name, folder):
                 kept_bytes += found.st_size
     return kept_bytes
+
+
+def _removed(name: str, folder: int) -> bool:
+    """Remove a file; False where that is not allowed."""
+    try:
+        os.unlink(name, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            return False
+        raise
+    return True
 
 
 def _open_nameless(folder: int) -> int | None:

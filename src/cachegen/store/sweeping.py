@@ -22,7 +22,7 @@ def sweep(root: Path) -> int:
     """Sweep all folders below a root; the bytes of files that a writer may still be at.
 
     Nobody loses an object: a folder is removed while it is empty only, and a writer whose folder
-    goes makes it again.
+    goes makes it again. What may not be read or changed stays.
 
     Raises:
         OSError: the folder cannot be read or written.
@@ -54,7 +54,7 @@ def _sweep(folder: int, *, depth: int, now_s: float) -> tuple[int, bool]:
 
 def _sweep_inside(name: str, folder: int, *, depth: int, now_s: float) -> tuple[int, bool]:
     kept_bytes, is_gone = 0, False
-    with forgiven(), listed(name, folder) as inner:
+    with suppress(PermissionError), forgiven(), listed(name, folder) as inner:
         kept_bytes, is_gone = _sweep(inner, depth=depth + 1, now_s=now_s)
     if is_gone:
         with suppress(OSError):
