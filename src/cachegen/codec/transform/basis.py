@@ -10,8 +10,9 @@ nats for each token that follows, to second order. Decoding runs in integers, se
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -37,6 +38,8 @@ _FEW_STEPS = 16.0
 # An entry of such a basis is a byte times a power of two: 127 * 2^8 is the most that int16 holds.
 _LARGEST_BYTE = 127
 _MOST_SHIFT = 8
+# Arbitrary: 2^16 to 2^24 do. Values in float64 at once: all would take 16 times the profile's.
+_STRIPE_VALUES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,27 +202,63 @@ def integer_basis(
     times its scale, of which none is more than 127. That is off by no more than half such a
     multiple, hence, where it is more than one scale, by the 127th part of the largest entry.
     """
-    steps = group.synthesis[:num_active].astype(np.float64) * (step / grid.fraction)
-    prediction = group.prediction.astype(np.float64)
-    of_features = _LARGEST_FEATURE * np.abs(prediction).sum(axis=0)
-    rounding = float(_LARGEST_FEATURE * len(prediction))
     spreads: np.ndarray | None = None
     tail = num_active
     if grid.by_reach:
         learned = group.variances[:num_active].astype(np.float64) / step**2
         spreads = grid.fraction * np.sqrt(learned + 1)
-        longest = math.sqrt(_REACH * num_active)
+        tail = int(np.flatnonzero(learned > _FEW_STEPS).max(initial=-1)) + 1
+    synthesis, prediction = group.synthesis[:num_active], group.prediction
+    rows = np.empty(synthesis.shape, dtype=np.int16)
+    features = np.empty(prediction.shape, dtype=np.int16)
+    scales = np.empty(synthesis.shape[1], dtype=np.float32)
+    for own in _stripes(synthesis.shape[1], len(synthesis) + len(prediction)):
+        rows[:, own], features[:, own], scales[own] = _integers(
+            synthesis[:, own].astype(np.float64) * (step / grid.fraction),
+            prediction[:, own].astype(np.float64),
+            grid=grid,
+            spreads=spreads,
+            tail=tail,
+        )
+    return IntegerBasis(rows, features, scales, tail, spreads)
+
+
+def _stripes(columns: int, rows: int) -> Iterator[slice]:
+    """Columns to work on at once. No stripe has fewer than two: NumPy sums one in another order."""
+    each = max(2, _STRIPE_VALUES // max(rows, 1))
+    stops = [*range(each, columns - 1, each), columns]
+    return (slice(first, stop) for first, stop in pairwise([0, *stops]))
+
+
+def _integers(
+    steps: np.ndarray,
+    prediction: np.ndarray,
+    *,
+    grid: Grid,
+    spreads: np.ndarray | None,
+    tail: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The rows, prediction and scales of some columns, as in `IntegerBasis`, still float64.
+
+    Args:
+        steps: float64 (active coefficients, columns), what coefficients on the grid add.
+        prediction: float64 (features, columns).
+        grid: of the coefficients.
+        spreads, tail: as in `IntegerBasis`.
+    """
+    of_features = _LARGEST_FEATURE * np.abs(prediction).sum(axis=0)
+    rounding = float(_LARGEST_FEATURE * len(prediction))
+    largest_of_tail = np.abs(steps[tail:]).max(axis=0, initial=0.0)
+    if spreads is not None:
+        longest = math.sqrt(_REACH * len(steps))
         of_steps = longest * np.sqrt(((spreads[:, None] * steps) ** 2).sum(axis=0))
         rounding += longest * math.sqrt(float((spreads**2).sum()))
-        tail = int(np.flatnonzero(learned > _FEW_STEPS).max(initial=-1)) + 1
+        coarseness = longest * math.sqrt(float((spreads[tail:] ** 2).sum()))
+        of_steps = of_steps + coarseness * largest_of_tail / _LARGEST_BYTE
     else:
         largest = grid.most + grid.fraction
         of_steps = largest * np.abs(steps).sum(axis=0)
-        rounding += largest * num_active
-    largest_of_tail = np.abs(steps[tail:]).max(axis=0, initial=0.0)
-    if spreads is not None:
-        coarseness = longest * math.sqrt(float((spreads[tail:] ** 2).sum()))
-        of_steps = of_steps + coarseness * largest_of_tail / _LARGEST_BYTE
+        rounding += largest * len(steps)
     largest_entry = np.maximum(
         np.abs(steps).max(axis=0, initial=0.0), np.abs(prediction).max(axis=0, initial=0.0)
     )
@@ -228,10 +267,10 @@ def integer_basis(
     )
     need = np.maximum(need, largest_of_tail / (_LARGEST_BYTE << _MOST_SHIFT))
     scales = np.exp2(np.ceil(np.log2(np.maximum(need, 2.0**-100))))
-    rows, features = (np.rint(one / scales).astype(np.int16) for one in (steps, prediction))
+    rows, features = (np.rint(one / scales) for one in (steps, prediction))
     units = np.exp2(np.ceil(np.log2(np.maximum(largest_of_tail / (_LARGEST_BYTE * scales), 1.0))))
     rows[tail:] = np.rint(steps[tail:] / (units * scales)) * units
-    return IntegerBasis(rows, features, scales.astype(np.float32), tail, spreads)
+    return rows, features, scales
 
 
 def residual(group: LayerGroup, columns: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
