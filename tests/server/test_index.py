@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import functools
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -147,8 +146,7 @@ def test_a_file_of_before_keeps_use_and_parents(tmp_path: Path) -> None:
         assert index.leaves(9) == ["a/1", "x"], "nobody's, since the tenant is gone"
 
 
-def test_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, timeout=0.1))
+def test_one_process_at_a_time(tmp_path: Path) -> None:
     with (
         closing(Index(tmp_path / "index", namespaces=NONE)),
         pytest.raises(StoreError, match="expected to be alone, but another process uses it"),

@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cachegen.server.metrics import Metrics
+from cachegen.store.protocol import MAX_KEY_LENGTH
 
+# A bound on a line, as every character may become `\\u1234`: 4 KB. No key is longer, and no method.
+_MAX_PATH = MAX_KEY_LENGTH + 1
+_MAX_METHOD = 16
 _METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE")
 
 
@@ -68,8 +72,8 @@ def _line(scope: Scope, request: _Request, elapsed_s: float) -> str:
     fields = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "tenant": scope.get("tenant", ""),
-        "method": scope["method"],
-        "path": scope["path"],
+        "method": scope["method"][:_MAX_METHOD],
+        "path": scope["path"][:_MAX_PATH],
         "status": request.status,
         "received_bytes": request.received_bytes,
         "sent_bytes": request.sent_bytes,

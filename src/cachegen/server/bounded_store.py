@@ -109,17 +109,22 @@ class BoundedStore:
             last = unseen[-1]
 
     @contextmanager
-    def tidying(self, *, every_s: float = TIDY_S) -> Iterator[None]:
-        """Sweep and scan again and again beside requests, while the context lasts."""
+    def tidying(self, *, scans: bool, every_s: float = TIDY_S) -> Iterator[None]:
+        """Tidy up again and again beside requests, while the context lasts.
+
+        Args:
+            scans: whether the store is scanned, as it was before; else it is only swept, at once.
+            every_s: the time between two rounds.
+        """
         ending = threading.Event()
 
         def tidy() -> None:
-            while not ending.wait(every_s):
-                try:
-                    self.sweep()
-                    self.scan(rest=ending.wait)
-                except StoreError as error:
-                    _LOG.warning("the store could not be scanned: %s", error)
+            if scans and ending.wait(every_s):
+                return
+            while True:
+                self._tidy(ending, scans=scans)
+                if ending.wait(every_s):
+                    return
 
         thread = threading.Thread(target=tidy, daemon=True)
         thread.start()
@@ -128,6 +133,14 @@ class BoundedStore:
         finally:
             ending.set()
             thread.join(_TIDY_ENDS_S)
+
+    def _tidy(self, ending: threading.Event, *, scans: bool) -> None:
+        try:
+            self.sweep()
+            if scans:
+                self.scan(rest=ending.wait)
+        except StoreError as error:
+            _LOG.warning("the store could not be tidied up: %s", error)
 
     def lookup(self, keys: Sequence[str]) -> list[int | None]:
         """The sizes of objects as they are now, None where there is none. They count as used."""

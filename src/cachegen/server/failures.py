@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ExceptionHandler
 
-from cachegen.errors import KeyNotFound, StoreError, StoreFull, StoreTimeout
+from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreFull, StoreTimeout
 from cachegen.server.ranges import RangeBehindEnd
 
 _LOG = logging.getLogger("cachegen.server")
@@ -39,6 +39,8 @@ def _store_failed(request: Request, error: Exception) -> Response:
     _LOG.warning("%s %s: %s", request.method, request.url.path, error)
     if isinstance(error, StoreFull):
         return _answer(507, "no room for the object: a quota, the capacity or the disk is used up")
+    if isinstance(error, StoreDenied):
+        return _answer(403, "the store behind this server can only be read, or refuses the server")
     if isinstance(error, StoreTimeout):
         return _answer(504, "the store behind this server did not answer in time")
     return _answer(502, "the store behind this server failed")

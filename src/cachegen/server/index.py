@@ -13,6 +13,8 @@ from pathlib import Path
 
 from cachegen.errors import StoreError
 
+# Arbitrary: 0 to 5 s do, for a server that is just ending.
+_LOCK_S = 1.0
 # `children` and the partial index make the search for a leaf take as long among a million objects
 # that need each other as among ten.
 _SCHEMA = """
@@ -99,7 +101,9 @@ class Index:
         self._holdings: defaultdict[str, Holding] = defaultdict(Holding)
         self.path = path
         with self._translated():
-            self._rows = sqlite3.connect(path or ":memory:", check_same_thread=False)
+            self._rows = sqlite3.connect(
+                path or ":memory:", timeout=_LOCK_S, check_same_thread=False
+            )
             # A lock of the system, which ends with the process; journals are then in this one only.
             self._rows.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._rows.execute("PRAGMA journal_mode=WAL")

@@ -94,8 +94,9 @@ def _serve(
         capacity_bytes=limits.capacity_bytes,
         on_evict=metrics.count_eviction,
     )
-    bounded_store.sweep()
-    if limits.capacity_bytes is not None or tenants.have_quotas:
+    is_limited = limits.capacity_bytes is not None or tenants.have_quotas
+    if is_limited:
+        bounded_store.sweep()
         bounded_store.scan()
     if limits.capacity_bytes is not None and index.path is None:
         _LOG.warning(_FORGETS)
@@ -104,7 +105,7 @@ def _serve(
     server = _Server(_config(app, address, limits=limits), limits=limits, admission=admission)
     _ask_for_files(limits.max_connections)
     _end_on_signals(server)
-    with _listen(address) as listening, bounded_store.tidying():
+    with _listen(address) as listening, bounded_store.tidying(scans=is_limited):
         print(f"serving {store.url} at {_url(address, listening)}", flush=True)
         server.run(sockets=[listening])
 
