@@ -70,7 +70,8 @@ class Assembly:
         with self._allocating:
             others = [self._layers[layer] for layer in self._layers.keys() - set(named)]
         allocated = sum(plane.nbytes for planes in others for plane in planes)
-        return allocated + token_bytes(geometry) * self._capacity
+        token_bytes = geometry.values_per_token * geometry.dtype.itemsize
+        return allocated + token_bytes * self._capacity
 
     def room(
         self, geometry: Geometry, *, start: int, stop: int, layers: Sequence[int] | None = None
@@ -142,11 +143,6 @@ class Assembly:
                 planes += found.planes[2 * place : 2 * place + 2]
         dtypes = [key.dtype for key, _ in known.values()]
         return Geometry(tuple(planes), dtypes[0] if dtypes else found.dtype)
-
-
-def token_bytes(geometry: Geometry) -> int:
-    """Bytes of one token of a cache."""
-    return geometry.values_per_token * geometry.dtype.itemsize
 
 
 def _empty_like(plane: torch.Tensor, num_tokens: int) -> torch.Tensor:
@@ -242,18 +238,15 @@ class Decoder:
         coded = open_chunk(
             data, entry=entry, level=stored.level, fingerprint=self.fingerprint, layers=layers
         )
-        self.room.check_decoding(
-            result_bytes=assembly.size_bytes(coded.geometry, layers),
-            chunk_bytes=token_bytes(coded.geometry) * entry.num_tokens,
-        )
         expected = assembly.expected(coded.geometry, layers)
         if coded.geometry != expected:
             raise BitstreamError(f"expected {expected}, got {coded.geometry}", field="geometry")
+        left_bytes = self.room.decoding_bytes(assembly.size_bytes(coded.geometry, layers))
         tokens = self._tokens_of(entry) if codec_of(coded.codec).needs_tokens else None
         room = None
         if set(coded.tokens_held) == {entry.num_tokens}:
             room = assembly.room(coded.geometry, start=entry.start, stop=entry.stop, layers=layers)
-        part = decode_chunk(coded, profile=profile, tokens=tokens, out=room)
+        part = decode_chunk(coded, profile=profile, tokens=tokens, out=room, max_bytes=left_bytes)
         if room is not None:
             return
         stop = min(entry.stop, len(self.tokens))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from cachegen.codec.memory import MAX_DECODING_BYTES
 from cachegen.contexts.lookup import Found
 from cachegen.errors import BitstreamError
 from cachegen.policy.controller import MAX_UNDECODED, ChunkState
@@ -18,9 +19,6 @@ from cachegen.policy.controller import MAX_UNDECODED, ChunkState
 # chunks of 1,536 tokens have 4 to 200 MB. Arbitrary: an eighth to a half does.
 _FETCHED_SHARE = 4
 _PROFILES_SHARE = 8
-# Of the bytes that a chunk decodes to: the planes themselves, as float32 where they are bfloat16,
-# and as much again (peak of `benchmarks/memory.py`, per byte of cache). Arbitrary: 3 to 6 do.
-_DECODING_FACTOR = 4
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -44,21 +42,21 @@ class Room:
         """Of profiles, all together."""
         return self.max_bytes // _PROFILES_SHARE
 
-    def check_decoding(self, *, result_bytes: int, chunk_bytes: int) -> None:
-        """Check, before memory is taken, that a chunk can be decoded into a result.
+    def decoding_bytes(self, result_bytes: int) -> int:
+        """What is left for decoding a chunk beside a result, and as many others as wait.
 
         Raises:
-            BitstreamError: result and decoding would take too much.
+            BitstreamError: the result takes too much itself.
         """
-        takes_bytes = result_bytes + MAX_UNDECODED * _DECODING_FACTOR * chunk_bytes
-        left_bytes = self.max_bytes - self.fetched_bytes - self.profiles_bytes
-        if takes_bytes > left_bytes:
+        left_bytes = self.max_bytes - self.fetched_bytes - self.profiles_bytes - result_bytes
+        if left_bytes <= 0:
             raise BitstreamError(
-                f"expected a result of which it and its decoding take at most {left_bytes} bytes "
-                f"(of max_bytes={self.max_bytes}), got one of {result_bytes} bytes, in chunks of "
-                f"{chunk_bytes}; give `load` a larger max_bytes",
+                f"expected a result that, with what is fetched for it, takes at most "
+                f"max_bytes={self.max_bytes}, got one of {result_bytes} bytes; give `load` a "
+                "larger max_bytes if you trust the store",
                 field="geometry",
             )
+        return min(left_bytes // MAX_UNDECODED, MAX_DECODING_BYTES)
 
     def affordable(self, found: Found) -> Found:
         """What was found, without the levels of chunks whose objects would take too much."""

@@ -19,7 +19,6 @@ from redis.exceptions import (
     AuthenticationError,
     NoPermissionError,
     OutOfMemoryError,
-    RedisError,
 )
 from redis.exceptions import TimeoutError as SlowAnswer
 from redis.retry import Retry
@@ -256,7 +255,7 @@ class RedisStore:
             yield
         except StoreError:
             raise
-        except (RedisError, OSError, ValueError, TypeError, RecursionError) as error:
+        except Exception as error:  # redis-py stumbles over odd answers in many ways
             text = self.secrets.hidden_in(str(error))
             raise _kind(error)(f"{self.url}: cannot {doing}: {text}") from self.secrets.cause(error)
 
@@ -283,6 +282,7 @@ def connect(parts: SplitResult, *, name: str, timeout_s: float) -> RedisStore:
         "socket_timeout": timeout_s,
         "socket_connect_timeout": min(_CONNECT_S, timeout_s),
         "retry": Retry(NoBackoff(), 1),
+        "protocol": 2,  # in the third a server may send what nobody asked for
     }
     secrets = Secrets(tuple(word for word in (password, user) if word))
     client = PerProcess(partial(_client, options, tls=parts.scheme == "rediss"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -112,17 +113,18 @@ class RemoteStore:
 
     def _keys(self, pieces: Body, doing: str) -> Iterator[str]:
         due_s = time.monotonic() + LISTING_S
-        for number, line in enumerate(_lines(pieces)):
-            key = line.decode("ascii", errors="replace")
-            if not is_key(key):
-                self.client.fail(doing, "expected keys, got other bytes")
-            if number >= MAX_LISTED_KEYS or time.monotonic() > due_s:
-                self.client.fail(
-                    doing,
-                    f"expected at most {MAX_LISTED_KEYS} keys within {LISTING_S:g} s, got more; "
-                    "list below a prefix",
-                )
-            yield key
+        with closing(pieces):
+            for number, line in enumerate(_lines(pieces)):
+                key = line.decode("ascii", errors="replace")
+                if not is_key(key):
+                    self.client.fail(doing, "expected keys, got other bytes")
+                if number >= MAX_LISTED_KEYS or time.monotonic() > due_s:
+                    self.client.fail(
+                        doing,
+                        f"expected at most {MAX_LISTED_KEYS} keys within {LISTING_S:g} s, got "
+                        "more; list below a prefix",
+                    )
+                yield key
 
     def _path(self, key: str) -> str:
         if key in RESERVED:
