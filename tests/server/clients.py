@@ -6,6 +6,7 @@ import re
 import socket
 import ssl
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -120,11 +121,11 @@ def growth_below(server, limit_mb: float) -> Iterator[None]:
     assert peak_mb() - before_mb < limit_mb
 
 
-def old_tls() -> ssl.SSLContext:
-    """What a client of the time before TLS 1.2 offers."""
+def speaking(first: ssl.TLSVersion, last: ssl.TLSVersion) -> ssl.SSLContext:
+    """A client's side of TLS that believes everybody and speaks these versions."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.minimum_version = ssl.TLSVersion.TLSv1
-    context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        context.minimum_version, context.maximum_version = first, last
     context.set_ciphers("ALL:@SECLEVEL=0")
     return context

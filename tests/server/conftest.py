@@ -85,6 +85,7 @@ def two_tenants(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     path = tmp_path_factory.mktemp("tenants") / "tenants.json"
     path.write_text(json.dumps({"tenants": tenants}))
+    path.chmod(0o600)
     return path
 
 

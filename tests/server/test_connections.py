@@ -36,32 +36,39 @@ async def answer(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["path"] != "/stranger":
         connection_of(scope).claim("anybody")
     await asyncio.sleep(0.6 if scope["path"] == "/slow" else 0)
-    await PlainTextResponse("ok")(scope, receive, send)
+    said = "ok" if scope["path"] != "/large" else "ok" * 10 * MB
+    await PlainTextResponse(said)(scope, receive, send)
+
+
+@contextlib.asynccontextmanager
+async def served(**options: int) -> AsyncIterator[tuple[tuple[str, int], Admission]]:
+    """The address of a server of such connections, and who is there."""
+    config = uvicorn.Config(answer, lifespan="off", log_config=None, **options)
+    state, admission = ServerState(), Admission(4)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listener = Listener(
+            listening,
+            lambda: LimitedConnection(config, state, {}, limits=HASTY, admission=admission),
+            tls=None,
+            limits=HASTY,
+        )
+        yield listening.getsockname(), admission
+        async with asyncio.timeout(5):
+            while len(admission):
+                await asyncio.sleep(0.01)
+        listener.close()
+        await listener.wait_closed()
 
 
 @contextlib.asynccontextmanager
 async def connected(**options: int) -> AsyncIterator[Streams]:
-    """A connection to a server of such connections."""
-    config = uvicorn.Config(answer, lifespan="off", log_config=None, **options)
-    state, admission = ServerState(), Admission(4)
-    listening = socket.create_server(("127.0.0.1", 0))
-    listener = Listener(
-        listening,
-        lambda: LimitedConnection(config, state, {}, limits=HASTY, admission=admission),
-        tls=None,
-        limits=HASTY,
-    )
-    reader, writer = await asyncio.open_connection(*listening.getsockname())
-    yield reader, writer
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-    async with asyncio.timeout(5):
-        while len(admission):
-            await asyncio.sleep(0.01)
-    listener.close()
-    await listener.wait_closed()
-    listening.close()
+    """A connection to such a server."""
+    async with served(**options) as (address, _):
+        reader, writer = await asyncio.open_connection(*address)
+        yield reader, writer
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
 
 async def rest(reader: asyncio.StreamReader) -> bytes:
@@ -148,6 +155,27 @@ def test_a_refused_body_is_not_taken_for_ever() -> None:
                 if reading.done():
                     return
             pytest.fail("the server goes on reading")
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("more", [b"", GET, b"no request\r\n\r\n"])
+@pytest.mark.parametrize("line", [b"", b"Connection: close\r\n"])
+def test_an_answer_that_is_not_taken(more: bytes, line: bytes) -> None:
+    """Not even where the server has nothing more to say, or has closed the connection."""
+
+    async def run() -> None:
+        async with served(timeout_keep_alive=60) as (address, admission):
+            with socket.socket() as deaf:
+                deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+                deaf.connect(address)
+                deaf.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n" + line + b"\r\n")
+                await asyncio.sleep(0.1)
+                deaf.sendall(more)
+                assert len(admission) == 1
+                async with asyncio.timeout(3):
+                    while len(admission):
+                        await asyncio.sleep(0.01)
 
     asyncio.run(run())
 

@@ -18,9 +18,11 @@ PUT = head("PUT", "/k", CHUNKED, token="token-a")
 @pytest.fixture(scope="module")
 def shared(serve, tmp_path_factory: pytest.TempPathFactory, two_tenants) -> Iterator:
     folder = tmp_path_factory.mktemp("served")
-    with serve("--store", folder, "--tenants", two_tenants) as server:
+    options = ("--store", folder / "store", "--tenants", two_tenants)
+    with serve(*options, errors=folder / "log") as server:
         ask(server, head("PUT", "/warm", "Content-Length: 1", token="token-a") + b"x")
         yield server
+    assert (folder / "log").read_text() == ""  # strangers write no log
 
 
 @pytest.mark.parametrize(
@@ -92,3 +94,8 @@ def test_a_trailer_is_no_header(shared) -> None:
     assert eventually(
         lambda: ask(shared, head("HEAD", "/behind", token="token-a")).startswith(b"HTTP/1.1 404 ")
     )
+
+
+@pytest.mark.parametrize("sent", [b"no request\r\n\r\n", head("GET", "/%ff%0a"), b"\x16\x03\x01"])
+def test_what_is_no_request(shared, sent: bytes) -> None:
+    assert ask(shared, sent)[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 401", b"")

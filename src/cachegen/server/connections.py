@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from cachegen.server.admission import Admission
@@ -60,6 +60,8 @@ class LimitedConnection(HttpToolsProtocol):
         self._limits, self._admission = limits, admission
         self._shaking_hands: asyncio.Task[None] | None = None
         self._head, self._sending, self._end = (_Timer(self.loop) for _ in range(3))
+        # Of requests that wait for one another uvicorn tells but the last that the client has left.
+        self._cycles: list[RequestResponseCycle] = []
         self._in_head = False
         self._headers = 0
         self._allowance_bytes = _FRAMING_BYTES
@@ -107,6 +109,8 @@ class LimitedConnection(HttpToolsProtocol):
         self.leave()
         for timer in (self._head, self._sending, self._end):
             timer.stop()
+        for cycle in self._cycles:
+            cycle.disconnected = True
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -155,6 +159,8 @@ class LimitedConnection(HttpToolsProtocol):
         if self.tenant is not None:
             self._head.stop()
         super().on_headers_complete()
+        unanswered = (cycle for cycle in self._cycles if not cycle.response_complete)
+        self._cycles = [*unanswered, self.cycle]
 
     def on_body(self, body: bytes) -> None:
         """Take bytes of a body."""
