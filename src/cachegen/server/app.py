@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ from cachegen.store.wire import LIST_PATH, LOOKUP_PATH, MAX_LOOKUP_KEYS, PARENT_
 
 # Arbitrary: 64 to 4,096 do. Spares a change of threads for every key; a piece is 128 KiB at most.
 _KEYS_A_PIECE = 256
+# A bound on memory: two megabytes of JSON become up to fifty, so one body is parsed at a time.
+_PARSING = threading.Lock()
 # Who shows no token keeps no connection, whatever the answer.
 _CLOSE = {"Connection": "close"}
 
@@ -151,8 +154,7 @@ class _Handlers:
         with share.lookups.holding(MAX_LOOKUP_BYTES if size_bytes is None else size_bytes):
             async for piece in pieces_of(request, check=check, patience_s=self.limits.patience_s):
                 body += piece
-            keys = [_full(tenant, key) for key in _keys_in(body)]
-            sizes = await share.in_thread(self.bounded_store.lookup, keys)
+            sizes = await share.in_thread(self._sizes, tenant, body)
         return JSONResponse({"sizes": sizes})
 
     async def list_keys(self, request: Request) -> Response:
@@ -160,6 +162,9 @@ class _Handlers:
         (tenant, share), prefix = await self._admit(request), request.query_params.get("prefix", "")
         below = _full(tenant, prefix, empty=True)
         return Streamed(_listing(self.bounded_store, tenant, below), share)
+
+    def _sizes(self, tenant: Tenant, body: bytearray) -> list[int | None]:
+        return self.bounded_store.lookup([_full(tenant, key) for key in _keys_in(body)])
 
     async def _take(
         self, request: Request, put: partial[bool], *, max_bytes: int, share: Share
@@ -253,11 +258,17 @@ def _put_spooled(put: partial[bool], spool: IO[bytes]) -> bool:
 
 
 def _keys_in(body: bytes | bytearray) -> list[str]:
+    with _PARSING:
+        keys = _strings_in(body)
+    if keys is None:
+        raise HTTPException(400, f'expected {{"keys": [...]}} with at most {MAX_LOOKUP_KEYS} keys')
+    return keys
+
+
+def _strings_in(body: bytes | bytearray) -> list[str] | None:
     try:
         keys = json.loads(body)["keys"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        keys = None
-    known = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
-    if not known or len(keys) > MAX_LOOKUP_KEYS:
-        raise HTTPException(400, f'expected {{"keys": [...]}} with at most {MAX_LOOKUP_KEYS} keys')
-    return list(keys)
+        return None
+    few = isinstance(keys, list) and len(keys) <= MAX_LOOKUP_KEYS
+    return keys if few and all(isinstance(key, str) for key in keys) else None

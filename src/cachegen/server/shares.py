@@ -33,10 +33,11 @@ _TENANT_SHARES = 4
 
 
 class Room:
-    """Limits the bytes of bodies that are received and not worked on yet."""
+    """Limits the bytes of bodies, of what is named, that are received and not worked on yet."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, what: str) -> None:
         self._max_bytes = self._free_bytes = max_bytes
+        self._what = what
 
     @contextmanager
     def holding(self, size_bytes: int) -> Iterator[None]:
@@ -49,7 +50,7 @@ class Room:
         if size_bytes > self._max_bytes:
             raise StoreFull(f"expected a body of at most {self._max_bytes} bytes, got {size_bytes}")
         if size_bytes > self._free_bytes:
-            raise HTTPException(503, "too many uploads at once: try again later")
+            raise HTTPException(503, f"too many {self._what} at once: try again later")
         self._free_bytes -= size_bytes
         try:
             yield
@@ -66,7 +67,8 @@ class Share:
     """
 
     def __init__(self, uploads: Room, *, parts: int, turns: asyncio.Semaphore) -> None:
-        self.uploads, self.lookups = uploads, Room(_LOOKUPS_AT_ONCE * MAX_LOOKUP_BYTES)
+        self.uploads = uploads
+        self.lookups = Room(_LOOKUPS_AT_ONCE * MAX_LOOKUP_BYTES, "lookups")
         self._turns = turns
         self._own_turns = asyncio.Semaphore(_LARGE_PUTS if parts == 1 else 1)
         self._threads = asyncio.Semaphore(_THREADS // parts)
@@ -99,6 +101,6 @@ class Shares:
         """A tenant's share. Its unfinished uploads may take what its quota allows, at most."""
         if tenant.name not in self._shares:
             quota_bytes = self._max_bytes if tenant.quota_bytes is None else tenant.quota_bytes
-            uploads = Room(min(self._max_bytes, quota_bytes))
+            uploads = Room(min(self._max_bytes, quota_bytes), "uploads")
             self._shares[tenant.name] = Share(uploads, parts=self._parts, turns=self._turns)
         return self._shares[tenant.name]
