@@ -16,13 +16,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.numpy import save
 
-from cachegen.bitstream.format import pack
+from cachegen.bitstream.format import pack, unpack
+from cachegen.bitstream.manifest import read_manifest
 from cachegen.codec.codec import decode_chunk
 from cachegen.codec.codecs import DecodeRequest, codec_of
 from cachegen.codec.encoded import Block, EncodedChunk
 from cachegen.codec.memory import planes_bytes
 from cachegen.codec.profile import Profile, read_profile
+from cachegen.codec.transform.importance import NUM_POSITION_TERMS
 from cachegen.codec.transform.rung import tokens_digest
 from cachegen.errors import CacheGenError
 from cachegen.kvcache import Geometry, PlaneShape
@@ -235,7 +238,7 @@ def paper_tables() -> Case:
     return paper(dim=1 << 17, tokens=1, tables=1 << 18)
 
 
-def adaptive(*, dim: int = 2048, tokens: int = 1 << 14, group: int = 1024) -> Case:
+def adaptive(*, dim: int = 1024, tokens: int = 1 << 14, group: int = 1024) -> Case:
     geometry = flat_geometry(1, 1, dim, torch.float16)
     weights = -(-dim * (group - 1) // 2 // dim)
     arrays = own_model(geometry) | NO_SINKS
@@ -313,6 +316,107 @@ CASES: dict[str, Callable[[], Case]] = {
 }
 
 
+def profile_file(tensors: dict[str, np.ndarray], **described: object) -> bytes:
+    """A profile of these tensors and of one layer."""
+    whole = {
+        "format": "cachegen-profile-1",
+        "codec": "paper",
+        "fingerprint": "00" * 32,
+        "dtype": "bfloat16",
+        "levels": [{"name": "high", "step": 1, "bound": 0, "quality": None, "domains": {}}],
+        "default_level": "high",
+        "notes": {},
+    }
+    return save(tensors, metadata={"profile": json.dumps(whole | described)})
+
+
+def profile_of_tables() -> bytes:
+    """As many tables as `paper` may have: two for each coefficient."""
+    count = 1 << 18
+    own = own_model(flat_geometry(1, 1, 8), tables=2 * count)
+    names = ("supports", "frequencies", "rope_frequencies", "rope_shapes", "rope_of_plane")
+    tensors = {name: own[name] for name in names} | {"steps": np.ones(2, dtype=np.float32)}
+    tensors["table_ids.high"] = np.arange(2 * count, dtype=np.uint32)
+    return profile_file(tensors, planes=[[1 << 9, 1 << 9], [0, 0]])
+
+
+def profile_in_bytes() -> bytes:
+    """A transform of one wide group, in bytes."""
+    rows, columns = 1 << 10, 1 << 14
+    own = own_model(flat_geometry(1, 1, 8))
+    names = ("supports", "frequencies", "rope_frequencies", "rope_shapes", "rope_of_plane")
+    tensors = {name: own[name] for name in names} | {
+        "num_sinks": np.zeros(1, dtype=np.uint32),
+        "unit": np.ones(1),
+        "strangeness": np.ones(1),
+        "num_active.high": np.zeros(6, dtype=np.uint32),
+        "table_ids.high": np.zeros(0, dtype=np.uint8),
+        "planes.0": np.arange(2, dtype=np.uint32),
+        "group_means.0": np.zeros(columns, dtype=np.float32),
+        "prediction.0": np.zeros((0, columns), dtype=np.float16),
+        "synthesis.0": np.zeros((0, columns), dtype=np.float16),
+        "synthesis_bytes.0": np.ones((rows, columns), dtype=np.int8),
+        "synthesis_exponents.0": np.zeros(columns, dtype=np.int8),
+        "variances.0": np.zeros(rows, dtype=np.float32),
+        "importance.position": np.zeros(NUM_POSITION_TERMS, dtype=np.float32),
+        "importance.0": np.zeros(1, dtype=np.float32),
+    }
+    planes = [[128, 128], [0, 0]]
+    return profile_file(tensors, planes=planes, codec="transform", format="cachegen-profile-2")
+
+
+def profile_of_lists() -> bytes:
+    """A description as long as it may be, of what takes most memory."""
+    lists: list[list[object]] = [[] for _ in range(1_000_000)]
+    return profile_file({}, planes=lists)
+
+
+def manifest_of_lists() -> bytes:
+    return b"[" + b"[]," * ((16 << 20) // 3 - 2) + b"[]]"
+
+
+def chunk_of_blocks() -> bytes:
+    """As many blocks as there may be, of a bit for each coefficient."""
+    columns = 1 << 16
+    block = replace(
+        constant(0, columns),
+        active=np.ones(columns, dtype=np.bool_),
+        constants=np.zeros(0, dtype=np.uint8),
+    )
+    geometry = flat_geometry(1, 1 << 8, 1 << 8)
+    return pack(replace(chunk_of("plain", geometry, 1), blocks=(block,) * 256))
+
+
+# What a reader takes at most for each byte it reads: the input itself is not counted.
+READERS: dict[str, tuple[Callable[[], bytes], Callable[[bytes], object], int]] = {
+    "profile of tables": (profile_of_tables, read_profile, 8),
+    "profile in bytes": (profile_in_bytes, read_profile, 8),
+    "profile of lists": (profile_of_lists, read_profile, 30),
+    "manifest of lists": (manifest_of_lists, read_manifest, 30),
+    "chunk of blocks": (chunk_of_blocks, unpack, 10),
+}
+
+
+def measure_reader(name: str) -> Peak:
+    """Read what takes most memory for its size."""
+    make, read, times = READERS[name]
+    data, error = make(), ""
+    taken = -clear()
+    try:
+        kept = read(data)  # alive until the peak is read
+    except CacheGenError as found:
+        kept, error = None, str(found)[:200]
+    taken += resident("VmHWM")
+    del kept
+    return Peak(name, len(data), 0, times * len(data), taken, error)
+
+
+def clear() -> int:
+    """Forget the peak; what is in memory, in bytes."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return resident("VmRSS")
+
+
 def resident(name: str) -> int:
     """VmHWM or VmRSS of this process, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -326,8 +430,7 @@ def measure(name: str) -> Peak:
     request = DecodeRequest(case.profile, case.tokens, 2)
     working = codec_of(chunk.codec).working_bytes(chunk, request)
     size, error = len(pack(chunk)), ""
-    Path("/proc/self/clear_refs").write_text("5")
-    before = resident("VmRSS")
+    before = clear()
     try:
         decode_chunk(chunk, profile=case.profile, tokens=case.tokens, max_bytes=1 << 34)
     except CacheGenError as found:
@@ -343,7 +446,7 @@ def forked(name: str) -> Peak:
     if not child:
         os.close(reading)
         with os.fdopen(writing, "w") as pipe:
-            json.dump(asdict(measure(name)), pipe)
+            json.dump(asdict((measure_reader if name in READERS else measure)(name)), pipe)
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as pipe:
@@ -354,7 +457,7 @@ def forked(name: str) -> Peak:
 
 def main(names: list[str]) -> None:
     warnings.simplefilter("ignore")
-    for name in names or list(CASES):
+    for name in names or [*CASES, *READERS]:
         print(json.dumps(asdict(forked(name))), flush=True)
 
 
