@@ -60,6 +60,17 @@ def test_many_tenants_have_a_quarter_each() -> None:
     assert owned(admission, "e", 5, idle=False) == [True] * 5  # for idle ones of any tenant
 
 
+def test_who_has_less_than_an_equal_part_gets_it() -> None:
+    """Whatever the others do: four that work together do not keep out a fifth."""
+    admission = Admission(64, tenants=8)
+    for tenant in ("a", "b", "c", "d"):
+        assert all(owned(admission, tenant, 14, idle=False))
+    assert owned(admission, "e", 9, idle=False) == [True] * 7 + [False] * 2
+    assert owned(admission, "f", 9, idle=False) == [True] * 7 + [False] * 2
+    assert owned(admission, "a", 1, idle=False) == [False]
+    assert len(admission) <= 64
+
+
 def test_at_its_limit_a_tenant_pays_with_what_is_idle_longest() -> None:
     admission = Admission(16, tenants=2)
     guests = entered(admission, 7)

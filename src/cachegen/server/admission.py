@@ -30,13 +30,15 @@ class Admission:
     A connection is a stranger's until a request on it has shown a valid token. Newcomers are let
     in at the cost of the stranger that has been there longest, so that strangers keep nobody out.
     Tenants leave a part of the connections to newcomers, and each has a limit of its own, at which
-    a further connection costs it the one that has been idle longest.
+    a further connection costs it the one that has been idle longest. Where all are taken, idle ones
+    go first; then who has more than an equal part loses to who has less, whatever is under way.
     """
 
     def __init__(self, max_connections: int, *, tenants: int = 1) -> None:
         self._max = max(2, max_connections)
         self._tenants_max = self._max - max(1, self._max // _RESERVED_SHARE)
         self._tenant_max = max(1, self._tenants_max // min(max(1, tenants), _TENANT_SHARES))
+        self._equal_part = self._tenants_max // max(1, tenants)
         self._strangers: dict[Guest, None] = {}
         self._owners: dict[Guest, str] = {}  # by last use
         self._counts: Counter[str] = Counter()
@@ -47,9 +49,7 @@ class Admission:
     def enter(self, guest: Guest) -> None:
         """Let a newcomer in, as a stranger."""
         if len(self) >= self._max:
-            oldest = next(iter(self._strangers))
-            self.leave(oldest)
-            oldest.abort()
+            self._end(next(iter(self._strangers)))
         self._strangers[guest] = None
 
     def leave(self, guest: Guest) -> None:
@@ -83,7 +83,13 @@ class Admission:
             return True
         for guest, owner in self._owners.items():
             if guest.idle and (owner == tenant or not full):
-                self.leave(guest)
-                guest.abort()
-                return True
-        return False
+                return self._end(guest)
+        ((most, count),) = self._counts.most_common(1)
+        if full or self._counts[tenant] >= self._equal_part or count <= self._equal_part:
+            return False
+        return self._end(next(guest for guest, owner in self._owners.items() if owner == most))
+
+    def _end(self, guest: Guest) -> bool:
+        self.leave(guest)
+        guest.abort()
+        return True
