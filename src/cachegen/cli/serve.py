@@ -60,7 +60,7 @@ def serve(
     max_object_mb: Annotated[
         float,
         typer.Option(
-            help="Largest object; unfinished uploads may hold four of these.",
+            help="Largest object; unfinished uploads of a tenant may hold four of these.",
             min=0,
             max=_MOST_MB,
             rich_help_panel="How much is kept",
