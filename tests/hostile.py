@@ -22,7 +22,7 @@ class Server:
 
     Attributes:
         host: and port.
-        open: connections that a script still serves.
+        open: connections that were lied on, and are served still.
         sent_bytes: by `pour`.
     """
 
@@ -40,7 +40,7 @@ class Server:
                     time.sleep(pause_s)
 
     def await_end(self, within_s: float) -> float:
-        """Seconds until the other side has ended all connections."""
+        """Seconds until the other side has ended all connections that were lied on."""
         began_s = time.monotonic()
         while self.open:
             assert time.monotonic() - began_s < within_s, f"{len(self.open)} are open still"
@@ -56,6 +56,7 @@ def lying(handle: Callable[[Server, socket.socket, bytes], None]) -> Iterator[Se
         server = Server(f"{host}:{port}")
         stop = threading.Event()
         threads: list[threading.Thread] = []
+        connections: list[socket.socket] = []
 
         def serve(connection: socket.socket) -> None:
             try:
@@ -72,6 +73,7 @@ def lying(handle: Callable[[Server, socket.socket, bytes], None]) -> Iterator[Se
             while not stop.is_set():
                 connection, _ = listening.accept()
                 server.open.add(connection)
+                connections.append(connection)
                 threads.append(threading.Thread(target=serve, args=(connection,), daemon=True))
                 threads[-1].start()
 
@@ -83,7 +85,7 @@ def lying(handle: Callable[[Server, socket.socket, bytes], None]) -> Iterator[Se
             stop.set()
             socket.create_connection((host, port)).close()
             accepting.join(10)
-            for connection in list(server.open):
+            for connection in connections:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
             for thread in threads:

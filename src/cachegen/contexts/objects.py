@@ -40,9 +40,6 @@ MAX_CHUNKS = 8192
 # Levels and kinds of layers of a chunk: 12 levels are known, and models have up to 3 kinds.
 # Arbitrary: 64 to 1,024 do.
 MAX_OBJECTS = 256
-# Tokens of a chunk behind those that are asked for, 40 bytes each once read. Above any chunk that
-# others may share: those have 1,536. Arbitrary: 2^16 to 2^22 do.
-MAX_TAIL_TOKENS = 1 << 20
 
 
 def read_at_most(
@@ -152,16 +149,10 @@ def fetch_tokens(store: Store, chunk: ChunkEntry, *, start: int) -> list[int]:
 
     Raises:
         KeyNotFound: the token ids are not stored.
-        BitstreamError: their number is not the context's, or too many are asked for.
+        BitstreamError: their number is not the context's.
         StoreError: the store fails.
     """
     key, size_bytes = tokens_key(chunk.chunk_id), TOKEN_BYTES * chunk.stop
-    if chunk.stop - start > MAX_TAIL_TOKENS:
-        raise BitstreamError(
-            f"expected at most {MAX_TAIL_TOKENS} tokens behind those that are asked for, got "
-            f"{chunk.stop - start}",
-            field=key,
-        )
     (found,) = store.lookup([key])
     if found not in (None, size_bytes):
         raise BitstreamError(f"expected {size_bytes} bytes, got {found}", field=key)

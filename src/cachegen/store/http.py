@@ -43,6 +43,10 @@ _MAX_CONNECTIONS = 32
 # for the answer, and megabytes take long on a slow link.
 _UNSENT = (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 128 << 10)
 _LENGTH = re.compile(r"[0-9]{1,15}")
+# After so many pieces they must have had so many bytes each: the frames of smaller ones cost more
+# than they bring, and no link cuts its packets so (an IPv4 host takes 576 bytes, RFC 791).
+# Arbitrary: 100 to 10,000 pieces, and 16 to 256 bytes, do.
+_FEW_PIECES, _LEAST_PIECE_BYTES = 1000, 64
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)")
 
 Answer = urllib3.BaseHTTPResponse
@@ -222,12 +226,14 @@ class Body(Iterator[Buffer]):
         """Start at the body's beginning."""
         self._client, self._answer, self._doing = client, answer, doing
         self._left_bytes = num_bytes
+        self._num_pieces = self._num_bytes = 0
 
     def __next__(self) -> Buffer:
         """The next piece.
 
         Raises:
-            StoreError, StoreTimeout: the connection fails, or there are more or fewer bytes.
+            StoreError, StoreTimeout: the connection fails, there are more or fewer bytes, or they
+                come in crumbs.
         """
         connection = self._answer.connection
         if isinstance(connection, _Bounds) and connection.bounded is not None:
@@ -241,6 +247,15 @@ class Body(Iterator[Buffer]):
                 self._client.fail(self._doing, "expected the bytes of the range, got others")
         if not piece:
             raise StopIteration
+        self._num_pieces += 1
+        self._num_bytes += len(piece)
+        if self._num_pieces > max(_FEW_PIECES, self._num_bytes // _LEAST_PIECE_BYTES):
+            self.close()
+            self._client.fail(
+                self._doing,
+                f"expected pieces of {_LEAST_PIECE_BYTES} bytes and more, got {self._num_bytes} "
+                f"bytes in {self._num_pieces}",
+            )
         return piece
 
     def close(self) -> None:
