@@ -10,6 +10,7 @@ import pytest
 
 from cachegen.errors import StoreDenied, StoreError, StoreFull
 from cachegen.store import open_store, read
+from cachegen.store.place import alone_in
 
 HOMES = ["~/kv", "~/kv/", "~//kv", "~/x/../kv", Path("~/kv")]
 
@@ -124,3 +125,46 @@ def test_no_room_for_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_where_no_folder_can_be(folder: str) -> None:
     with pytest.raises(StoreError, match=folder.removesuffix("/kv")):
         open_store(folder)
+
+
+def test_one_server_a_folder(tmp_path: Path) -> None:
+    with alone_in(tmp_path):
+        with pytest.raises(StoreError, match=f"its only server, but process {os.getpid()} serves"):
+            alone_in(tmp_path).__enter__()
+        assert list(open_store(tmp_path).list()) == []
+    with alone_in(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
+def test_a_folder_that_can_only_be_read_needs_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refused(*_: object, **__: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "open", refused)
+    with alone_in(tmp_path):
+        pass
+
+
+def test_the_lock_of_another_user_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with alone_in(tmp_path):
+        open_ = os.open
+
+        def only_for_reading(path: str, flags: int, *arguments: object) -> int:
+            if flags & os.O_RDWR:
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return open_(path, flags, *arguments)
+
+        monkeypatch.setattr(os, "open", only_for_reading)
+        with pytest.raises(StoreError, match="expected to be its only server"):
+            alone_in(tmp_path).__enter__()
+
+
+def test_a_link_is_no_lock(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"kept")
+    (tmp_path / "#server").symlink_to("file")
+    with pytest.raises(StoreError, match="cannot lock the folder"):
+        alone_in(tmp_path).__enter__()
+    assert (tmp_path / "file").read_bytes() == b"kept"
