@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import resource
 import signal
 import socket
 import threading
@@ -110,6 +111,20 @@ def test_capacity(serve, tmp_path: Path) -> None:
         assert sorted(client.list()) == ["new", "newer", "parent"]
         with pytest.raises(KeyNotFound):
             client.get("child")
+
+
+def test_the_limit_of_open_files_is_raised(serve, tmp_path: Path) -> None:
+    """A socket, and an object or a body, for each connection."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2000:
+        pytest.skip(f"the system allows {hard} open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        with serve("--store", tmp_path, "--max-connections", 300) as server:
+            granted, _ = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert granted == 2 * 300 + 256
 
 
 @pytest.mark.parametrize("with_index", [False, True])

@@ -134,6 +134,16 @@ def test_handshakes_that_do_not_end(hasty, trusted: None, sent: bytes) -> None:
         assert time.monotonic() - began_s < 4
 
 
+def test_the_end_waits_for_no_idle_client(serve, authority, tmp_path: Path, trusted: None) -> None:
+    """Before, half a minute for one to say goodbye that does not know."""
+    with serving_tls(serve, authority, tmp_path) as server:
+        client = server.client()
+        client.lookup(["k"])
+        began_s = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began_s < 5
+
+
 def test_who_does_not_end_tls(hasty, trusted: None) -> None:
     """A client that has what it asked for, and never says goodbye, holds nothing."""
     before = files_of(hasty)

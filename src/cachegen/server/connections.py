@@ -104,6 +104,16 @@ class LimitedConnection(HttpToolsProtocol):
         self._close_soon()
         self._end.start(self._limits.patience_s, self._watch_end)
 
+    def shutdown(self) -> None:
+        """End an idle connection at once, the others after their answer, as the server ends.
+
+        Clients that keep idle connections do not read, so they would not say goodbye to TLS.
+        """
+        if self.idle:
+            self.transport.abort()
+        else:
+            super().shutdown()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timers; the connection has ended."""
         self.leave()
