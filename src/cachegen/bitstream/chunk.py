@@ -119,7 +119,7 @@ def decode(
         fingerprint: the model it should belong to; checked where the chunk names one.
         device: where the planes are to live.
         max_bytes: refuse chunks whose planes, with all that decoding takes beside them and `data`,
-            would take more than this; 2 GiB of planes and 4 GiB in all where it is None.
+            would take more than this; 2 GiB of planes and 5 GiB in all where it is None.
         threads: worker threads; two decode 1.8 times as fast as one (docs/LOG.md, 2026-11-21).
 
     Raises:

@@ -83,6 +83,7 @@ def to_integers(
         integers = torch.from_numpy(symbols).to(torch.float32).sub_(CENTER)
         if len(escapes):
             _put_escapes(integers.numpy(), symbols, escapes, following)
+        del symbols
         yield integers
 
 

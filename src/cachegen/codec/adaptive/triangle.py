@@ -115,20 +115,20 @@ def quantise(scaled: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 def restore(integers: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """The inverse of `quantise` for one group: float32 (rows, width) in units of the step.
 
+    The last columns come first: they are made of those before them, which are then still integers.
+
     Args:
-        integers: float32 (rows, width).
+        integers: float32 (rows, width); overwritten and returned.
         weights: float32 (width, width), targets first.
     """
     width = integers.shape[1]
     if not width:
         return integers
     full = weights.mT + torch.eye(width)
-    stops = [min(first + _COLUMNS, width) for first in range(0, width, _COLUMNS)]
-    pieces = [
-        integers[:, :stop] @ full[:stop, first:stop]
-        for first, stop in zip([0, *stops], stops, strict=False)
-    ]
-    return torch.cat(pieces, dim=1)
+    for first in reversed(range(0, width, _COLUMNS)):
+        stop = min(first + _COLUMNS, width)
+        integers[:, first:stop] = integers[:, :stop] @ full[:stop, first:stop]
+    return integers
 
 
 def bits_saved(scaled: torch.Tensor) -> float:
