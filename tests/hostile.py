@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MIB = 1 << 20
-Handle = Callable[[socket.socket, bytes], None]
 _BLOCK = bytes(1 << 16)
 
 
@@ -49,7 +49,9 @@ class Server:
 
 
 @contextmanager
-def lying(handle: Callable[[Server, socket.socket, bytes], None]) -> Iterator[Server]:
+def lying(
+    handle: Callable[[Server, socket.socket, bytes], None], *, tls: ssl.SSLContext | None = None
+) -> Iterator[Server]:
     """A server that answers each request by a function of its own, in a thread for each."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
         host, port = listening.getsockname()
@@ -62,8 +64,11 @@ def lying(handle: Callable[[Server, socket.socket, bytes], None]) -> Iterator[Se
             try:
                 with connection:
                     connection.settimeout(20)
-                    while request := connection.recv(1 << 20):
-                        handle(server, connection, request)
+                    wire = connection if tls is None else tls.wrap_socket(connection, True)
+                    connections.append(wire)
+                    with wire:
+                        while request := wire.recv(1 << 20):
+                            handle(server, wire, request)
             except OSError:
                 pass
             finally:

@@ -94,13 +94,13 @@ def folder_of(url: str | os.PathLike[str]) -> Path | None:
 def public_name(url: str) -> str:
     """A URL, well formed or not, without what may be secret: all up to the last ``@``, the query.
 
-    The path of a folder is as it is.
+    Of one with both nothing but the scheme is told apart. The path of a folder is as it is.
     """
     scheme, separator, rest = url.partition("://")
-    if not separator or scheme == "file":
+    if not separator or (scheme == "file" and rest.startswith("/")):
         return url
     if "@" in rest:
-        rest = rest.rpartition("@")[2]
+        rest = rest.rpartition("@")[2] if not set("?#") & set(rest) else "..."
     return f"{scheme}://{rest.partition('?')[0].partition('#')[0]}"
 
 
