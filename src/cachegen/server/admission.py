@@ -8,9 +8,9 @@ from typing import Protocol
 # Arbitrary: a thirty-second to a quarter do. Of the default of 512 connections 64 then stay for
 # newcomers: a burst of health probes, scrapes of metrics and first requests.
 _RESERVED_SHARE = 8
-# Arbitrary: 2 to 8 do. With that many tenants or fewer none can take what is another's part; of
-# the default of 512 connections each has 112, and a process that loads holds 8 to 32.
-_TENANT_SHARES = 4
+# Arbitrary: 2 to 8 do. Of the default of 512 connections a tenant then has 224 at most, and a
+# process that loads holds 8 to 32.
+_TENANT_SHARES = 2
 
 
 class Guest(Protocol):

@@ -95,6 +95,8 @@ class LimitedConnection(HttpToolsProtocol):
         self.tenant = tenant if claimed else None
         if claimed:
             self._head.stop()
+        else:
+            self._close_soon()
         return claimed
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
