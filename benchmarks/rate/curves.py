@@ -29,6 +29,12 @@ def of(rows: Sequence[Row], method: str, domain: str) -> list[Row]:
     return [row for row in rows if (row.method, row.domain) == (method, domain)]
 
 
+def reaches(rows: Sequence[Row], method: str, default_level: str) -> bool:
+    """Whether a method's finest step is as good as the default level, in every domain."""
+    default = [row for row in rows if (row.method, row.level) == ("transform", default_level)]
+    return all(min(r.kl for r in of(rows, method, own.domain)) <= own.kl for own in default)
+
+
 def bits_at_default(
     rows: Sequence[Row], method: str, default: Sequence[Row]
 ) -> tuple[float | None, float | None, str | None]:

@@ -30,7 +30,7 @@ from cachegen.engines.transformers.tasks import first_tokens
 from cachegen.kvcache import KVCache
 from rate.baselines import adaptive_coder, paper_coders, profile_coder, uniform_coders
 from rate.coder import Coder
-from rate.curves import summarise
+from rate.curves import reaches, summarise
 from rate.hostile import Hostile, hostile
 from rate.kvtc import kvtc_coders
 from rate.measure import Row, check, evaluators, measure
@@ -43,6 +43,7 @@ NOVELS = "corpus/eltec-eng.valid.txt.xz"
 PROFILE = "profile.safetensors"
 _NOVEL_CHARACTERS = 400_000
 _KVTC_STEPS, _PAPER_STEPS = (0.68, 0.31, 0.14), (0.155, 0.05, 0.015)
+_FINER_PAPER_STEPS = (0.005, 0.0015)
 _OWN_DTYPE_WINDOWS = 2
 
 Say = Callable[[str], None]
@@ -83,20 +84,27 @@ def study(
     say("learning the baselines")
     prefix = first_tokens(tokenizer)
     learned = _learned(model, texts, prefix, count=effort.learned_contexts)
-    coders = list(_coders(model, profile, learned))
+    coders, finer_paper = _coders(model, profile, learned)
     say("checking that every coder gives back what it got")
     for coder in coders:
         check(coder, kv, windows["novels"][0].context)
     say("reference runs")
     judges = evaluators(model, windows)
     rows: list[Row] = []
-    for coder in coders:
-        rows += measure(_widened(coder, dtype), judges)
-        figures = (
-            f"{row.domain} {row.bits_per_value:.3f} bits, KL {row.kl:.5f}"
-            for row in rows[-len(judges) :]
-        )
+
+    def add(coder: Coder) -> None:
+        found = measure(_widened(coder, dtype), judges)
+        rows.extend(found)
+        figures = (f"{r.domain} {r.bits_per_value:.3f} bits, KL {r.kl:.5f}" for r in found)
         say(f"{coder.method} {coder.level}: {'; '.join(figures)}")
+
+    for coder in coders:
+        add(coder)
+    for coder in finer_paper:
+        if reaches(rows, "paper", profile.default_level):
+            break
+        check(coder, kv, windows["novels"][0].context)
+        add(coder)
     say("hostile inputs")
     wild = hostile(model, tokenizer, profile, contexts=effort.hostile_contexts)
     say("the model's own dtype, and time")
@@ -165,17 +173,22 @@ def _profile(folder: Path, data: Path, given: Path | None, say: Say) -> Profile:
     return read_profile(path)
 
 
-def _coders(model: Any, profile: Profile, learned: Iterator[KVCache]) -> Iterator[Coder]:
-    for level in profile.levels:
-        yield profile_coder("transform", profile, level.name)
-    if profile.default_level not in [level.name for level in profile.levels]:
-        yield profile_coder("transform", profile, profile.default_level)
+def _coders(
+    model: Any, profile: Profile, learned: Iterator[KVCache]
+) -> tuple[list[Coder], Iterator[Coder]]:
+    """Every method at every level; and the paper's at finer steps, for models that need them."""
+    own = [level.name for level in profile.levels]
+    names = own if profile.default_level in own else [*own, profile.default_level]
     caches = [as_dtype(kv, profile.geometry.dtype) for kv in learned]
     rope = rope_map(model)
-    yield from (one for one in uniform_coders(profile.geometry) if one.level == "8")
-    yield from kvtc_coders(caches, rope, steps=_KVTC_STEPS)
-    yield adaptive_coder(rope, UNCALIBRATED_DEFAULT)
-    yield from paper_coders(caches, steps=_PAPER_STEPS)
+    coders = [
+        *(profile_coder("transform", profile, name) for name in names),
+        *(one for one in uniform_coders(profile.geometry) if one.level == "8"),
+        *kvtc_coders(caches, rope, steps=_KVTC_STEPS),
+        adaptive_coder(rope, UNCALIBRATED_DEFAULT),
+        *paper_coders(caches, steps=_PAPER_STEPS),
+    ]
+    return coders, paper_coders(caches, steps=_FINER_PAPER_STEPS)
 
 
 def _learned(
