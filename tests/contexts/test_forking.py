@@ -13,6 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.store.conftest import s3_server
+
+__all__ = ["s3_server"]  # a fixture
+
 FORKER = Path(__file__).with_name("forker.py")
 LIMIT_S = 100
 EVERYTHING = "putting,children,saving,busy,together"
@@ -86,7 +90,16 @@ def test_children_wait_for_no_thread_of_their_parent(tmp_path: Path) -> None:
     run_forker("putting,held,recomputing", str(tmp_path / "store"))
 
 
-def test_children_are_told_of_stores_that_need_threads(served: tuple[Path, str]) -> None:
-    """With a model they recompute instead."""
+@pytest.mark.slow  # five processes that import PyTorch, for what `cachegen serve` shows by default
+def test_children_load_over_plain_http(served: tuple[Path, str]) -> None:
     folder, host = served
-    run_forker("putting", str(folder), "refused", f"http://{host}/")
+    run_forker("putting", str(folder), "children", f"http://{host}/")
+
+
+def test_children_are_told_of_stores_that_need_threads(s3_server: str, monkeypatch) -> None:
+    """With a model they recompute instead."""
+    monkeypatch.setenv("AWS_ENDPOINT", s3_server)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    run_forker("putting,refused", "s3://bucket/forking")
