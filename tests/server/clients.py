@@ -20,14 +20,20 @@ def dial(server, *, timeout_s: float = 10.0) -> socket.socket:
     return socket.create_connection((host, int(port)), timeout=timeout_s)
 
 
+def small_socket(server) -> socket.socket:
+    """A connection with small buffers at this end."""
+    host, _, port = server.host.partition(":")
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    connection.settimeout(10)
+    connection.connect((host, int(port)))
+    return connection
+
+
 @contextmanager
 def asking_slowly(server, path: str, *, token: str = "") -> Iterator[socket.socket]:
-    """A client that has asked for an object and takes none of it, into small buffers."""
-    host, _, port = server.host.partition(":")
-    with socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        connection.settimeout(10)
-        connection.connect((host, int(port)))
+    """A client that has asked for an object and takes none of it."""
+    with small_socket(server) as connection:
         connection.sendall(head("GET", path, token=token))
         yield connection
 

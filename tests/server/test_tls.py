@@ -23,6 +23,7 @@ from tests.server.clients import (
     files_of,
     growth_below,
     head,
+    small_socket,
     speaking,
 )
 
@@ -132,6 +133,17 @@ def test_handshakes_that_do_not_end(hasty, trusted: None, sent: bytes) -> None:
         began_s = time.monotonic()
         assert all(ended(connection, within_s=5) for connection in connections)
         assert time.monotonic() - began_s < 4
+
+
+def test_an_object_that_is_not_taken(hasty, trusted: None) -> None:
+    client = hasty.client()
+    client.put("large", bytes(20 * MB))
+    before = files_of(hasty)
+    with small_socket(hasty) as connection, speaking(V13, V13).wrap_socket(connection) as deaf:
+        deaf.sendall(head("GET", "/large"))
+        assert eventually(lambda: files_of(hasty) > before)
+        assert eventually(lambda: files_of(hasty) <= before)
+    client.delete("large")
 
 
 def test_the_end_waits_for_no_idle_client(serve, authority, tmp_path: Path, trusted: None) -> None:
