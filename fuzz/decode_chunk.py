@@ -2,7 +2,8 @@
 
 The first byte chooses the parser. Chunks are mutated and then sealed again, so that the checksums
 do not keep the fuzzer out. Any exception but those of cachegen is a finding, and so is an accepted
-input that would be written back in another way.
+input that would be written back in another way, or that takes more memory than it may: that is what
+`-rss_limit_mb` finds.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from cachegen.codec.encoded import Block, EncodedChunk
 from cachegen.codec.profile import Profile, read_profile
 from cachegen.codec.transform.importance import NUM_POSITION_TERMS, Importance
 from cachegen.kvcache import PlaneShape
-from tests.codec.peaks import constant, transform_of
+from tests.codec.peaks import adaptive, constant, transform_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TOKENS = np.arange(23)
@@ -302,6 +302,12 @@ def too_many_parts_of_a_step() -> Broken:
         return replace(chunk, blocks=blocks, arrays=arrays)
 
     return weighted_chunk("escapes", change)
+
+
+def many_groups() -> Broken:
+    """A group for each of more than a million coefficients."""
+    chunk = adaptive(dim=(1 << 20) + 1, tokens=1, group=1).chunk
+    return Broken("group", lambda: decode_chunk(chunk))
 
 
 def many_tables() -> Broken:

@@ -30,6 +30,7 @@ from tests.bitstream.bounds import (
     header,
     levels,
     longer,
+    many_groups,
     many_tables,
     more_tensors,
     multipliers,
@@ -267,6 +268,7 @@ CODECS = (
         lambda: array("frequencies", "frequencies", lambda f: _moved(f, 0, 2), of=PLAIN),
         lambda: tensor("frequencies", "frequencies", lambda f: _moved(f, 0, 2), of="plain"),
     ),
+    bound("from the first on, at most 2^20 groups", many_groups),
     bound(
         "there are no escapes: weights are within -127 to 127",
         lambda: block("escapes", escaped_weights, of=ADAPTIVE, index=2),

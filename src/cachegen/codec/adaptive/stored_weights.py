@@ -20,6 +20,9 @@ from cachegen.errors import BitstreamError
 # FORMAT.md, section 2.
 WIDEST = 1024
 COARSEST = 16.0
+# FORMAT.md, section 6. Each costs some 0.1 ms, however narrow it is; encoders make groups of 16 or
+# more of at most 2^24 coefficients.
+MOST_GROUPS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,6 +108,8 @@ def read_weights(
     if not 0 < step <= COARSEST:
         raise BitstreamError(f"expected 0 < step <= {COARSEST}, got {step}", field="weight_step")
     predicted = [part for part in layout if part.num_rows == chunk.num_tokens]
+    if any(len(part.columns) > width * MOST_GROUPS for part in predicted):
+        raise BitstreamError(f"expected at most {MOST_GROUPS} groups of {width}", field="group")
     total = sum(_below_groups(len(part.columns), width) for part in predicted)
     block = chunk.blocks[-1]
     block.expect(-(-total // count), count)
