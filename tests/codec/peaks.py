@@ -188,6 +188,16 @@ def many_rotations() -> Case:
     return Case(replace(chunk, blocks=tuple(constant(*part) for part in parts), arrays=arrays))
 
 
+def rotated_nothing() -> Case:
+    """A rotation of heads that are none: as wide as it likes, and refused."""
+    tall, narrow = PlaneShape(0, 1 << 16), PlaneShape(1, 2)
+    geometry = Geometry((tall, narrow), torch.bfloat16)
+    arrays = own_model(geometry, ropes=True) | NO_SINKS
+    tokens = 1 << 20
+    chunk = replace(chunk_of("plain", geometry, tokens), arrays=arrays)
+    return Case(replace(chunk, blocks=(constant(tokens, 2),)), fails=True)
+
+
 def padded_lanes() -> Case:
     """One coefficient is coded, and 31 columns of padding with it."""
     rows = 1 << 21
@@ -303,6 +313,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "plain-escapes": escaped,
     "plain-no-escapes": unescaped,
     "plain-many-rotations": many_rotations,
+    "plain-rotated-nothing": rotated_nothing,
     "plain-padded-lanes": padded_lanes,
     "plain-many-coefficients": many_coefficients,
     "plain-many-substreams": many_substreams,
@@ -387,10 +398,17 @@ def chunk_of_blocks() -> bytes:
     return pack(replace(chunk_of("plain", geometry, 1), blocks=(block,) * 256))
 
 
+def named_profile(data: bytes) -> Profile:
+    """A profile, and its name, for which it is written again."""
+    profile = read_profile(data)
+    assert len(profile.hash) == 32
+    return profile
+
+
 # What a reader takes at most for each byte it reads: the input itself is not counted.
 READERS: dict[str, tuple[Callable[[], bytes], Callable[[bytes], object], int]] = {
-    "profile of tables": (profile_of_tables, read_profile, 8),
-    "profile in bytes": (profile_in_bytes, read_profile, 8),
+    "profile of tables": (profile_of_tables, named_profile, 8),
+    "profile in bytes": (profile_in_bytes, named_profile, 8),
     "profile of lists": (profile_of_lists, read_profile, 30),
     "manifest of lists": (manifest_of_lists, read_manifest, 30),
     "chunk of blocks": (chunk_of_blocks, unpack, 10),

@@ -41,6 +41,8 @@ _FREQUENCIES, _DECODE_TABLE = 1024, 16_384
 _SHARED_TABLES = 256
 # A table that a chunk brings: 256 frequencies, where they begin, and what checks hold.
 _OF_OWN_TABLE = 640
+# A frequency of a rotation: a number of Python, in lists and a tensor.
+_OF_FREQUENCY = 48
 
 
 def check_memory(chunk: EncodedChunk, working_bytes: int, max_bytes: int) -> None:
@@ -118,8 +120,9 @@ def of_adaptive(chunk: EncodedChunk, *, threads: int = 2) -> int:
 
 
 def of_model(chunk: EncodedChunk) -> int:
-    """What a chunk's own tables take, and indices of all coefficients."""
+    """What a chunk's own tables and rotations take, and indices of all coefficients."""
     own = len(chunk.arrays.get("supports", ())) * _OF_OWN_TABLE
+    own += len(chunk.arrays.get("rope_frequencies", ())) * _OF_FREQUENCY
     return own + _OF_ALL_COEFFICIENTS * chunk.geometry.values_per_token
 
 
