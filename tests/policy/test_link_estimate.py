@@ -66,6 +66,17 @@ def test_a_burst_at_the_start_does_not_count():
     assert line.flow(0.1) == pytest.approx(RATE, rel=0.05)
 
 
+def test_a_link_that_dribbles_is_known_before_the_burst_is_over():
+    """At 128 bytes a second that would take two minutes."""
+    estimate = Throughput()
+    estimate.begin(100.0)
+    for number in range(20):
+        now_s = 100.1 + number / 16
+        estimate.arrived(8, now_s, first=number == 0)
+        assert (estimate.bytes_per_s(now_s) is None) == (number <= 8)
+    assert estimate.bytes_per_s(now_s) == pytest.approx(128, rel=0.2)
+
+
 def test_a_change_is_seen_within_half_a_second():
     line = Line()
     line.flow(2.0)

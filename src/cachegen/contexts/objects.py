@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from cachegen.bitstream.format import unpack
-from cachegen.bitstream.identity import TOKEN_BYTES, tokens_from_bytes
+from cachegen.bitstream.identity import LINK_TOKENS, TOKEN_BYTES, tokens_from_bytes
 from cachegen.bitstream.manifest import (
     MAX_SIZE_BYTES,
     ChunkEntry,
@@ -34,9 +34,11 @@ _ATTEMPTS = 4
 # Profiles of the chunks of a context: one, and more where others stored the same text with
 # profiles of their own. Arbitrary: 4 to 64 do; each costs a request.
 MAX_PROFILES = 16
-# 12 million tokens at 1,536 a chunk. A plan of so many takes 10 ms (by hand), and chunks are
-# planned anew as each one ends. Arbitrary: 2,048 to 16,384 do.
-MAX_CHUNKS = 8192
+# Chunks of a context: one for every 64 tokens, the least that `save` cuts, and so many more of any
+# length, of turns that were saved one by one. Each costs a load 15 to 20 ms if it cannot be had
+# (500 and 2,000 of them, by hand). Arbitrary: 64 to 1,024 more do, and 4,096 (6 million tokens at
+# 1,536 a chunk) to 16,384 altogether.
+MORE_CHUNKS, MAX_CHUNKS = 256, 8192
 # Levels and kinds of layers of a chunk: 12 levels are known, and models have up to 3 kinds.
 # Arbitrary: 64 to 1,024 do.
 MAX_OBJECTS = 256
@@ -135,8 +137,9 @@ def read_stored_manifest(store: Store, context_id: bytes, *, fingerprint: bytes)
 
 
 def _check_extent(manifest: Manifest, key: str) -> None:
+    most_chunks = min(manifest.num_tokens // LINK_TOKENS + MORE_CHUNKS, MAX_CHUNKS)
     for what, found, most in (
-        ("chunks", len(manifest.chunks), MAX_CHUNKS),
+        ("chunks", len(manifest.chunks), most_chunks),
         ("objects of a chunk", max(len(c.objects) for c in manifest.chunks), MAX_OBJECTS),
         ("profiles", len(_named(manifest)), MAX_PROFILES),
     ):

@@ -43,9 +43,10 @@ from cachegen.errors import BitstreamError, KeyNotFound
 from cachegen.kvcache import KVCache
 from cachegen.store import Store
 
-# Of an object beside its coded values: the header (1 MiB at most, FORMAT.md), and statistics that
-# it carries itself, some MB for caches of 4,096 layers. Arbitrary: 16 to 256 MiB do.
-_ROOM_BYTES = 64 << 20
+# Of an object beside its coded values: the header (1 MiB at most, FORMAT.md) and tables, and for
+# every value of a token the statistics that it carries itself (5 bytes now). Arbitrary: 8 to 64
+# MiB, and 8 to 64 bytes, do.
+_ROOM_BYTES, _STATISTICS_BYTES = 16 << 20, 16
 
 
 def save(
@@ -215,7 +216,7 @@ def _most_bytes(kv: KVCache, item: PlannedObject) -> int:
     """More than any encoding of a chunk of this cache takes, whoever made it."""
     geometry = kv.geometry
     raw_bytes = geometry.values_per_token * geometry.dtype.itemsize * item.chunk.num_tokens
-    return raw_bytes + raw_bytes // 4 + _ROOM_BYTES
+    return raw_bytes + raw_bytes // 4 + _STATISTICS_BYTES * geometry.values_per_token + _ROOM_BYTES
 
 
 def _store_companion(store: Store, key: str, data: bytes, *, parent: str | None = None) -> None:
