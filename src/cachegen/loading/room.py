@@ -16,7 +16,8 @@ from cachegen.policy.controller import MAX_UNDECODED, ChunkState
 
 # Shares of `max_bytes`: what is fetched and not decoded yet, and profiles. The rest is for the
 # result and for decoding. Of 12 GiB on a machine of 24 GiB, 3 GiB are 8 transfers of 384 MiB each;
-# chunks of 1,536 tokens have 4 to 200 MB. Arbitrary: an eighth to a half does.
+# chunks of 1,536 tokens have 4 to 200 MB. Arbitrary: an eighth to a half does. Profiles are read
+# before there is anything else, and reading takes 8 times their bytes (docs/guide/security.md).
 _FETCHED_SHARE = 4
 _PROFILES_SHARE = 8
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
