@@ -1,9 +1,11 @@
-"""Errors as responses: a status and a JSON object that says what was wrong."""
+"""Errors as responses, a status and a JSON object that says what was wrong, and as log lines."""
 
 from __future__ import annotations
 
 import errno
 import logging
+import time
+from collections.abc import Callable
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -14,6 +16,36 @@ from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreFull, Sto
 from cachegen.server.ranges import RangeBehindEnd
 
 _LOG = logging.getLogger("cachegen.server")
+# Arbitrary: 10 to 1,000 lines in 10 s to 10 min do; they show what is wrong, the metrics how often.
+# A line has 2 KB at most: two keys and a reason. A day then has 58 MB.
+_LINES = 20
+_WINDOW_S = 60.0
+
+
+class FewLines(logging.Filter):
+    """A filter of a log that clients cannot fill, however often they make the server complain.
+
+    The first lines of every minute pass; the next one that does says how many did not.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._began_s = clock()
+        self._passed = self._dropped = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a line is written."""
+        if self._clock() - self._began_s >= _WINDOW_S:
+            self._began_s, self._passed = self._clock(), 0
+        self._passed += 1
+        if self._passed > _LINES:
+            self._dropped += 1
+            return False
+        if self._dropped:
+            record.msg, record.args = f"{record.getMessage()} (and {self._dropped} more)", ()
+            self._dropped = 0
+        return True
 
 
 def _answer(status: int, reason: str, **headers: str) -> Response:

@@ -21,6 +21,7 @@ from cachegen.server.admission import Admission
 from cachegen.server.app import make_app
 from cachegen.server.bounded_store import BoundedStore
 from cachegen.server.connections import LimitedConnection
+from cachegen.server.failures import FewLines
 from cachegen.server.index import Index
 from cachegen.server.limits import Limits
 from cachegen.server.listener import Listener
@@ -104,6 +105,7 @@ def _serve(
     admission = Admission(limits.max_connections, tenants=len(tenants.known))
     server = _Server(_config(app, address, limits=limits), limits=limits, admission=admission)
     _ask_for_files(limits.max_connections)
+    _LOG.addFilter(FewLines())
     _end_on_signals(server)
     with _listen(address) as listening, bounded_store.tidying(scans=is_limited):
         print(f"serving {store.url} at {_url(address, listening)}", flush=True)
