@@ -44,9 +44,14 @@ class Row:
     num_tokens: int
 
 
-def evaluators(model: Any, windows: Mapping[str, Sequence[Window]]) -> Evaluators:
-    """One for each domain, so that its bytes can be told apart; the contexts are prefilled here."""
-    return {name: evaluator(model, {name: found}) for name, found in windows.items()}
+def evaluators(
+    model: Any, windows: Mapping[str, Sequence[Window]], *, writer: Any = None
+) -> Evaluators:
+    """One for each domain, so that its bytes can be told apart; the contexts are prefilled here.
+
+    ``writer``: the same model in another dtype, to prefill with.
+    """
+    return {name: evaluator(model, {name: found}, writer=writer) for name, found in windows.items()}
 
 
 def measure_all(coders: Sequence[Coder], judges: Evaluators) -> Iterator[list[Row]]:

@@ -1,9 +1,9 @@
 """The rate-quality study on a model of one's own: `rate_quality.py --model DIR --data DIR`.
 
-Quality is measured in float32 arithmetic: the model runs in float32, its caches are rounded to the
-model's own dtype, coded, and widened again. So the figures hold what coding costs and not the noise
-of 16-bit arithmetic, which is reported beside them. What is measured on was not learned from:
-novels of other authors, the last quarter of the WikiText and of the conversations.
+Quality is measured in float32 arithmetic: contexts are prefilled in the model's own dtype, coded
+and widened, and the model continues them in float32. So the figures hold what coding costs and not
+the noise of 16-bit arithmetic, which is reported beside them. What is measured on was not learned
+from: novels of other authors, the last quarter of the WikiText and of the conversations.
 
 The profile is `--profile`, else `profile.safetensors` in the model's folder; where there is none,
 it is calibrated first and put there.
@@ -59,7 +59,7 @@ class Effort:
     timed_runs: int
 
 
-QUICK = Effort(windows=5, learned_contexts=10, hostile_contexts=1, timed_runs=5)
+QUICK = Effort(windows=8, learned_contexts=10, hostile_contexts=1, timed_runs=5)
 FULL = Effort(windows=24, learned_contexts=24, hostile_contexts=3, timed_runs=15)
 
 
@@ -77,19 +77,20 @@ def study(
     profile = _profile(folder, data, profile_path, say)
     say("model in float32 and text")
     tokenizer, model = load_tokenizer(folder), load_network(folder, dtype="float32")
+    writer = load_network(folder)
     texts = divided(tokenizer, data)
     windows = held_out(tokenizer, data, texts, count=effort.windows)
     dtype = profile.geometry.dtype
-    kv = as_dtype(capture(model, windows["novels"][0].context), dtype)
+    kv = capture(writer, windows["novels"][0].context)
     say("learning the baselines")
     prefix = first_tokens(tokenizer)
-    learned = _learned(model, texts, prefix, count=effort.learned_contexts)
+    learned = _learned(writer, texts, prefix, count=effort.learned_contexts)
     coders, finer_paper = _coders(model, profile, learned)
     say("checking that every coder gives back what it got")
     for coder in coders:
         check(coder, kv, windows["novels"][0].context)
     say("reference runs")
-    judges = evaluators(model, windows)
+    judges = evaluators(model, windows, writer=writer)
     rows: list[Row] = []
 
     def add(coder: Coder) -> None:
@@ -108,7 +109,7 @@ def study(
     say("hostile inputs")
     wild = hostile(model, tokenizer, profile, contexts=effort.hostile_contexts)
     say("the model's own dtype, and time")
-    summary = summarise(rows, profile.default_level) | _own_dtype(folder, profile, windows, effort)
+    summary = summarise(rows, profile.default_level) | _own_dtype(writer, profile, windows, effort)
     return rows, wild, {"model": folder.name, "kl_arithmetic": "float32", **summary}
 
 
@@ -179,7 +180,7 @@ def _coders(
     """Every method at every level; and the paper's at finer steps, for models that need them."""
     own = [level.name for level in profile.levels]
     names = own if profile.default_level in own else [*own, profile.default_level]
-    caches = [as_dtype(kv, profile.geometry.dtype) for kv in learned]
+    caches = list(learned)
     rope = rope_map(model)
     coders = [
         *(profile_coder("transform", profile, name) for name in names),
@@ -215,10 +216,9 @@ def _widened(coder: Coder, dtype: torch.dtype) -> Coder:
 
 
 def _own_dtype(
-    folder: Path, profile: Profile, windows: Mapping[str, Sequence[Window]], effort: Effort
+    model: Any, profile: Profile, windows: Mapping[str, Sequence[Window]], effort: Effort
 ) -> dict[str, object]:
     """Speed, and the default level's KL where the model runs in its own dtype."""
-    model = load_network(folder)
     tokens = windows["novels"][0].context
     timed = speed(model, profile, capture(model, tokens), tokens, runs=effort.timed_runs)
     few = {name: found[:_OWN_DTYPE_WINDOWS] for name, found in windows.items()}
