@@ -8,7 +8,7 @@
     |-- UnsupportedCache   a cache this library cannot represent (recurrent state, for one)
     `-- StoreError         a store failed
         |-- KeyNotFound    there is nothing under this key
-        |-- StoreDenied    the store refuses the credentials, or asks for some
+        |-- StoreDenied    the store refuses the credentials, asks for some, or can only be read
         |-- StoreFull      the store has no room for the object
         `-- StoreTimeout   the store did not answer in time
 
@@ -55,7 +55,7 @@ class KeyNotFound(StoreError):
 
 
 class StoreDenied(StoreError):
-    """The store refuses the credentials, or asks for some where there are none."""
+    """The store refuses the credentials, asks for some where there are none, or is read-only."""
 
 
 class StoreFull(StoreError):

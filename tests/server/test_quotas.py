@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import urllib3
 
 from cachegen.errors import StoreFull
 
@@ -59,4 +60,8 @@ def test_a_quota_of_objects(serve, tmp_path: Path) -> None:
             with pytest.raises(StoreFull):
                 client.put("more", bytes(size_bytes))
         client.delete("0")
-        assert client.put("more", b"")
+        assert client.put("more/below", b"")
+        client.delete("1")
+        for key in ("more", "more/below/it"):  # a client's mistake, no failure of the store
+            answer = urllib3.request("PUT", f"{server.url}/{key}", body=b"", retries=False)
+            assert (answer.status, "goes on" in answer.json()["error"]) == (409, True)

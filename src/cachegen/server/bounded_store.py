@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from cachegen.errors import KeyNotFound, StoreError, StoreFull, StoreTimeout
+from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreFull, StoreTimeout
 from cachegen.server.index import Holding, Index, num_segments
 from cachegen.server.key_locks import KeyLocks
 from cachegen.server.pins import Pin, Pins
@@ -36,6 +36,10 @@ TIDY_S = 900.0
 _TIDY_ENDS_S = 5.0
 # A scan beside requests leaves nine tenths of the time to them. Arbitrary: 4 to 50 do.
 _REST = 9
+
+
+class KeyConflict(StoreError):
+    """A key that goes on where an object's key ends, or ends where others go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +239,7 @@ class BoundedStore:
 
         Raises:
             StoreFull: it would exceed a quota or the capacity, or the store's own room.
+            KeyConflict: the store cannot hold it beside another object.
             StoreError: the store fails.
         """
         if self.lookup([key]) != [None]:
@@ -247,7 +252,7 @@ class BoundedStore:
             if parent is not None:
                 self.lookup([parent])
             with self._key_locks.holding(key):
-                created = self.store.put(key, data)
+                created = self._create(key, data)
                 if created:
                     self.index.add(key, len(data), parent=parent)
                 else:
@@ -258,6 +263,21 @@ class BoundedStore:
         """Remove an object; transfers that read it fail."""
         with self._key_locks.holding(key):
             self._remove(key)
+
+    def _create(self, key: str, data: Buffer) -> bool:
+        try:
+            return self.store.put(key, data)
+        except (StoreDenied, StoreFull, StoreTimeout):
+            raise
+        except StoreError as error:
+            segments = key.split("/")
+            before = ["/".join(segments[:count]) for count in range(1, len(segments))]
+            behind = next(iter(self.store.list(key)), None)
+            if behind is None and all(size is None for size in self.store.lookup(before)):
+                raise
+            raise KeyConflict(
+                f"{key}: expected a key that continues no other and that none continues"
+            ) from error
 
     def _current(self, keys: Sequence[str], *, at_once: bool = False) -> list[int | None]:
         """The sizes of objects as they are in the store; the index follows.

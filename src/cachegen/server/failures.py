@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ExceptionHandler
 
 from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreFull, StoreTimeout
+from cachegen.server.bounded_store import KeyConflict
 from cachegen.server.ranges import RangeBehindEnd
 
 _LOG = logging.getLogger("cachegen.server")
@@ -66,6 +67,12 @@ def _not_found(_: Request, error: Exception) -> Response:
     return _answer(404, "there is no such object")
 
 
+def _conflict(_: Request, error: Exception) -> Response:
+    return _answer(
+        409, "the key goes on where another one ends, or another one goes on where it ends"
+    )
+
+
 def _store_failed(request: Request, error: Exception) -> Response:
     """Log the store's message and do not send it: it may name addresses and other tenants."""
     _LOG.warning("%s %s: %s", request.method, request.url.path, error)
@@ -93,6 +100,7 @@ FAILURES: dict[int | type[Exception], ExceptionHandler] = {
     HTTPException: _refused,
     RangeBehindEnd: _behind_end,
     KeyNotFound: _not_found,
+    KeyConflict: _conflict,
     StoreError: _store_failed,
     OSError: _system_failed,
     ClientDisconnect: _left,
