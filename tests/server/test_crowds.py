@@ -128,19 +128,6 @@ def test_lookups_take_no_more_memory_than_their_room(shared) -> None:
     assert {answer[:12] for answer in answers} <= {b"HTTP/1.1 400", b"HTTP/1.1 503"}
 
 
-def test_slow_readers_take_little_memory(shared) -> None:
-    """1.3 MB each: a piece of the store's, one that is sent, and what waits in between."""
-    shared.client("token-a").put("many", bytes(19 * MB))
-    read(shared.client("token-a"), "many")
-    with ExitStack() as stack, growth_below(shared, 20):
-        before = files_of(shared)
-        for _ in range(8):
-            stack.enter_context(asking_slowly(shared, "/many", token="token-a"))
-        assert eventually(lambda: files_of(shared) >= before + 16)
-        time.sleep(0.3)
-    shared.client("token-a").delete("many")
-
-
 def test_an_object_that_is_taken_byte_by_byte(shared) -> None:
     shared.client("token-a").put("slow", bytes(19 * MB))
     before = files_of(shared)

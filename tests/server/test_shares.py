@@ -49,7 +49,7 @@ def most_at_once(shares: Shares, *names: str) -> int:
         tasks = [asyncio.create_task(t.in_thread(work)) for t in tenants for _ in range(60)]
         count, before = 0, -1
         while count > before:
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.1)
             count, before = int(repr(working)[6:-1]), count
         go_on.set()
         await asyncio.gather(*tasks)
@@ -60,7 +60,7 @@ def most_at_once(shares: Shares, *names: str) -> int:
 
 @pytest.mark.parametrize(
     ("tenants", "names", "expected"),
-    [(0, "a", 40), (2, "a", 20), (2, "ab", 40), (9, "a", 10), (9, "abcdefgh", 40)],
+    [(0, "a", 40), (2, "a", 20), (9, "a", 10), (9, "abcdefgh", 40)],
 )
 def test_threads_are_shared(tenants: int, names: str, expected: int) -> None:
     assert most_at_once(Shares(tenants, max_object_bytes=MB), *names) == expected
