@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,14 +95,15 @@ def folder_of(url: str | os.PathLike[str]) -> Path | None:
 def public_name(url: str) -> str:
     """A URL, well formed or not, without what may be secret: all up to the last ``@``, the query.
 
-    Of one with both nothing but the scheme is told apart. The path of a folder is as it is.
+    Only the scheme is left where an ``@`` stands behind a ``?`` or ``#``: it may end either. The
+    path of a folder is as it is.
     """
     scheme, separator, rest = url.partition("://")
     if not separator or (scheme == "file" and rest.startswith("/")):
         return url
-    if "@" in rest:
-        rest = rest.rpartition("@")[2] if not set("?#") & set(rest) else "..."
-    return f"{scheme}://{rest.partition('?')[0].partition('#')[0]}"
+    before, *behind = re.split("[?#]", rest, maxsplit=1)
+    shown = "..." if behind and "@" in behind[0] else before.rpartition("@")[2]
+    return f"{scheme}://{shown}"
 
 
 def _split(text: str) -> SplitResult:
