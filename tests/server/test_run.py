@@ -36,7 +36,7 @@ def test_slow_readers_cost_little_memory(serve, tmp_path: Path) -> None:
         with ExitStack() as stack, growth_below(server, 20):
             for _ in range(8):
                 stack.enter_context(asking_slowly(server, "/large"))
-            assert eventually(lambda: files_of(server) >= before + 16)
+            assert eventually(lambda: files_of(server) >= before + 14)  # sockets and objects
             time.sleep(0.3)
 
 
