@@ -126,7 +126,7 @@ def test_handshakes_that_do_not_end(hasty, trusted: None) -> None:
         for number in range(4 * CONNECTIONS):
             connections.append(stack.enter_context(dial(hasty)))
             connections[-1].sendall(HALF if number % 2 else b"")
-        assert eventually(lambda: files_of(hasty) <= before + CONNECTIONS, within_s=0.5)
+        assert eventually(lambda: files_of(hasty) <= before + CONNECTIONS)
         assert hasty.client().lookup(["k"]) == [None]
         began_s = time.monotonic()
         assert all(ended(connection, within_s=5) for connection in connections)
