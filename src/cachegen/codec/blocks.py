@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,9 @@ from cachegen.kernels.layout import MAX_TABLES_PER_SUBSTREAM, CodedBlock, Coding
 _SUBSTREAM_WORDS = 6400
 # Arbitrary: 2^16 to 2^24 do. Symbols counted at once.
 _STRIPE_SYMBOLS = 1 << 20
+# Parts of the coefficients that are put in order at once: each reads all symbols. With 64 decoding
+# `adaptive` took a fifth longer than with 1, which takes as much memory again as the symbols.
+PASSES = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,13 +73,25 @@ class DecodedBlock:
         found[:, ~is_coded] = self.constants[places[~is_coded] - self.num_active]
         return found
 
+    def split(self, widths: Iterable[int]) -> Iterator[np.ndarray]:
+        """The symbols of neighbouring coefficients, of so many each: uint8 (rows, width), views."""
+        whole, first, place, each = self.columns(0, 0), 0, 0, -(-len(self.places) // PASSES)
+        for width in widths:
+            if place + width > first + whole.shape[1]:
+                del whole  # before the next are put in order
+                first, stop = place, min(place + max(width, each), len(self.places))
+                whole = self.columns(first, stop)
+            yield whole[:, place - first : place - first + width]
+            place += width
+
     def count(self, symbol: int) -> np.ndarray:
         """How often a symbol occurs in each row: int64 (rows,)."""
         counts = np.full(len(self.coded), np.count_nonzero(self.constants == symbol))
         stripe = max(1, _STRIPE_SYMBOLS // max(self.num_active, 1))
         for first in range(0, len(self.coded), stripe):
-            own = self.coded[first : first + stripe, : self.num_active]
-            counts[first : first + stripe] += (own == symbol).sum(axis=1)
+            found = self.coded[first : first + stripe, : self.num_active] == symbol
+            if found.any():
+                counts[first : first + stripe] += found.sum(axis=1)
         return counts
 
 

@@ -98,11 +98,12 @@ def _fill(planes: Planes, part: Part, top: DecodedBlock, low: np.ndarray) -> Non
         top: the top bytes.
         low: uint8 (rows, coefficients, width).
     """
+    own = [planes[index] for index in part.planes]
     first = 0
-    for plane in (planes[index] for index in part.planes):
+    for plane, symbols in zip(own, top.split(p.shape[0] * p.shape[2] for p in own), strict=True):
         heads, tokens, dim = plane.shape
         stop = first + heads * dim
-        words = _turn_right(_join(top.columns(first, stop), low[:, first:stop]))
+        words = _turn_right(_join(symbols, low[:, first:stop]))
         first = stop
         matrix.as_words(plane)[:] = words.reshape(tokens, heads, dim).transpose(1, 0, 2)
 

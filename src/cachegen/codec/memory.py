@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from cachegen.codec.blocks import PASSES
 from cachegen.codec.encoded import Block, EncodedChunk
 from cachegen.errors import BitstreamError
 from cachegen.kernels.layout import MAX_TABLES_PER_SUBSTREAM
@@ -137,8 +138,10 @@ def of_block(block: Block, tables: int, *, threads: int = 2) -> int:
     active = int(np.count_nonzero(block.active))
     used = min(tables, active) + 1
     made = used if used <= _SHARED_TABLES else threads * min(used, MAX_TABLES_PER_SUBSTREAM)
+    # Coded, and of two of the parts that are put in order at once.
+    symbols = active + block.lanes + 2 * -(-len(block.active) // PASSES)
     return (
-        block.num_rows * (active + block.lanes + _OF_ROW)
+        block.num_rows * (symbols + _OF_ROW)
         + _OF_BLOCK_COEFFICIENTS * len(block.active)
         + OF_ESCAPE * len(block.escapes)
         + _OF_SUBSTREAM * len(block.sizes)

@@ -76,10 +76,7 @@ def to_integers(
         BitstreamError: other than one escape value for each escape symbol.
     """
     following = _first_escapes(decoded, escapes)
-    first = 0
-    for width in widths:
-        symbols = decoded.columns(first, first + width)
-        first += width
+    for symbols in decoded.split(widths):
         integers = torch.from_numpy(symbols).to(torch.float32).sub_(CENTER)
         if len(escapes):
             _put_escapes(integers.numpy(), symbols, escapes, following)
