@@ -163,6 +163,16 @@ def test_a_lost_chunk_is_recomputed(tiny, text, store):
         torch.testing.assert_close(got, expected[:, -got.shape[1] :], atol=5e-5, rtol=0)
 
 
+def test_what_has_no_room_is_recomputed(tiny, text, store):
+    model = tiny("llama")
+    save_context(model, text, store=store, chunk_tokens=64)
+    loaded = load_context(model, text, store=store, max_bytes=20_000)
+    assert loaded.num_tokens == len(text) - 1
+    assert "max_bytes" in loaded.result.chunks[0].reason
+    with pytest.raises(ValueError, match="expected max_bytes"):
+        load_context(model, text, store=store, max_bytes=-1)
+
+
 def test_a_store_out_of_reach_costs_a_prefill(tiny, text):
     model = tiny("llama")
     unreachable = open_store("http://127.0.0.1:9/", timeout_s=0.2)
