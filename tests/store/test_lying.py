@@ -156,6 +156,19 @@ RANGES = {
 }
 
 
+@pytest.mark.parametrize("answer", [name for name in RANGES if name != "encoded"])
+def test_ranges_of_buckets_that_were_not_asked_for(answer: str, monkeypatch) -> None:
+    head, blank, body = RANGES[answer].partition(b"\r\n\r\n")
+    dated = head + b"\r\nLast-Modified: Sat, 21 Nov 2026 12:00:00 GMT\r\nETag: x" + blank + body
+    with once(b"HTTP/1.1 " + dated) as server:
+        monkeypatch.setenv("AWS_ENDPOINT", f"http://{server.host}")
+        for name in ("AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "testing")
+        store = open_store("s3://bucket", timeout_s=TIMEOUT_S)
+        with pytest.raises(StoreError, match="get k"):
+            b"".join(store.get("k", (10, 20)))
+
+
 @pytest.mark.parametrize("answer", RANGES)
 @pytest.mark.parametrize("scheme", ["cachegen", "http"])
 def test_ranges_that_were_not_asked_for(scheme: str, answer: str) -> None:

@@ -58,7 +58,8 @@ class ObjectStore:
             result = self.backend.get(key, options=None if range is None else {"range": range})
             stream = result.stream(min_chunk_size=_AS_THEY_ARRIVE)
             size_bytes = int(result.meta["size"])
-        return Opened(size_bytes, self._buffers(stream, key))
+        start, stop = range or (0, size_bytes)
+        return Opened(size_bytes, self._buffers(stream, key, min(stop, size_bytes) - start))
 
     def lookup(self, keys: Sequence[str]) -> list[int | None]:
         """See `Store.lookup`."""
@@ -91,9 +92,18 @@ class ObjectStore:
             except FileNotFoundError:
                 return None
 
-    def _buffers(self, stream: Iterable[bytes], key: str) -> Generator[Buffer, None, None]:
+    def _buffers(
+        self, stream: Iterable[bytes], key: str, num_bytes: int
+    ) -> Generator[Buffer, None, None]:
+        """The pieces of exactly so many bytes; obstore passes on what a server sends beside."""
         with self._asking(f"get {key}"):
-            yield from stream
+            for piece in stream:
+                num_bytes -= len(piece)
+                if num_bytes < 0:
+                    break
+                yield piece
+        if num_bytes:
+            raise StoreError(f"{self.url}: cannot get {key}: expected its bytes, got more or fewer")
 
     def _keys(self, prefix: str) -> Iterator[str]:
         with self._asking(f"list {prefix or 'all keys'}"):
