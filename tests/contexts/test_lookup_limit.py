@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import threading
+import time
+from contextlib import suppress
 
 import pytest
 
-from cachegen.contexts.lookup import within
-from cachegen.errors import KeyNotFound, LoadCancelled, StoreTimeout
+from cachegen.contexts.lookup import begun, within
+from cachegen.errors import KeyNotFound, LoadCancelled, StoreError, StoreTimeout
+from cachegen.store.hangup import interruptible
 
 
 def test_an_answer_and_an_error_come_through() -> None:
@@ -36,3 +39,35 @@ def fail_with(error: Exception):
         raise error
 
     return fail
+
+
+def test_what_was_begun_beside_an_answer_ends_soon() -> None:
+    """Another request of a lookup may end by itself, so that its connection is kept."""
+    shut = threading.Event()
+
+    def beside() -> None:
+        with suppress(StoreError), interruptible(shut.set):
+            shut.wait(10)
+
+    def ask() -> int:
+        begun(beside)
+        time.sleep(0.05)
+        return 7
+
+    began_s = time.monotonic()
+    assert within(10.0, ask) == 7
+    assert not shut.is_set()
+    assert shut.wait(1.0)
+    assert 0.4 < time.monotonic() - began_s < 1.0
+
+
+def test_what_was_begun_beside_nothing_ends_at_once() -> None:
+    shut = threading.Event()
+
+    def ask() -> None:
+        with interruptible(shut.set):
+            shut.wait(10)
+
+    with pytest.raises(StoreTimeout):
+        within(0.05, ask)
+    assert shut.is_set()

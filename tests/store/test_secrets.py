@@ -11,7 +11,7 @@ from pathlib import Path
 import hypothesis.strategies as st
 import pytest
 import trustme
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 
 from cachegen.errors import StoreDenied, StoreError
 from cachegen.store import open_store, read, shared_store
@@ -44,6 +44,7 @@ def text_of(error: BaseException) -> str:
 @example("file://", "key:", "", "host/x", "")
 @example("cachegen://", ":\n", "", "127.0.0.1:9", "")
 def test_no_url_shows_a_secret(scheme, before, after, host, query) -> None:
+    assume(scheme != "file://" or not before.startswith("/"))  # a folder, whose name is shown
     url = f"{scheme}{before}{SECRET}{after}@{host}{query}"
     assert SECRET not in public_name(url)
     for opened in (open_store, lambda name: shared_store(name, create=False)):

@@ -65,7 +65,7 @@ def within(
     """The result of a call within a time limit.
 
     It runs in a daemon thread, whose waits for stores, and those of threads that it has begun, are
-    ended with this function, whatever came of it.
+    ended with this function; after a result they have half a second.
 
     Raises:
         StoreTimeout: the call took longer.
@@ -74,16 +74,20 @@ def within(
     hangup = Hangup()
     with hangup.heeded():
         answer = begun(call)
-    deadline_s = time.monotonic() + seconds
+    deadline_s, is_answered = time.monotonic() + seconds, False
     try:
         while (left_s := deadline_s - time.monotonic()) > 0:
-            if wait([answer], timeout=min(left_s, _POLL_S)).done:
+            is_answered = bool(wait([answer], timeout=min(left_s, _POLL_S)).done)
+            if is_answered:
                 return answer.result()
             if cancel is not None and cancel.is_set():
                 raise LoadCancelled("the load was cancelled")
         raise StoreTimeout(f"the store gave no answer within {seconds} s")
     finally:
-        hangup.end()
+        if is_answered:
+            hangup.end_soon()
+        else:
+            hangup.end()
 
 
 # As often, and after as long, as `loading/ledger.py` asks a failing store for an object.
