@@ -82,6 +82,20 @@ def test_heavy_tokens_are_nearer(profile, make_cache, tokens_of, slope):
     assert error[-8:].mean() < 0.5 * error[10:100].mean()
 
 
+@pytest.mark.parametrize(("shift", "rung"), [(0.5, 0), (1.0, 0), (2.0, 1), (3.0, 2)])
+def test_a_cache_a_little_unlike_the_samples_gets_little_finer_steps(
+    profile, make_cache, tokens_of, shift, rung
+):
+    kv = make_cache("gqa", 600, torch.bfloat16, seed=5)
+    kv.values[0][:, 10:60] += shift
+    chunk = encode_chunk(kv, tokens=tokens_of(kv), profile=profile, level="lowest")
+    assert chunk.arrays["rung"].tolist() == [rung]
+    lost, bound = chunk.arrays["distortion"].tolist()
+    assert 0.8 * bound < lost <= bound
+    found = decode_chunk(chunk, tokens=tokens_of(kv), profile=profile)
+    assert found.geometry == kv.geometry
+
+
 def test_the_round_trip_is_what_decoding_gives(profile, make_cache, tokens_of):
     from cachegen.codec.transform import rung as transform
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -107,12 +108,15 @@ class Quantiser:
         )
         return replace(blank, tails=mixtures)
 
-    def quantise(self, analysed: Analysed, *, few_rows: int = _FEW_ROWS) -> QuantisedRows:
+    def quantise(
+        self, analysed: Analysed, *, few_rows: int = _FEW_ROWS, finer: float = 1.0
+    ) -> QuantisedRows:
         """Round to whole steps, the leading coefficients of each group, and measure what is lost.
 
         Args:
             analysed: the cache.
             few_rows: a class of fewer tokens joins the next finer one.
+            finer: every token's step is so many times finer; 1 where all weigh the same.
 
         Raises:
             Unrepresentable: NaN or infinities.
@@ -124,7 +128,7 @@ class Quantiser:
                 for group, mixtures in enumerate(self.tails)
             ]
         )
-        chosen = self._multipliers(analysed, energies.sum(dim=0).numpy())
+        chosen = self._multipliers(analysed, energies.sum(dim=0).numpy(), finer)
         if chosen is not None:
             chosen = _without_small_classes(chosen, few_rows)
         classes = row_classes(chosen, analysed.num_rows, fraction=grid.fraction)
@@ -175,11 +179,13 @@ class Quantiser:
         energy = scaled.sub_(torch.from_numpy(whole)).square_().sum(dim=1) * steps**2
         return whole, energy.double()
 
-    def _multipliers(self, analysed: Analysed, missed: np.ndarray) -> np.ndarray | None:
+    def _multipliers(
+        self, analysed: Analysed, missed: np.ndarray, finer: float
+    ) -> np.ndarray | None:
         """Int64 (rows,): by what tokens weigh, finer where coefficients would be missed."""
         if self.transform.importance is None:
             return None
-        chosen = multipliers(analysed.log_weights).numpy()
+        chosen = multipliers(analysed.log_weights + 2 * math.log(finer)).numpy()
         expected = self._expected_tails() + (missed[-1].mean() if len(chosen) else 0.0)
         counts = np.array([sum(active) for active in self.num_active])
         rows = np.arange(len(chosen))
