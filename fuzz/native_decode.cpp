@@ -144,12 +144,15 @@ void check_recoded(const Input& input, const std::vector<uint8_t>& symbols, cons
 void check_decoding(const Input& input) {
   const Decoded expected = decode(input, kPortable, 1);
   for (const Kernel* kernel : supported_kernels()) {
-    const Decoded decoded = decode(input, *kernel, 1 + input.rows % 2);
+    const size_t threads = 1 + input.rows % 2;
+    const Decoded decoded = decode(input, *kernel, threads);
     require(decoded.accepted == expected.accepted);
-    require(decoded.result.status == expected.result.status);
     if (!expected.accepted) continue;
+    require((decoded.result.status == Status::ok) == (expected.result.status == Status::ok));
     if (expected.result.status != Status::ok) {
-      require(decoded.result.substream == expected.result.substream);
+      // Of several damaged substreams two threads name the one that either comes to first.
+      require(threads > 1 || (decoded.result.status == expected.result.status &&
+                              decoded.result.substream == expected.result.substream));
     } else {
       require(decoded.symbols == expected.symbols);
       check_recoded(input, decoded.symbols, *kernel);
