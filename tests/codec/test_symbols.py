@@ -4,10 +4,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cachegen.codec.blocks import DecodedBlock
+from cachegen.codec.blocks import ESCAPE, DecodedBlock
 from cachegen.codec.symbols import (
     DEAD_ZONE,
-    ESCAPE,
     LARGEST,
     Unrepresentable,
     clipped_symbols,

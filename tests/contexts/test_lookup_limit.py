@@ -8,7 +8,7 @@ import pytest
 
 from cachegen.contexts.lookup import begun, within
 from cachegen.errors import KeyNotFound, LoadCancelled, StoreError, StoreTimeout
-from cachegen.store.hangup import interruptible
+from cachegen.store.protocol import interruptible
 
 
 def test_an_answer_and_an_error_come_through() -> None:

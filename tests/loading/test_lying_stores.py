@@ -14,12 +14,11 @@ from dataclasses import replace
 import pytest
 
 from cachegen.bitstream.format import pack
+from cachegen.bitstream.identity import Ids, PrefixKey
 from cachegen.bitstream.manifest import ChunkEntry, Manifest, StoredObject, object_key
 from cachegen.contexts.objects import MAX_PROFILES
-from cachegen.contexts.prefix_key import Ids, PrefixKey
 from cachegen.errors import KeyNotFound, LoadCancelled, StoreError
-from cachegen.loading.resources import _SHARED
-from cachegen.loading.room import Room
+from cachegen.loading.resources import _SHARED, Room
 from cachegen.policy.min_ttft import MinTTFT
 from cachegen.store import Store, open_store, read
 from tests.codec.peaks import constant, many_coefficients

@@ -12,7 +12,7 @@ import pytest
 
 from cachegen.errors import CacheGenError, StoreError, StoreTimeout
 from cachegen.store import Store, open_store, read
-from cachegen.store.hangup import Hangup, interruptible
+from cachegen.store.protocol import Hangup, interruptible
 from tests.hostile import MIB, Server, lying, measured
 
 TIMEOUT_S = 0.3

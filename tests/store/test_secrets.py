@@ -15,8 +15,9 @@ from hypothesis import assume, example, given, settings
 
 from cachegen.errors import StoreDenied, StoreError
 from cachegen.store import open_store, read, shared_store
+from cachegen.store.protocol import public_name
 from cachegen.store.secrets import Secrets
-from cachegen.store.url import SCHEMES, public_name
+from cachegen.store.url import SCHEMES
 from tests.hostile import Server, lying
 from tests.toy import Toy
 

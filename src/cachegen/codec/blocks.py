@@ -9,7 +9,11 @@ import numpy as np
 
 from cachegen import kernels
 from cachegen.codec.encoded import Block
+from cachegen.errors import BitstreamError
 from cachegen.kernels.layout import MAX_TABLES_PER_SUBSTREAM, CodedBlock, Coding
+
+# FORMAT.md, sections 3 and 6.
+ESCAPE = 0
 
 # States take two words a lane: of 32 lanes 64 words, one percent of a substream.
 _SUBSTREAM_WORDS = 6400
@@ -233,3 +237,16 @@ def _grid(rows: int, table_ids: np.ndarray, frequencies: np.ndarray) -> tuple[in
     if len(used) >= MAX_TABLES_PER_SUBSTREAM:
         groups = min(groups, MAX_TABLES_PER_SUBSTREAM // lanes)
     return lanes, max(1, groups)
+
+
+def check_escapes(decoded: DecodedBlock, escapes: np.ndarray) -> np.ndarray:
+    """How many escapes each row has: int64 (rows,).
+
+    Raises:
+        BitstreamError: other than one escape value for each escape symbol.
+    """
+    counts = decoded.count(ESCAPE)
+    total = int(counts.sum())
+    if total != len(escapes):
+        raise BitstreamError(f"expected {total} escapes, got {len(escapes)}", field="escapes")
+    return counts

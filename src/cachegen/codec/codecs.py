@@ -20,7 +20,6 @@ from cachegen.codec.profile import NO_PROFILE, Profile
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.symbols import Unrepresentable
 from cachegen.codec.transform import chunks
-from cachegen.codec.transform import memory as transform_memory
 from cachegen.codec.transform import rung as rungs
 from cachegen.codec.transform.analysis import analyse, distance
 from cachegen.errors import BitstreamError, ProfileMismatch
@@ -209,7 +208,7 @@ def _transform_bytes(chunk: EncodedChunk, request: DecodeRequest) -> int:
         return 0  # refused before anything is decoded
     again = 0 if request.out is None else memory.planes_bytes(chunk)
     active, tables = profile.num_active, len(profile.frequencies)
-    return again + transform_memory.working_bytes(
+    return again + chunks.working_bytes(
         chunk, profile.transform, active, tables=tables, threads=request.threads
     )
 

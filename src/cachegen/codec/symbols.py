@@ -7,11 +7,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import torch
 
-from cachegen.codec.blocks import DecodedBlock
-from cachegen.errors import BitstreamError
+from cachegen.codec.blocks import ESCAPE, DecodedBlock, check_escapes
 
-# FORMAT.md, sections 3 and 6.
-ESCAPE = 0
 CENTER = 128
 LARGEST = 2**30
 # FORMAT.md, section 6. For `transform` 0.46 was measured best (docs/LOG.md, 2026-11-21).
@@ -82,19 +79,6 @@ def to_integers(
             _put_escapes(integers.numpy(), symbols, escapes, following)
         del symbols
         yield integers
-
-
-def check_escapes(decoded: DecodedBlock, escapes: np.ndarray) -> np.ndarray:
-    """How many escapes each row has: int64 (rows,).
-
-    Raises:
-        BitstreamError: other than one escape value for each escape symbol.
-    """
-    counts = decoded.count(ESCAPE)
-    total = int(counts.sum())
-    if total != len(escapes):
-        raise BitstreamError(f"expected {total} escapes, got {len(escapes)}", field="escapes")
-    return counts
 
 
 def _first_escapes(decoded: DecodedBlock, escapes: np.ndarray) -> np.ndarray:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from cachegen.bitstream.format import MAX_BYTES
-from cachegen.bitstream.identity import LINK_TOKENS
+from cachegen.bitstream.identity import LINK_TOKENS, Ids
 from cachegen.bitstream.manifest import ALL, ChunkEntry, layers_by_kind, object_key, profile_key
 from cachegen.codec.codec import resolve_level
 from cachegen.codec.kinds import can_split
 from cachegen.codec.levels import EXACT_LEVELS, LOSSLESS, UNCALIBRATED_DEFAULT
 from cachegen.codec.profile import CODECS_WITH_PROFILE, NO_PROFILE, Profile
-from cachegen.contexts.prefix_key import Ids
 from cachegen.kvcache import KVCache
 
 

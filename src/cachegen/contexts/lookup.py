@@ -15,13 +15,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cachegen.bitstream.identity import LINK_TOKENS, Tokens
+from cachegen.bitstream.identity import LINK_TOKENS, Ids, PrefixKey, Tokens
 from cachegen.bitstream.manifest import ChunkEntry, Manifest, StoredObject, manifest_key
 from cachegen.codec.profile import NO_PROFILE, Profile
 from cachegen.contexts.needs import choose_level, options_of, rank_of
 from cachegen.contexts.objects import Profiles, describe_failure, fetch_tokens, read_stored_manifest
 from cachegen.contexts.outcome import LoadedChunk
-from cachegen.contexts.prefix_key import Ids, PrefixKey
 from cachegen.errors import (
     BitstreamError,
     CacheGenError,
@@ -33,7 +32,7 @@ from cachegen.errors import (
 )
 from cachegen.policy.controller import ChunkState
 from cachegen.store import Store
-from cachegen.store.hangup import Hangup, current
+from cachegen.store.protocol import Hangup, current
 
 Answer = TypeVar("Answer")
 # How late a cancellation is noticed. Arbitrary: 0.01 to 0.2 s does.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cachegen.bitstream.identity import LINK_TOKENS
+from cachegen.bitstream.identity import LINK_TOKENS, Ids
 from cachegen.bitstream.manifest import (
     ChunkEntry,
     Manifest,
@@ -12,7 +12,6 @@ from cachegen.bitstream.manifest import (
     tokens_key,
 )
 from cachegen.contexts.objects import read_stored_manifest
-from cachegen.contexts.prefix_key import Ids
 from cachegen.errors import BitstreamError, KeyNotFound, StoreError
 from cachegen.store import Store
 

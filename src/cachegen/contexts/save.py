@@ -7,7 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Unpack
 
-from cachegen.bitstream.identity import Tokens, tokens_from_bytes, tokens_to_bytes
+from cachegen.bitstream.identity import (
+    Identity,
+    Ids,
+    PrefixKey,
+    Tokens,
+    tokens_from_bytes,
+    tokens_to_bytes,
+)
 from cachegen.bitstream.manifest import (
     ALL,
     ChunkEntry,
@@ -38,7 +45,6 @@ from cachegen.contexts.objects import (
     put_or_adopt,
     read_stored_manifest,
 )
-from cachegen.contexts.prefix_key import Identity, Ids, PrefixKey
 from cachegen.errors import BitstreamError, KeyNotFound
 from cachegen.kvcache import KVCache
 from cachegen.store import Store

@@ -19,7 +19,6 @@ from cachegen.contexts.objects import Profiles, open_chunk
 from cachegen.errors import BitstreamError, CacheGenError
 from cachegen.kvcache import Geometry, KVCache, PlaneShape
 from cachegen.loading.result import Journal
-from cachegen.loading.room import Room
 from cachegen.policy.controller import LoadState, Status
 from cachegen.store import Buffer
 
@@ -210,7 +209,7 @@ class Decoder:
         windows: attention windows of its layers, as in the manifest.
         assembly: the cache to decode into.
         device: of that cache.
-        room: what it may take.
+        decoding_bytes: what decoding a chunk may take, from the bytes of the result.
     """
 
     tokens: NDArray[np.uint32]
@@ -220,7 +219,7 @@ class Decoder:
     windows: tuple[int, ...]
     assembly: Assembly
     device: torch.device | str
-    room: Room
+    decoding_bytes: Callable[[int], int]
 
     def decode(self, data: Buffer, entry: ChunkEntry, stored: StoredObject) -> None:
         """Decode the wanted tokens of a chunk, or of some of its layers, into the assembly.
@@ -241,7 +240,7 @@ class Decoder:
         expected = assembly.expected(coded.geometry, layers)
         if coded.geometry != expected:
             raise BitstreamError(f"expected {expected}, got {coded.geometry}", field="geometry")
-        left_bytes = self.room.decoding_bytes(assembly.size_bytes(coded.geometry, layers))
+        left_bytes = self.decoding_bytes(assembly.size_bytes(coded.geometry, layers))
         tokens = self._tokens_of(entry) if codec_of(coded.codec).needs_tokens else None
         room = None
         if set(coded.tokens_held) == {entry.num_tokens}:

@@ -19,7 +19,7 @@ from cachegen.loading.result import Journal, Span
 from cachegen.policy.controller import LoadState, Option, Transfer
 from cachegen.policy.link_estimate import LinkEstimate
 from cachegen.store import Store
-from cachegen.store.hangup import Hangup
+from cachegen.store.protocol import Hangup
 
 # A transfer that has come this slowly since it became the first, at the end of the silence that it
 # is allowed twice, fails: GPRS was faster. A prefill makes more than the 5 kB of a token's chunk

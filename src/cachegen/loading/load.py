@@ -11,20 +11,24 @@ from typing import Unpack
 
 import torch
 
-from cachegen.bitstream.identity import Tokens, tokens_from_bytes, tokens_to_bytes
+from cachegen.bitstream.identity import (
+    Identity,
+    PrefixKey,
+    Tokens,
+    tokens_from_bytes,
+    tokens_to_bytes,
+)
 from cachegen.codec.levels import EXACT_LEVELS, TEXT
 from cachegen.codec.profile import Profile
 from cachegen.contexts.forking import survive_forks
 from cachegen.contexts.lookup import Found, Stored, found_in, look_up, within
 from cachegen.contexts.needs import Cut, Needs, begin
 from cachegen.contexts.objects import Profiles, describe_failure
-from cachegen.contexts.prefix_key import Identity, PrefixKey
 from cachegen.errors import StoreError, StoreTimeout
 from cachegen.loading.decoding import Assembly, Decoder
 from cachegen.loading.model import Recompute
 from cachegen.loading.resources import load_resources
 from cachegen.loading.result import Journal, LoadResult, Span
-from cachegen.loading.room import room
 from cachegen.loading.run import Progress, Run
 from cachegen.policy.controller import Controller, LoadState
 from cachegen.policy.fixed import Fixed
@@ -113,11 +117,13 @@ def load(
         raise ValueError(f"expected slo_s as seconds from now, at least 0, got {slo_s}")
     if level is not None and controller is not None:
         raise ValueError("expected a level or a controller, got both")
-    bounds = room(max_bytes, reader.device)
-    journal, profiles = Journal(), Profiles(store, profile, max_bytes=bounds.profiles_bytes)
     prefix_key = PrefixKey(**identity)
     fingerprint = prefix_key.fingerprint
-    resources = load_resources(store, fingerprint, device=reader.device, stall_s=stall_s)
+    resources = load_resources(
+        store, fingerprint, device=reader.device, stall_s=stall_s, max_bytes=max_bytes
+    )
+    room, journal = resources.room, Journal()
+    profiles = Profiles(store, profile, max_bytes=room.profiles_bytes)
     ask = partial(look_up, asked, prefix_key, store=store, profiles=profiles)
     try:
         patience_s = _patience_s(resources.link, stall_s, slo_s) if recompute else 2 * stall_s
@@ -126,7 +132,7 @@ def load(
         if recompute is None:
             raise
         found = Found.nothing(len(asked), describe_failure(error))
-    found = bounds.affordable(found.with_lost() if recompute is not None else found)
+    found = room.affordable(found.with_lost() if recompute is not None else found)
     for index, reason in found.errors:
         journal.error(index, reason)
     journal.spans.append(Span("lookup", 0.0, journal.now_s()))
@@ -158,7 +164,7 @@ def load(
             found.windows,
             assembly,
             reader.device,
-            bounds,
+            room.decoding_bytes,
         ),
         recompute=recompute,
         resources=resources,

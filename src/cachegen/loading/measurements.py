@@ -26,7 +26,7 @@ import platformdirs
 import torch
 
 from cachegen.policy.costs import Costs, DecodeCost, PrefillCost, fit_decode, fit_prefill
-from cachegen.store.url import public_name
+from cachegen.store.protocol import public_name
 
 FOLDER_VARIABLE = "CACHEGEN_CACHE_DIR"
 _FORMAT = "cachegen-costs-1"

@@ -52,7 +52,7 @@ class Run:
         """Prepare to load; ``needs`` are of the state's chunks."""
         self._state, self._entries, self._controller = state, needs.entries, controller
         self._objects_of = needs.objects
-        self._fetched_bytes = decoder.room.fetched_bytes
+        self._fetched_bytes = resources.room.fetched_bytes
         self._largest_bytes = max(
             (option.size_bytes for chunk in state.chunks for option in chunk.options), default=0
         )

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreTimeout
-from cachegen.store.hangup import current
 from cachegen.store.http import Answer, HttpClient, body_of, client
-from cachegen.store.protocol import Buffer, check_key, check_range
+from cachegen.store.protocol import Buffer, check_key, check_range, current
 from cachegen.store.secrets import Secrets
 
 # Arbitrary: 8 to 64 do; a lookup of so many keys takes about one round trip.

@@ -21,8 +21,7 @@ from urllib3.exceptions import TimeoutError as NoAnswer
 
 from cachegen.errors import StoreError, StoreTimeout
 from cachegen.forks import PerProcess
-from cachegen.store.hangup import interruptible
-from cachegen.store.protocol import Buffer
+from cachegen.store.protocol import Buffer, interruptible
 from cachegen.store.secrets import Secrets
 
 # Arbitrary: 16 to 256 KiB do; small enough to tell the throughput from the pieces' arrival.

@@ -25,8 +25,15 @@ from redis.retry import Retry
 
 from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreFull, StoreTimeout
 from cachegen.forks import PerProcess
-from cachegen.store.hangup import interruptible
-from cachegen.store.protocol import Buffer, Opened, check_key, check_range, check_span, is_key
+from cachegen.store.protocol import (
+    Buffer,
+    Opened,
+    check_key,
+    check_range,
+    check_span,
+    interruptible,
+    is_key,
+)
 from cachegen.store.secrets import Secrets
 from cachegen.store.wire import LISTING_S, MAX_LISTED_KEYS, MAX_LOOKUP_KEYS
 

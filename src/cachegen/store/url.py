@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from cachegen.errors import StoreError
 from cachegen.store.folder import FolderStore
 from cachegen.store.memory import MemoryStore
 from cachegen.store.place import absolute, check_folder
-from cachegen.store.protocol import Store
+from cachegen.store.protocol import Store, public_name
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -90,20 +89,6 @@ def folder_of(url: str | os.PathLike[str]) -> Path | None:
     parts = _split(text)
     _check(parts, public_name(text))
     return absolute(unquote(parts.path)) if parts.scheme == "file" else None
-
-
-def public_name(url: str) -> str:
-    """A URL, well formed or not, without what may be secret: all up to the last ``@``, the query.
-
-    Only the scheme is left where an ``@`` stands behind a ``?`` or ``#``: it may end either. The
-    path of a folder is as it is.
-    """
-    scheme, separator, rest = url.partition("://")
-    if not separator or (scheme == "file" and rest.startswith("/")):
-        return url
-    before, *behind = re.split("[?#]", rest, maxsplit=1)
-    shown = "..." if behind and "@" in behind[0] else before.rpartition("@")[2]
-    return f"{scheme}://{shown}"
 
 
 def _split(text: str) -> SplitResult:

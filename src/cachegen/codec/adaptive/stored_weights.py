@@ -10,11 +10,11 @@ import torch
 
 from cachegen.codec.adaptive.predict import Predicted
 from cachegen.codec.adaptive.triangle import restore, scale
-from cachegen.codec.blocks import decode_block
+from cachegen.codec.blocks import check_escapes, decode_block
 from cachegen.codec.encoded import EncodedChunk
 from cachegen.codec.matrix import Part
 from cachegen.codec.model import CodingModel, take
-from cachegen.codec.symbols import CENTER, check_escapes
+from cachegen.codec.symbols import CENTER
 from cachegen.errors import BitstreamError
 
 # FORMAT.md, section 2.

@@ -17,12 +17,19 @@ from functools import cached_property
 
 import numpy as np
 
-from cachegen.codec.blocks import DecodedBlock, decode_block, encode_block, sorted_by_table
+from cachegen.codec.blocks import (
+    ESCAPE,
+    DecodedBlock,
+    check_escapes,
+    decode_block,
+    encode_block,
+    sorted_by_table,
+)
 from cachegen.codec.encoded import Block, EncodedChunk
 from cachegen.codec.matrix import sinks_among
 from cachegen.codec.model import take
 from cachegen.codec.rope import RopeMap
-from cachegen.codec.symbols import CENTER, ESCAPE, check_escapes, to_symbols
+from cachegen.codec.symbols import CENTER, to_symbols
 from cachegen.codec.transform.analysis import Analysed, analyse
 from cachegen.codec.transform.basis import IntegerBasis, Transform, integer_basis
 from cachegen.codec.transform.importance import LARGEST_MULTIPLIER

@@ -7,7 +7,7 @@ from itertools import combinations, product
 import pytest
 import torch
 
-from cachegen.contexts.prefix_key import Ids, PrefixKey
+from cachegen.bitstream.identity import Ids, PrefixKey
 from cachegen.store import open_store
 
 TOKENS = list(range(300))
