@@ -23,8 +23,9 @@ models: install
 	$(BIN)/python -m training.open_models $(ONLY) $(if $(MODELS),--to '$(MODELS)') \
 		$(if $(CALIBRATE),--calibrate) $(if $(DATA),--data '$(DATA)')
 
+# One file of tests at a time on each core.
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # Every architecture of transformers, as a tiny model, and what is slow: 2 to 4 minutes on 2 cores.
 test-zoo: install

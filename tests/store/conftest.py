@@ -146,11 +146,22 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"redis://127.0.0.1:{port}/0"
 
 
+MOTO = """
+import sys
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import run_simple
+run_simple("127.0.0.1", int(sys.argv[1]), DomainDispatcherApplication(create_backend_app))
+"""
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """The S3 protocol, spoken by moto."""
+    """The S3 protocol, spoken by moto, one request at a time.
+
+    With threads its conditional puts are not atomic, as those of S3 are.
+    """
     port = free_port()
-    with running([sys.executable, "-m", "moto.server", "-p", str(port)], port=port):
+    with running([sys.executable, "-c", MOTO, str(port)], port=port):
         url = f"http://127.0.0.1:{port}"
         urllib3.request("PUT", f"{url}/bucket", retries=False)
         yield url
