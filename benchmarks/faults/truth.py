@@ -38,7 +38,7 @@ class Request:
     """
 
     tokens: list[int]
-    profile: Profile
+    profile: Profile | None
     manifest: Manifest
     num_stored: int
 
@@ -100,7 +100,7 @@ def prepare(store: Store) -> Truth:
             chunk_tokens=CHUNK_TOKENS,
             fingerprint=FINGERPRINT,
         )
-        _decode_all(truth, manifest, tokens, store, profile)
+        decode_all(truth, manifest, tokens, store, profile)
         inner = length - length % 64
         for asked in (tokens, tokens + _tokens(99, 200), tokens[:inner], tokens[: inner + 1]):
             found = load(asked, store=store, profile=profile, level="low", fingerprint=FINGERPRINT)
@@ -114,9 +114,14 @@ def _tokens(seed: int, length: int) -> list[int]:
     return drawn
 
 
-def _decode_all(
-    truth: Truth, manifest: Manifest, tokens: Sequence[int], store: Store, profile: Profile
+def decode_all(
+    truth: Truth,
+    manifest: Manifest,
+    tokens: Sequence[int],
+    store: Store,
+    profile: Profile | None,
 ) -> None:
+    """Decode every object of a stored context."""
     for entry in manifest.chunks:
         for stored in entry.objects:
             data = read(store, stored.key)
