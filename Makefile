@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUILD_INPUTS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard native/*)
 
-.PHONY: install demo models test test-zoo check docs package format bench clean
+.PHONY: install demo models test test-zoo check docs package format bench soak clean
 
 install: $(VENV)/.installed
 
@@ -59,6 +59,11 @@ format: install
 
 bench: install
 	$(BIN)/python benchmarks/kernels.py
+
+# A server under clients that use and misuse it: make soak [MINUTES=10].
+MINUTES ?= 10
+soak: install
+	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
 
 clean:
 	rm -rf $(VENV) build dist

@@ -21,6 +21,8 @@ from soak_world.tally import Tally
 # Arbitrary: 20 to 500 do. With as many objects each, clients of a tenant without a quota want more
 # than the capacity.
 _MAX_OWN = 60
+# 16 clients fill two thirds of the capacity. Arbitrary: 5 to 20 do.
+_FIRST = 10
 _TIMEOUT_S = 10.0
 
 
@@ -220,9 +222,20 @@ class Client:
         return f"{self.home.tenant.name}/{key}"
 
 
+def fill(client: Client) -> None:
+    """Put some objects at once, so that a short run evicts too."""
+    for _ in range(_FIRST):
+        try:
+            client.put()
+        except StoreError as error:
+            client.home.tally.fail("put", error)
+
+
 def live(client: Client, deeds: dict[str, tuple[object, int]]) -> None:
     """Do one thing after another until the end; each weighs as much as it says."""
     home, names = client.home, list(deeds)
+    if not home.tenant.limits:
+        fill(client)
     weights = [weight for _, weight in deeds.values()]
     while not home.stop.wait(client.rng.uniform(0, 2 * home.pause_s)):
         (name,) = client.rng.choices(names, weights)
