@@ -22,13 +22,13 @@ from cachegen.refmodel import load_text, weights_path
 TENANTS = """
 [[tenants]]
 name = "search"
-token = "token of search"  # token_sha256 = "..." keeps it out of the file
+token = "token-of-search"  # token_sha256 = "..." keeps it out of the file
 salt = "random and secret"
 quota_mb = 20
 
 [[tenants]]
 name = "support"
-token = "token of support"
+token = "token-of-support"
 salt = "another secret"
 quota_mb = 20
 """
@@ -37,9 +37,11 @@ quota_mb = 20
 @contextmanager
 def running_server(folder: Path) -> Iterator[str]:
     """`cachegen serve` on a free port while the context lasts; gives host and port."""
-    (folder / "tenants.toml").write_text(TENANTS)
+    tenants = folder / "tenants.toml"
+    tenants.touch(mode=0o600)  # who can read it is every tenant
+    tenants.write_text(TENANTS)
     command = [sys.executable, "-m", "cachegen.cli", "serve", "--store", str(folder / "store")]
-    command += ["--tenants", str(folder / "tenants.toml"), "--port", "0"]
+    command += ["--tenants", str(tenants), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             yield server.stdout.readline().rpartition("//")[2].strip()
@@ -53,7 +55,7 @@ def main(address: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(weights_path())
     names = {"search": "heldout-craik", "support": "heldout-python"}
     texts = {team: tokenizer(load_text(name)[:900]).input_ids for team, name in names.items()}
-    stores = {team: f"cachegen://:token%20of%20{team}@{address}" for team in texts}
+    stores = {team: f"cachegen://:token-of-{team}@{address}" for team in texts}
     for team, text in texts.items():
         save_context(model, text, store=stores[team], levels=("high",))
     for team, store in stores.items():
