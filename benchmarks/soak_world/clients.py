@@ -6,10 +6,12 @@ import random
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from cachegen.errors import KeyNotFound, LoadCancelled, StoreError, StoreFull
+from cachegen.loading.result import LoadResult
 from cachegen.store import Store, open_store, read
 from faults.servers import LOOPBACK
 from faults.truth import Truth
@@ -211,7 +213,7 @@ class Client:
     def _context(self) -> Context:
         return self.rng.choice(self.home.contexts)
 
-    def _check(self, context: Context, result, what: str) -> None:
+    def _check(self, context: Context, result: LoadResult, what: str) -> None:
         flaw = self.home.truth.flaw(result, context.request)
         if flaw:
             self.home.tally.blame(f"{self.home.tenant.name}: {what}: {flaw}")
@@ -220,6 +222,9 @@ class Client:
 
     def _name(self, key: str) -> str:
         return f"{self.home.tenant.name}/{key}"
+
+
+Deed = Callable[[Client], None]
 
 
 def fill(client: Client) -> None:
@@ -231,7 +236,7 @@ def fill(client: Client) -> None:
             client.home.tally.fail("put", error)
 
 
-def live(client: Client, deeds: dict[str, tuple[object, int]]) -> None:
+def live(client: Client, deeds: Mapping[str, tuple[Deed, int]]) -> None:
     """Do one thing after another until the end; each weighs as much as it says."""
     home, names = client.home, list(deeds)
     if not home.tenant.limits:
