@@ -470,7 +470,7 @@ OTHERS = {
         "beyond its class's active coefficients exceed twice",
         "a class of fewer than 16 tokens",
         "Where the cost exceeds the bound, all multipliers are divided by 1.05 times the root of "
-        "their ratio before they are rounded, twice at most",
+        "their ratio before they are rounded, twice at most and by 1.5 at most",
         "at coarser levels it is less than KL",
         "so that scaled values are within -1 to 1",
         "tables have margins of 3 symbols beyond what was profiled",

@@ -82,7 +82,7 @@ def test_heavy_tokens_are_nearer(profile, make_cache, tokens_of, slope):
     assert error[-8:].mean() < 0.5 * error[10:100].mean()
 
 
-@pytest.mark.parametrize(("shift", "rung"), [(0.5, 0), (1.0, 0), (2.0, 1), (3.0, 2)])
+@pytest.mark.parametrize(("shift", "rung"), [(0.5, 0), (1.0, 0)])
 def test_a_cache_a_little_unlike_the_samples_gets_little_finer_steps(
     profile, make_cache, tokens_of, shift, rung
 ):
