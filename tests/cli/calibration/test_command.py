@@ -253,11 +253,9 @@ def test_an_interrupted_run_says_how_to_go_on(
 
 KILLED = """
 import os, signal, sys
-from pathlib import Path
 import torch
 from cachegen.cli import app
 from cachegen.cli.calibration import command as calibration
-from cachegen.cli.models import load_network
 from cachegen.codec.calibration import checkpoint
 from cachegen.codec.calibration import placement
 from cachegen.engines.transformers import learning as hf_learning
@@ -265,7 +263,7 @@ from cachegen.engines.transformers import learning as hf_learning
 torch.set_num_threads(1)
 calibration._MOST_FEATURES = 48
 checkpoint._LEAST_S, checkpoint._SPARING = 0.0, 0
-load_network(Path(sys.argv[1]))  # what it imports is imported once
+# No model is loaded before the processes part: the threads that this takes do not survive a fork.
 
 def killing(what, left, work):
     def run(*arguments):
@@ -301,6 +299,7 @@ def test_a_killed_run_is_taken_up_again_with_the_same_result(folder: Path) -> No
     with subprocess.Popen(script, stderr=subprocess.PIPE, text=True) as process:
         whole = CliRunner().invoke(app, [*common, str(expected)], catch_exceptions=False)
         said = process.communicate(timeout=200)[1]
+    assert said.count("ended with -9\n") == 2, said
     first, second, rest = said.split("ended with -9\n")
     assert rest == "" and first.splitlines().count("sample") == 2, said
     lines = second.splitlines()
