@@ -42,7 +42,7 @@ from training.open_models.texts import check_data, write_texts
 NOVELS = "corpus/eltec-eng.valid.txt.xz"
 PROFILE = "profile.safetensors"
 _NOVEL_CHARACTERS = 400_000
-_KVTC_STEPS, _PAPER_STEPS = (0.68, 0.31, 0.14), (0.155, 0.05, 0.015)
+_KVTC_STEPS, _PAPER_STEPS = (0.5, 0.14), (0.155, 0.05, 0.015)
 _FINER_PAPER_STEPS = (0.005, 0.0015)
 _OWN_DTYPE_WINDOWS = 2
 
