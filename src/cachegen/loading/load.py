@@ -46,11 +46,18 @@ class Reader:
         cut: ``cut(num_tokens)`` is the position, at most ``num_tokens``, at which the reader
             continues; windows reach back from there. None for ``num_tokens``.
         complete: whether every token of layers with windows is needed too.
+        start: the reader has all tokens before this one: chunks that end there or earlier are not
+            loaded. For readers with an `assembly`, and without `recompute`.
+        assembly: ``assembly(num_tokens, num_layers)`` takes the planes as they are decoded, in place
+            of a cache in memory; the number of layers is None if it is not known. The result's
+            cache is what its `kv` returns.
     """
 
     device: torch.device | str = "cpu"
     cut: Cut | None = None
     complete: bool = False
+    start: int = 0
+    assembly: Callable[[int, int | None], Assembly] = Assembly
 
 
 def load(
@@ -136,7 +143,7 @@ def load(
     for index, reason in found.errors:
         journal.error(index, reason)
     journal.spans.append(Span("lookup", 0.0, journal.now_s()))
-    assembly = Assembly(found.num_tokens, len(found.windows) or None)
+    assembly = reader.assembly(found.num_tokens, len(found.windows) or None)
     needs = Needs(
         found.chunks,
         found.entries,
@@ -144,6 +151,9 @@ def load(
         cut=reader.cut,
         complete=reader.complete,
     )
+    for index, chunk in enumerate(found.chunks):
+        if chunk.stop <= reader.start:
+            needs.got(index)
     begin(needs, found.chunks, can_recompute=recompute is not None)
     state = LoadState(
         chunks=list(found.chunks),
