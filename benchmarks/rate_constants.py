@@ -4,9 +4,10 @@
     .venv/bin/python benchmarks/rate_constants.py --model DIR --data DIR [--windows N]
 
 Without `--model` the shipped model is learned again for every value of what calibration goes by;
-the figure is the bits per value at a KL of 0.003. With it the constants of encoding are tried, on
-the model's own profile at its default level (or `adaptive`, or `lossless`). Rows are printed as
-they come and appended to benchmarks/results/rate_constants.csv.
+the figure is the bits per value at a KL of 0.003. Then, or with it alone, the constants of encoding
+are tried on the model's own profile: bits and KL at its default level (or at `adaptive`, or
+`lossless`), or its noise floor, of text that was not learned from and of text unlike any. Rows are
+printed as they come and appended to benchmarks/results/rate_constants.csv.
 """
 
 from __future__ import annotations
@@ -15,25 +16,31 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from cachegen import refmodel
-from cachegen.cli.models import load_model, load_network, load_tokenizer
+from cachegen.cli.models import load_model, load_network
 from cachegen.codec.levels import LOSSLESS, UNCALIBRATED_DEFAULT
-from cachegen.codec.profile import read_profile
+from cachegen.codec.profile import read_profile, shipped_profile
+from cachegen.engines.transformers.identity.fingerprint import fingerprint
 from cachegen.engines.transformers.learning import token_features
-from cachegen.engines.transformers.quality import as_dtype
+from cachegen.engines.transformers.quality import as_dtype, evaluator, noise_floor
 from cachegen.engines.transformers.rope import rope_map
 from cachegen.engines.transformers.tasks import first_tokens
+from cachegen.engines.transformers.text_windows import Window
 from rate.ablation import configured_coders, path
 from rate.baselines import adaptive_coder, profile_coder
 from rate.coder import Coder
-from rate.constants import CODED, LEARNED, Constant, named
+from rate.constants import CODED, HALF_TOLD, LEARNED, NOISE_FLOOR, Constant, named
 from rate.curves import bits_at, of
-from rate.measure import evaluators, measure, measure_all
+from rate.hostile import INPUTS, window
+from rate.measure import Row, evaluators, measure, measure_all
 from rate.texts import CONTINUATION_TOKENS, domains, learning_samples
 from record import append
 
@@ -44,13 +51,15 @@ Figure = dict[str, object]
 def main() -> None:
     options = _options()
     run = int(time.time())
-    for row in _coded(options) if options.model else _learned(options):
+    for row in chain(() if options.model else _learned(options), _coded(options)):
         print(*(f"{name}={value}" for name, value in row.items()), flush=True)
-        append("rate_constants", [{"run": run, **row}])
+        append("rate_constants", [{"run": run, **row, "windows": options.windows}])
 
 
 def _learned(options: argparse.Namespace) -> Iterator[Figure]:
     """Every value of what calibration goes by."""
+    if not named(LEARNED, options.only):
+        return
     model, tokenizer = load_model(refmodel.weights_path())
     samples = learning_samples(
         model, tokenizer, count=options.contexts, continuation_tokens=CONTINUATION_TOKENS
@@ -58,11 +67,22 @@ def _learned(options: argparse.Namespace) -> Iterator[Figure]:
     found = domains(tokenizer, num_windows=options.windows, num_tasks=1, data=None)
     judges = evaluators(model, found.windows)
     configuration = path(samples[0].kv.num_layers)[-1]
-    for constant, value in _trials(LEARNED, options):
-        with constant.set_to(value), configuration.rounding():
-            features = token_features(model, prefix=first_tokens(tokenizer))
+    vocabulary = len(model.get_input_embeddings().weight)
+
+    def measured(method: str) -> list[Row]:
+        told = vocabulary // 2 if method == HALF_TOLD else vocabulary
+        with configuration.rounding():
+            features = token_features(model, prefix=first_tokens(tokenizer), most_tokens=told)
             coders = configured_coders(configuration, samples, rope_map(model), features)
-            rows = [row for every in measure_all(coders, judges) for row in every]
+            return [row for every in measure_all(coders, judges) for row in every]
+
+    as_it_is = cache(measured)
+    for constant, value in _trials(LEARNED, options):
+        if value == constant.own:
+            rows = as_it_is(constant.method)
+        else:
+            with constant.set_to(value):
+                rows = measured(constant.method)
         for domain in judges:
             bits = bits_at(of(rows, configuration.name, domain), TARGET_KL)
             yield _figure("reference", constant, value, domain, bits, TARGET_KL)
@@ -70,25 +90,62 @@ def _learned(options: argparse.Namespace) -> Iterator[Figure]:
 
 def _coded(options: argparse.Namespace) -> Iterator[Figure]:
     """Every value of what encoding goes by."""
+    if not named(CODED, options.only):
+        return
+    bench = _bench(options)
+    judges = evaluators(bench.wide, bench.windows)
+    every = evaluator(bench.wide, bench.windows)
+    for constant, value in _trials(CODED, options):
+        figure = partial(_figure, bench.name, constant, value)
+        if constant.method == NOISE_FLOOR:
+            with constant.set_to(value):
+                kl = noise_floor(every, bench.model, most_windows=options.windows)
+            yield figure("least", None, kl)
+            continue
+        with constant.set_to(value):
+            rows = measure(_coder(constant, bench.profile, bench.wide), judges)
+        yield from (figure(row.domain, row.bits_per_value, row.kl) for row in rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """A calibrated model.
+
+    Attributes:
+        name: of the model.
+        model: in its own dtype.
+        wide: the same in float32.
+        profile: the file's bytes.
+        windows: by domain, what is measured on.
+    """
+
+    name: str
+    model: Any
+    wide: Any
+    profile: bytes
+    windows: dict[str, list[Window]]
+
+
+def _bench(options: argparse.Namespace) -> _Bench:
+    folder = options.model or refmodel.weights_path()
+    (model, tokenizer), wide = load_model(folder), load_network(folder, dtype="float32")
+    unlike = {"unlike": [window(make, tokenizer, 0) for make in INPUTS.values()]}
+    if options.model is None:
+        profile = shipped_profile(fingerprint(model))
+        assert profile is not None
+        found = domains(tokenizer, num_windows=options.windows, num_tasks=1, data=None)
+        return _Bench("reference", model, wide, profile.file_bytes, found.windows | unlike)
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     from rate.models import PROFILE, divided, held_out
 
-    folder = options.model
-    tokenizer, model = load_tokenizer(folder), load_network(folder, dtype="float32")
-    windows = held_out(
-        tokenizer, options.data, divided(tokenizer, options.data), count=options.windows
-    )
-    judges = evaluators(model, windows)
-    for constant, value in _trials(CODED, options):
-        with constant.set_to(value):
-            coder = _coder(constant, folder / PROFILE, model)
-            for row in measure(coder, judges):
-                yield _figure(folder.name, constant, value, row.domain, row.bits_per_value, row.kl)
+    texts = divided(tokenizer, options.data)
+    windows = held_out(tokenizer, options.data, texts, count=options.windows)
+    return _Bench(folder.name, model, wide, (folder / PROFILE).read_bytes(), windows | unlike)
 
 
-def _coder(constant: Constant, profile_path: Path, model: object) -> Coder:
+def _coder(constant: Constant, data: bytes, model: Any) -> Coder:
     """The coder that a constant matters to, made anew, for caches of float32."""
-    profile = read_profile(profile_path)
+    profile = read_profile(data)
     dtype = profile.geometry.dtype
     if constant.method == "adaptive":
         coder = adaptive_coder(rope_map(model), UNCALIBRATED_DEFAULT)

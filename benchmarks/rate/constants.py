@@ -10,7 +10,9 @@ from types import ModuleType
 from unittest.mock import patch
 
 _LEARN, _IMPORTANCE = "cachegen.codec.calibration.learn", "cachegen.codec.transform.importance"
+_CHUNKS = "cachegen.codec.transform.chunks"
 _ENGINE = "cachegen.engines.transformers.learning"
+HALF_TOLD, NOISE_FLOOR = "features of half the tokens predicted", "noise floor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,8 @@ class Constant:
         module: where it is.
         name: of the number; ``function.keyword`` of a default.
         values: to try, its own among them.
-        method: of the coder that it matters to.
+        method: of the coder that it matters to; `HALF_TOLD` where it matters only to models of
+            large vocabularies, `NOISE_FLOOR` where to no coder.
     """
 
     module: str
@@ -67,16 +70,21 @@ def _default(function: object, keyword: str, value: float) -> Iterator[None]:
 LEARNED = (
     Constant(_LEARN, "_LEADING", (32, 64, 128, 256)),
     Constant(_LEARN, "FEATURE_RIDGE", (1e-4, 1e-3, 1e-2)),
-    Constant(_ENGINE, "_RIDGE", (1e-5, 1e-4, 1e-3)),
     Constant(_IMPORTANCE, "fit.penalty", (1e-4, 1e-3, 1e-2)),
+    Constant(_ENGINE, "token_features.max_features", (256, 512, 1024, 2048)),
+    Constant(_ENGINE, "_RIDGE", (1e-5, 1e-4, 1e-3), HALF_TOLD),
 )
 # Which encoding goes by: any profile serves.
 CODED = (
-    Constant("cachegen.codec.transform.quantisation", "_UNEXPECTED", (1, 2, 4)),
+    Constant(_CHUNKS, "_MARGIN", (1.0, 1.02, 1.05, 1.1, 1.2)),
+    Constant(_CHUNKS, "_TRIES", (1, 2, 3, 5)),
+    Constant(_CHUNKS, "_MOST_FINER", (1.0, 1.25, 1.5, 2.0, 3.0)),
+    Constant("cachegen.codec.transform.quantisation", "_UNEXPECTED", (1, 1.5, 2, 3, 4)),
     Constant("cachegen.codec.transform.analysis", "LEADING", (256, 512, 1024)),
-    Constant("cachegen.codec.transform.basis", "_REACH", (16, 64, 256)),
+    Constant("cachegen.codec.transform.basis", "_REACH", (16, 32, 64, 256)),
     Constant("cachegen.codec.adaptive.triangle", "_STEP", (1.25, 2.5, 5), "adaptive"),
     Constant("cachegen.codec.lossless", "_MAX_TABLES", (16, 32, 64), "lossless"),
+    Constant("cachegen.engines.transformers.quality", "_CHANGED", (1e-4, 1e-3, 1e-2), NOISE_FLOOR),
 )
 
 

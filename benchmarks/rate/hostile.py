@@ -14,8 +14,9 @@ from cachegen.bitstream.chunk import decode, describe, encode
 from cachegen.codec.codec import resolve_level
 from cachegen.codec.levels import PROMISED_KL
 from cachegen.codec.profile import Profile
-from cachegen.engines.transformers.quality import Window, as_dtype, evaluator
+from cachegen.engines.transformers.quality import as_dtype, evaluator
 from cachegen.engines.transformers.tasks import first_tokens
+from cachegen.engines.transformers.text_windows import Window
 from cachegen.kvcache import KVCache
 from rate.coder import Tokens
 from rate.texts import CONTEXT_TOKENS, CONTINUATION_TOKENS, token_ids
@@ -67,7 +68,7 @@ class Hostile:
 def hostile(model: Any, tokenizer: Any, profile: Profile, *, contexts: int) -> list[Hostile]:
     """Every kind of input, each by several contexts of its own seed."""
     return [
-        _measure(model, profile, name, [_window(make, tokenizer, seed) for seed in range(contexts)])
+        _measure(model, profile, name, [window(make, tokenizer, seed) for seed in range(contexts)])
         for name, make in INPUTS.items()
     ]
 
@@ -102,9 +103,10 @@ def coded_as(data: bytes, profile: Profile) -> str:
     return f"{chunk.codec} {profile.levels[int(chunk.arrays['rung'][0])].name}"
 
 
-def _window(
+def window(
     make: Callable[[Any, random.Random], Sequence[int]], tokenizer: Any, seed: int
 ) -> Window:
+    """A context of one of `INPUTS` and what follows it."""
     first = first_tokens(tokenizer)
     body = CONTEXT_TOKENS - len(first)
     ids = make(tokenizer, random.Random(seed))[: body + CONTINUATION_TOKENS + 1]

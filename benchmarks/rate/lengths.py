@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from cachegen.engines.transformers.cache import capture
-from cachegen.engines.transformers.quality import Window, as_dtype, evaluator
+from cachegen.engines.transformers.quality import as_dtype, evaluator
+from cachegen.engines.transformers.text_windows import Window
 from cachegen.kvcache import KVCache
 from rate.coder import Coder, Tokens
 

@@ -16,7 +16,8 @@ import torch
 from cachegen.bitstream.chunk import describe
 from cachegen.codec.calibration.sample import RoundTrip
 from cachegen.codec.levels import Quality
-from cachegen.engines.transformers.quality import Window, evaluator
+from cachegen.engines.transformers.quality import evaluator
+from cachegen.engines.transformers.text_windows import Window
 from cachegen.errors import TokensMismatch
 from cachegen.kvcache import KVCache
 from rate.coder import Coder, Tokens

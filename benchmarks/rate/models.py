@@ -24,9 +24,10 @@ from cachegen.cli.models import load_network, load_tokenizer
 from cachegen.codec.levels import UNCALIBRATED_DEFAULT
 from cachegen.codec.profile import Profile, read_profile
 from cachegen.engines.transformers.cache import capture
-from cachegen.engines.transformers.quality import Window, as_dtype, coded_as, cut_windows, evaluator
+from cachegen.engines.transformers.quality import as_dtype, coded_as, evaluator
 from cachegen.engines.transformers.rope import rope_map
 from cachegen.engines.transformers.tasks import first_tokens
+from cachegen.engines.transformers.text_windows import Window, cut_windows
 from cachegen.kvcache import KVCache
 from rate.baselines import adaptive_coder, paper_coders, profile_coder, uniform_coders
 from rate.coder import Coder

@@ -13,7 +13,8 @@ from cachegen.codec import plain
 from cachegen.codec.matrix import coded_planes
 from cachegen.codec.paper import GROUP_TOKENS
 from cachegen.codec.rope import RopeMap
-from cachegen.engines.transformers.quality import Window, evaluator
+from cachegen.engines.transformers.quality import evaluator
+from cachegen.engines.transformers.text_windows import Window
 from cachegen.kvcache import KVCache
 from rate.coder import Tokens
 

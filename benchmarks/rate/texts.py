@@ -10,8 +10,8 @@ from typing import Any
 from cachegen import refmodel
 from cachegen.codec.calibration.sample import Sample
 from cachegen.engines.transformers.learning import samples
-from cachegen.engines.transformers.quality import Window, cut_windows
 from cachegen.engines.transformers.tasks import Task, first_tokens, task_text
+from cachegen.engines.transformers.text_windows import Window, cut_windows
 from cachegen.refmodel.measure import retrieval_tasks, task_windows
 
 CONTEXT_TOKENS = 1536

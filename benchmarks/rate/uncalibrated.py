@@ -15,8 +15,8 @@ from cachegen.codec.encoded import EncodedChunk
 from cachegen.codec.levels import PACKED, UNCALIBRATED_LADDER
 from cachegen.codec.model import model_to_arrays
 from cachegen.codec.rope import RopeMap
-from cachegen.engines.transformers.quality import Window, cut_windows
 from cachegen.engines.transformers.tasks import first_tokens
+from cachegen.engines.transformers.text_windows import Window, cut_windows
 from cachegen.kvcache import KVCache
 
 CONTEXT_TOKENS, CONTINUATION_TOKENS = 1536, 128

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from cachegen.engines.transformers.quality import Window, answer_window
 from cachegen.engines.transformers.tasks import Task, first_tokens, task_from_text
+from cachegen.engines.transformers.text_windows import Window, answer_window
 from cachegen.refmodel.tasks import generate
 
 FAMILIES = ("passkey", "records")

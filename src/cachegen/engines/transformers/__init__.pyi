@@ -4,9 +4,10 @@ from .costs import measure_prefill
 from .identity.fingerprint import fingerprint
 from .layers import windows_of
 from .learning import samples, token_features
-from .quality import Window, answer_window, coded_as, cut_windows, evaluator, noise_floor
+from .quality import coded_as, evaluator, noise_floor
 from .rope import rope_map
 from .tasks import Task, answers_right, first_tokens, task_from_text, task_text
+from .text_windows import Window, answer_window, cut_windows
 
 __all__ = [
     "LoadedContext",

@@ -19,8 +19,8 @@ from cachegen.engines.transformers.cache import capture, to_cache
 from cachegen.engines.transformers.inputs import Tokens, token_ids
 from cachegen.engines.transformers.layers import new_cache, token_layers
 from cachegen.engines.transformers.model import accepts, input_device
-from cachegen.engines.transformers.quality import spread
 from cachegen.engines.transformers.rope import rope_map
+from cachegen.engines.transformers.text_windows import spread
 from cachegen.kvcache import KVCache
 
 _PHASE = "features"

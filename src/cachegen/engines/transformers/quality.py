@@ -16,101 +16,17 @@ from cachegen.codec.calibration.progress import Progress, Status, silent
 from cachegen.codec.calibration.sample import RoundTrip
 from cachegen.codec.levels import Quality
 from cachegen.engines.transformers.cache import capture
-from cachegen.engines.transformers.inputs import Tokens, token_ids
 from cachegen.engines.transformers.layers import new_cache, token_layers
 from cachegen.engines.transformers.model import input_device
 from cachegen.engines.transformers.probe import support_of
-from cachegen.engines.transformers.tasks import Task, answers_right, questions_answered
+from cachegen.engines.transformers.tasks import Task, answers_right
+from cachegen.engines.transformers.text_windows import Window
 from cachegen.kvcache import KVCache
 
 REFERENCE = "reference runs"
 # Share of the cached values that `noise_floor` changes; other shares were not measured.
 _CHANGED = 1e-3
 _Item = TypeVar("_Item")
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A piece of text for measuring quality.
-
-    Attributes:
-        context: tokens whose cache is coded.
-        continuation: the tokens that follow. Each but the last is read on top of the context,
-            each but the first is predicted.
-        answers: which of the predicted tokens belong to answers; empty where none do.
-    """
-
-    context: tuple[int, ...]
-    continuation: tuple[int, ...]
-    answers: tuple[bool, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.answers and len(self.answers) != len(self.continuation) - 1:
-            raise ValueError(
-                f"expected one mark for each of {len(self.continuation) - 1} predicted tokens, "
-                f"got {len(self.answers)}"
-            )
-
-
-def spread(
-    texts: Sequence[Tokens], *, num_tokens: int, count: int, stride: int | None = None
-) -> list[tuple[int, ...]]:
-    """Pieces of `num_tokens` tokens, spread evenly over texts of any length.
-
-    Pieces start at least `stride` tokens apart; they do not overlap where it is None.
-
-    Raises:
-        ValueError: the texts are too short for so many pieces.
-    """
-    pieces = [
-        (ids, start)
-        for ids in map(token_ids, texts)
-        for start in range(0, len(ids) - num_tokens + 1, stride or num_tokens)
-    ]
-    if count < 1 or len(pieces) < count:
-        raise ValueError(
-            f"expected text for {count} pieces of {num_tokens} tokens, got enough for "
-            f"{len(pieces)}; give more text or ask for fewer or shorter pieces"
-        )
-    chosen = (pieces[index * len(pieces) // count] for index in range(count))
-    return [ids[start : start + num_tokens] for ids, start in chosen]
-
-
-def cut_windows(
-    texts: Sequence[Tokens],
-    *,
-    num_tokens: int,
-    continuation_tokens: int = 128,
-    count: int,
-    prefix: Sequence[int] = (),
-    overlap: bool = False,
-) -> list[Window]:
-    """Windows spread evenly over the texts.
-
-    Args:
-        texts: held-out text.
-        num_tokens: tokens of a context, its prefix included.
-        continuation_tokens: tokens predicted after each context.
-        count: windows.
-        prefix: token ids put before every context.
-        overlap: whether contexts may share text, which needs less of it. Continuations never do.
-    """
-    body, following = num_tokens - len(prefix), continuation_tokens + 1
-    stride = following if overlap else None
-    pieces = spread(texts, num_tokens=body + following, count=count, stride=stride)
-    return [Window((*prefix, *piece[:body]), piece[body:]) for piece in pieces]
-
-
-def answer_window(
-    task: Task, tokenizer: PreTrainedTokenizerBase, *, continuation_tokens: int = 128
-) -> Window:
-    """A window whose continuation is the task's questions with their answers.
-
-    Fewer tokens are predicted where the questions hold no more.
-    """
-    ids, marks = questions_answered(task, tokenizer)
-    following = continuation_tokens + 1
-    return Window(task.context, ids[:following], marks[1:following])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
