@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -24,10 +25,11 @@ _HEADERS = 128
 # Arbitrary: 1 to 32 do. No client of ours sends a request before it has the answer to the last,
 # but it may have that before the server has noted that it was sent.
 _WAITING_REQUESTS = 4
-# What waits to be sent. At most a piece (`PIECE_BYTES`) more is added, and all of it has to go
+# What waits to be sent. At most a piece more is added (`bodies.py`), and all of it has to go
 # within `patience_s`. The default of asyncio for plain connections; for TLS it would be 512 KiB.
 _UNSENT_BYTES = 64 << 10
-# The name of the connection in the scope of its requests.
+# The name of a weak reference to the connection in the scope of its requests. A strong one would be
+# a cycle, which keeps the buffers of a connection that has ended until a full collection: hours.
 _SCOPE = "cachegen.connection"
 
 
@@ -86,8 +88,9 @@ class LimitedConnection(HttpToolsProtocol):
             self._shaking_hands.cancel()
 
     def leave(self) -> None:
-        """Count the connection no more."""
+        """Count the connection no more; it has ended, or never begun."""
         self._admission.leave(self)
+        self.parser = None  # type: ignore[assignment]
 
     def claim(self, tenant: str) -> bool:
         """Make the connection a tenant's; False where there are too many."""
@@ -117,13 +120,17 @@ class LimitedConnection(HttpToolsProtocol):
             super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timers; the connection has ended."""
+        """Stop the timers and forget the requests, which refer to it; the connection has ended."""
         self.leave()
         for timer in (self._head, self._sending, self._end):
             timer.stop()
+        self._unset_keepalive_if_required()
         for cycle in self._cycles:
             cycle.disconnected = True
         super().connection_lost(exc)
+        self._cycles.clear()
+        self.pipeline.clear()
+        self.cycle = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         """Take in bytes and count those that are none of a body.
@@ -144,7 +151,7 @@ class LimitedConnection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin to count what a request brings beside its body."""
         super().on_message_begin()
-        self.scope[_SCOPE] = self  # type: ignore[literal-required]
+        self.scope[_SCOPE] = weakref.ref(self)  # type: ignore[literal-required]
         self._in_head, self._headers, self._allowance_bytes = True, 0, _FRAMING_BYTES
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -226,4 +233,5 @@ class _Timer:
 def connection_of(scope: Any) -> LimitedConnection | None:
     """The connection that a request came on; None where another server serves the application."""
     found = scope.get(_SCOPE)
-    return found if isinstance(found, LimitedConnection) else None
+    connection = None if found is None else found()
+    return connection if isinstance(connection, LimitedConnection) else None

@@ -1,14 +1,17 @@
-"""A server's process: its socket, its signals, its shutdown."""
+"""A server's process: its socket, its signals, its memory, its shutdown."""
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import resource
 import signal
 import socket
 import ssl
-from contextlib import closing, nullcontext
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -44,6 +47,12 @@ _KEEP_ALIVE_S = 30
 _FILES_A_CONNECTION = 2
 # Arbitrary: 100 to 1,000 do. The index has three, a store's own connections are some dozens.
 _OTHER_FILES = 256
+# glibc's number of the option for it, in malloc.h. By default each thread has a heap of its own, up
+# to eight for each core, and all keep what was freed: 180 MB after 40 connections with one object
+# of 2 MB each way, 110 with one heap, at the same speed.
+_M_ARENA_MAX = -8
+# Arbitrary: 1 to 60 s do. To give back 60 MB takes 5 ms, nothing 0.3.
+_GIVES_BACK_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +116,8 @@ def _serve(
     _ask_for_files(limits.max_connections)
     _LOG.addFilter(FewLines())
     _end_on_signals(server)
-    with _listen(address) as listening, bounded_store.tidying(scans=is_limited):
+    tidying = bounded_store.tidying(scans=is_limited)
+    with _listen(address) as listening, tidying, _giving_back():
         print(f"serving {store.url} at {_url(address, listening)}", flush=True)
         server.run(sockets=[listening])
 
@@ -165,6 +175,32 @@ def _ask_for_files(max_connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
     if granted < needed:
         _LOG.warning("expected %d open files to be allowed, got %d", needed, granted)
+
+
+@contextmanager
+def _giving_back() -> Iterator[None]:
+    """Give free memory back to the system every few seconds, while the context lasts.
+
+    Where the C library is not glibc, nothing is done.
+    """
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "malloc_trim"):
+        yield
+        return
+    library.mallopt(_M_ARENA_MAX, 1)
+    ending = threading.Event()
+
+    def give_back() -> None:
+        while not ending.wait(_GIVES_BACK_S):
+            library.malloc_trim(0)
+
+    thread = threading.Thread(target=give_back, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        thread.join()
 
 
 def _listen(address: Address) -> socket.socket:
