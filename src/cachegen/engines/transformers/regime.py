@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from cachegen.engines.transformers.model import plain_model
 from cachegen.errors import UnsupportedCache
@@ -48,7 +48,7 @@ def regime_of(model: PreTrainedModel, num_tokens: int) -> Regime:
         UnsupportedCache: keys would depend on the very length of the text.
     """
     passed = set()
-    for kind, length in _switches(model):
+    for kind, length in switches(plain_model(model).config):
         if "dynamic" in kind and num_tokens >= length:
             raise UnsupportedCache(
                 f"{num_tokens} tokens: from {length} tokens on this model's rotation ({kind!r}) "
@@ -63,12 +63,12 @@ def regime_of(model: PreTrainedModel, num_tokens: int) -> Regime:
 
 def is_length_dependent(model: PreTrainedModel) -> bool:
     """Whether any of the model's rotations is."""
-    return any(True for _ in _switches(model))
+    return any(True for _ in switches(plain_model(model).config))
 
 
-def _switches(model: PreTrainedModel) -> Iterator[tuple[str, int]]:
-    """Kind and length of every rotation that depends on the length."""
-    config = plain_model(model).config.get_text_config(decoder=True)
+def switches(config: PreTrainedConfig) -> Iterator[tuple[str, int]]:
+    """Kind and length of every rotation of a model's that depends on the length."""
+    config = config.get_text_config(decoder=True)
     parameters = getattr(config, "rope_parameters", None) or {}
     nested = [entry for entry in parameters.values() if isinstance(entry, Mapping)]
     for entry in nested or [parameters]:
