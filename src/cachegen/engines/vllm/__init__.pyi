@@ -1,0 +1,3 @@
+from .connector import CacheGenConnector
+
+__all__ = ["CacheGenConnector"]

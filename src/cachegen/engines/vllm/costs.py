@@ -1,0 +1,88 @@
+"""What vLLM's own steps cost, and what loads cost: learned by workers, used by the scheduler."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, field, replace
+
+from cachegen.loading.measurements import Measurements
+from cachegen.loading.resources import link_to, measurements_of
+from cachegen.policy.costs import Costs
+from cachegen.store import Store
+
+# Steps that compute fewer tokens tell nothing of prefilling. Arbitrary: 16 to 256 do.
+LEAST_TOKENS = 64
+# Samples between two writes of a few kB. Arbitrary: 5 to 100 do.
+_SAVE_EVERY = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """A step that computes tokens of one request only, and how many are before them."""
+
+    num_tokens: int
+    past: int
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What loads and prefills cost.
+
+    Attributes:
+        costs: of prefilling by vLLM, of decoding, and of a request to the store.
+        bytes_per_s: throughput of the link to the store; None while it is unknown.
+    """
+
+    costs: Costs = field(default_factory=Costs)
+    bytes_per_s: float | None = None
+
+    def prefill_s(self, num_tokens: int, past: int) -> float | None:
+        """Seconds to compute so many tokens behind others; None while unknown."""
+        prefill = self.costs.prefill
+        return None if prefill is None else prefill.seconds(num_tokens, past=past)
+
+    def slower(self, other: Learned) -> Learned:
+        """Of two workers, who work at the same time, the one with the slower link."""
+        rates = [known.bytes_per_s for known in (self, other)]
+        if None in rates:
+            return self if rates[1] is None else other
+        return min(self, other, key=lambda known: known.bytes_per_s or 0.0)
+
+
+class CostBook:
+    """The measurements of one worker: vLLM's prefills apart from what loads measure.
+
+    Other engines prefill the same model at other speeds, so prefills have a name of their own.
+    """
+
+    def __init__(self, store: Store, fingerprint: bytes, device: str) -> None:
+        """Read what was measured before."""
+        self._url = store.url
+        own = hashlib.sha256(b"vllm prefill" + fingerprint).digest()
+        self._prefills = measurements_of(own, device)
+        self._loads: Measurements = measurements_of(fingerprint, device)
+        self._link = link_to(store.url, self._loads)
+        self._added = 0
+
+    def add_prefill(self, prefill: Prefill, seconds: float) -> None:
+        """Add the seconds of a step."""
+        self._prefills.add_prefill(prefill.num_tokens, prefill.past, seconds)
+        self._added += 1
+
+    @property
+    def has_news(self) -> bool:
+        """Whether enough was added to be written down."""
+        return self._added >= _SAVE_EVERY
+
+    def save(self) -> None:
+        """Write the prefills down for the next start."""
+        self._added = 0
+        self._prefills.save()
+
+    def learned(self) -> Learned:
+        """All costs as they are known now."""
+        costs = replace(self._loads.costs(self._url), prefill=self._prefills.costs().prefill)
+        known = self._link.known(time.perf_counter())
+        rate = known[0] if known is not None else self._loads.throughput(self._url)
+        return Learned(costs, rate)

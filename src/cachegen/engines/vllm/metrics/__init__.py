@@ -1,0 +1,1 @@
+"""Counts of both sides: on vLLM's `/metrics`, in its log."""

@@ -1,0 +1,43 @@
+"""Threads beside the engine's, which may run on any core.
+
+vLLM's CPU backend binds a worker to the cores that its model computes on, and threads that it
+starts inherit that: whatever decodes would take turns with the model while other cores idle.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+
+def start_thread(work: Callable[[], None], *, name: str, is_nice: bool = False) -> threading.Thread:
+    """Start a daemon thread on any core; a nice one gives way to the engine's."""
+
+    def run() -> None:
+        leave_cores(is_nice=is_nice)
+        work()
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def leave_cores(*, is_nice: bool = False) -> None:
+    """Let the calling thread, and those that it starts, run on every core of its container."""
+    with suppress(OSError, AttributeError):  # what the system refuses stays as it is
+        os.sched_setaffinity(0, _allowed())
+    if is_nice:
+        with suppress(OSError, AttributeError):
+            # Below the engine's threads, above idle. Arbitrary: 5 to 19 do.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+
+
+def _allowed() -> set[int]:
+    """The cores of the process that began this one, which nobody has bound yet; else all."""
+    with suppress(OSError, AttributeError):
+        parents = os.sched_getaffinity(os.getppid())
+        if len(parents) > len(os.sched_getaffinity(0)):
+            return parents
+    return set(range(os.cpu_count() or 1))

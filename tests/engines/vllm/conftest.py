@@ -1,0 +1,3 @@
+from tests.toy import store, toy
+
+__all__ = ["store", "toy"]

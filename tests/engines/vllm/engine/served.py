@@ -1,0 +1,127 @@
+"""vLLM in this process: an engine with our connector, and what it says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+
+
+class Served:
+    """An engine."""
+
+    def __init__(self, model: str, extra: Mapping[str, Any] | None = None, **options: Any) -> None:
+        """Start it; without ``extra`` there is no connector."""
+        from vllm import LLM
+        from vllm.config import KVTransferConfig
+
+        role = options.pop("kv_role", "kv_both")
+        policy = options.pop("kv_load_failure_policy", "recompute")
+        transfer = None
+        if extra is not None:
+            transfer = KVTransferConfig(
+                kv_connector="CacheGenConnector",
+                kv_connector_module_path="cachegen.engines.vllm",
+                kv_role=role,
+                kv_load_failure_policy=policy,
+                kv_connector_extra_config=dict(extra),
+            )
+        self.llm = LLM(
+            model=model,
+            **{
+                "skip_tokenizer_init": True,
+                "dtype": "bfloat16",
+                "enforce_eager": True,
+                "max_model_len": 2048,
+                "disable_log_stats": True,
+                "kv_transfer_config": transfer,
+                **options,
+            },
+        )
+
+    def __call__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_tokens: int = 16,
+        cache_salt: str | None = None,
+        **sampling: Any,
+    ) -> list[list[int]]:
+        """The tokens that it continues prompts with, greedily."""
+        return [
+            out.outputs[0].token_ids
+            for out in self.run(prompts, max_tokens=max_tokens, cache_salt=cache_salt, **sampling)
+        ]
+
+    def run(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_tokens: int = 16,
+        cache_salt: str | None = None,
+        **sampling: Any,
+    ) -> list[Any]:
+        """The same with all that vLLM says."""
+        from vllm import SamplingParams
+
+        asked = [
+            {"prompt_token_ids": list(tokens), **({"cache_salt": cache_salt} if cache_salt else {})}
+            for tokens in prompts
+        ]
+        how = SamplingParams(
+            temperature=0, max_tokens=max_tokens, ignore_eos=True, detokenize=False, **sampling
+        )
+        return self.llm.generate(asked, how, use_tqdm=False)
+
+    @property
+    def scheduler(self) -> Any:
+        """vLLM's scheduler, in this process."""
+        return self.llm.llm_engine.engine_core.engine_core.scheduler
+
+    def counts(self) -> dict[str, float]:
+        """What the connector has counted since the last call, on both sides."""
+        from vllm.distributed.kv_transfer import get_kv_transfer_group
+
+        from cachegen.engines.vllm.metrics.counters import add_up
+
+        worker, scheduler = get_kv_transfer_group(), self.scheduler.connector
+        sums: dict[str, float] = {}
+        for side in (worker, scheduler):
+            sums = add_up(sums, side._counters.take())
+        return sums
+
+    def settle(self) -> None:
+        """Wait until everything that was computed is saved."""
+        import time
+
+        from vllm.distributed.kv_transfer import get_kv_transfer_group
+
+        saver = get_kv_transfer_group()._work._saver
+        deadline_s = time.monotonic() + 60
+        while saver._bytes:
+            assert time.monotonic() < deadline_s, "saves take more than a minute"
+            time.sleep(0.01)
+
+    def forget(self) -> None:
+        """Let vLLM forget its own cached blocks."""
+        assert self.llm.reset_prefix_cache()
+
+    def close(self) -> None:
+        """End it."""
+        self.llm.llm_engine.engine_core.shutdown()
+
+
+@contextmanager
+def served(model: str, extra: Mapping[str, Any] | None = None, **options: Any) -> Iterator[Served]:
+    engine = Served(model, extra, **options)
+    try:
+        yield engine
+    finally:
+        engine.close()

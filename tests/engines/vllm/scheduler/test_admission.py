@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from cachegen.engines.vllm.scheduler.admission import Admission
+
+
+def test_only_so_many_at_once() -> None:
+    loads = Admission(2)
+    loads.begin("a", b"1", now_s=0.0, load_s=2.0)
+    assert not loads.is_full
+    loads.begin("b", b"2", now_s=0.0, load_s=3.0)
+    assert loads.is_full
+    assert loads.backlog_s(1.0) == 3.0
+    assert loads.backlog_s(2.5) == 0.5
+    loads.loaded("a")
+    assert not loads.is_full
+
+
+def test_twins_wait_until_the_blocks_are_used() -> None:
+    loads = Admission(2)
+    loads.begin("a", b"1", now_s=0.0, load_s=1.0)
+    assert loads.is_loading(b"1", beside="b")
+    assert not loads.is_loading(b"1", beside="a")
+    loads.loaded("a")
+    assert loads.is_loading(b"1", beside="b")
+    loads.used("a")
+    assert not loads.is_loading(b"1", beside="b")
+
+
+def test_an_aborted_load_still_takes_its_place_until_it_ends() -> None:
+    loads = Admission(1)
+    loads.begin("a", b"1", now_s=0.0, load_s=1.0)
+    loads.used("a")
+    assert loads.is_full and not loads.is_loading(b"1", beside="b")
+    loads.loaded("a")
+    assert not loads.is_full
+
+
+def test_what_failed_is_left_alone_for_a_while() -> None:
+    loads = Admission(1)
+    loads.begin("a", b"1", now_s=0.0, load_s=1.0)
+    loads.failed("a", now_s=1.0)
+    loads.loaded("a")
+    assert loads.has_failed(b"1", now_s=2.0) and not loads.has_failed(b"2", now_s=2.0)
+    assert not loads.has_failed(b"1", now_s=100.0)
+    assert not loads.is_loading(b"1", beside="b")
