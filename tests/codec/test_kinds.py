@@ -11,7 +11,7 @@ from cachegen.bitstream.format import pack, unpack
 from cachegen.codec.codec import decode_chunk, encode_chunk
 from cachegen.codec.kinds import can_split, encode_kinds
 from cachegen.codec.rope import Rope, RopeMap
-from cachegen.codec.transform.chunks import rung_of_layers
+from cachegen.codec.transform.layers import rung_of_layers
 from cachegen.errors import BitstreamError, ProfileMismatch
 from cachegen.kvcache import KVCache
 

@@ -19,7 +19,7 @@ from cachegen.codec.memory import (
     of_plain,
     planes_bytes,
 )
-from cachegen.codec.transform.chunks import rung_of_layers
+from cachegen.codec.transform.layers import rung_of_layers
 from cachegen.errors import BitstreamError
 from cachegen.kvcache import Geometry, PlaneShape
 from tests.codec.peaks import chunk_of, constant, own_model

@@ -8,7 +8,8 @@ import pytest
 from cachegen.codec.codec import decode_chunk
 from cachegen.codec.codecs import EncodeRequest, codec_of
 from cachegen.codec.levels import EncodingLevel
-from cachegen.codec.model import model_from_arrays, model_to_arrays, narrow_ids
+from cachegen.codec.model import model_from_arrays, model_to_arrays
+from cachegen.codec.tables import narrow_ids
 from cachegen.errors import BitstreamError
 
 

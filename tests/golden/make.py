@@ -22,10 +22,9 @@ from cachegen.bitstream.format import pack
 from cachegen.bitstream.manifest import ChunkEntry, Manifest, StoredObject, object_key
 from cachegen.codec.encoded import Block, EncodedChunk
 from cachegen.codec.levels import EncodingLevel, Quality
-from cachegen.codec.model import narrow_ids
 from cachegen.codec.profile import Profile
 from cachegen.codec.rope import Rope, RopeMap
-from cachegen.codec.tables import pack_tables
+from cachegen.codec.tables import narrow_ids, pack_tables
 from cachegen.codec.transform.basis import LayerGroup, Transform
 from cachegen.kvcache import Geometry, KVCache, PlaneShape
 

@@ -19,9 +19,10 @@ from cachegen.codec.model import CodingModel, model_from_arrays, model_to_arrays
 from cachegen.codec.profile import NO_PROFILE, Profile
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.symbols import Unrepresentable
-from cachegen.codec.transform import chunks
+from cachegen.codec.transform import chunks, synthesis
 from cachegen.codec.transform import rung as rungs
 from cachegen.codec.transform.analysis import analyse, distance
+from cachegen.codec.transform.layers import rung_of
 from cachegen.errors import BitstreamError, ProfileMismatch
 from cachegen.kvcache import KVCache
 
@@ -197,7 +198,7 @@ def _encode_alone(kv: KVCache, request: EncodeRequest) -> EncodedChunk:
 def _decode_transform(chunk: EncodedChunk, request: DecodeRequest) -> KVCache:
     if chunk.profile_hash == NO_PROFILE:
         raise BitstreamError("a chunk of `transform` must name its profile", field="profile_hash")
-    rung = chunks.rung_of(chunk, _profile_of(chunk, request.profile))
+    rung = rung_of(chunk, _profile_of(chunk, request.profile))
     return rungs.decode(chunk, _needed(request.tokens), rung, threads=request.threads)
 
 
@@ -208,7 +209,7 @@ def _transform_bytes(chunk: EncodedChunk, request: DecodeRequest) -> int:
         return 0  # refused before anything is decoded
     again = 0 if request.out is None else memory.planes_bytes(chunk)
     active, tables = profile.num_active, len(profile.frequencies)
-    return again + chunks.working_bytes(
+    return again + synthesis.working_bytes(
         chunk, profile.transform, active, tables=tables, threads=request.threads
     )
 

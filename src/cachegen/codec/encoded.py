@@ -12,6 +12,45 @@ from cachegen.errors import BitstreamError
 from cachegen.kvcache import Geometry, KVCache
 
 Layers = tuple[int, ...]
+# FORMAT.md, sections 2, 6 and 7: of the arrays of chunks and profiles.
+_TYPES = {
+    "rows": ("uint8",),
+    "scales": ("uint16",),
+    "codes": ("int8",),
+    "low_bytes": ("uint8",),
+    "supports": ("uint8",),
+    "frequencies": ("uint16",),
+    "table_ids": ("uint8", "uint16", "uint32"),
+    "means": ("float32",),
+    "steps": ("float32",),
+    "rope_frequencies": ("float32",),
+    "rope_shapes": ("uint32",),
+    "rope_of_plane": ("uint8",),
+    "tokens_digest": ("uint8",),
+    "rung": ("uint8",),
+    "distortion": ("float32",),
+    "features": ("int8",),
+    "num_sinks": ("uint32",),
+    "unit": ("float64",),
+    "strangeness": ("float64",),
+    "variances": ("float32",),
+    "num_active": ("uint32",),
+    "planes": ("uint32",),
+    "group_means": ("float32",),
+    "prediction": ("float16",),
+    "synthesis": ("float16",),
+    "synthesis_bytes": ("int8",),
+    "synthesis_exponents": ("int8",),
+    "analysis": ("float16",),
+    "analysis_bytes": ("int8",),
+    "analysis_exponents": ("int8",),
+    "importance": ("float32",),
+    "multipliers": ("uint8",),
+    "fineness": ("uint8",),
+    "group": ("uint32",),
+    "weight_step": ("float32",),
+    "spreads": ("uint8",),
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,3 +160,29 @@ def geometry_of_layers(geometry: Geometry, layers: Layers | None) -> Geometry:
             f"there are {geometry.num_layers} layers, got layer {layers[-1]}", field="layers"
         )
     return geometry.of_layers(layers)
+
+
+def take(
+    arrays: dict[str, np.ndarray],
+    name: str,
+    *,
+    count: int | None = None,
+    ndim: int = 1,
+    width: int | None = None,
+) -> np.ndarray:
+    """An array of a chunk or profile, its type and shape checked.
+
+    Raises:
+        BitstreamError: the array is missing or has another type or shape.
+    """
+    if name not in arrays:
+        raise BitstreamError("the array is missing", field=name)
+    array = arrays[name]
+    types = _TYPES[name.partition(".")[0]]
+    if array.dtype.name not in types:
+        raise BitstreamError(f"expected {' or '.join(types)}, got {array.dtype}", field=name)
+    right = array.ndim == ndim and (width is None or array.shape[-1] == width)
+    if not right or (count is not None and len(array) != count):
+        wanted = f"{ndim} dimensions, {'any' if count is None else count} entries"
+        raise BitstreamError(f"expected {wanted}, got shape {array.shape}", field=name)
+    return array

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 from cachegen.codec import matrix
-from cachegen.codec.encoded import EncodedChunk
+from cachegen.codec.encoded import EncodedChunk, take
 from cachegen.codec.matrix import Planes, Shape
-from cachegen.codec.model import take
 from cachegen.codec.vectors import (
     check_scales,
     dequantise_vectors,

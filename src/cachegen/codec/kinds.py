@@ -18,7 +18,7 @@ from cachegen.codec.levels import LOSSLESS, UNCALIBRATED_LADDER
 from cachegen.codec.matrix import sinks_among
 from cachegen.codec.profile import NO_PROFILE, Profile
 from cachegen.codec.rope import RopeMap
-from cachegen.codec.transform.chunks import blocks_of, planes_of
+from cachegen.codec.transform.layers import blocks_of, planes_of
 from cachegen.kvcache import KVCache
 
 

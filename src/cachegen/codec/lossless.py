@@ -11,12 +11,13 @@ import torch
 
 from cachegen.codec import matrix
 from cachegen.codec.blocks import DecodedBlock, decode_block, encode_block
-from cachegen.codec.encoded import Block, EncodedChunk
+from cachegen.codec.encoded import Block, EncodedChunk, take
 from cachegen.codec.matrix import Part, Planes
-from cachegen.codec.model import narrow_ids, take, take_ids, take_tables
+from cachegen.codec.model import take_ids, take_tables
 from cachegen.codec.tables import (
     cluster,
     histograms,
+    narrow_ids,
     pack_tables,
     table_frequencies,
 )

@@ -16,9 +16,9 @@ import torch
 
 from cachegen.codec import matrix
 from cachegen.codec.blocks import decode_block, encode_block
-from cachegen.codec.encoded import Block, EncodedChunk
+from cachegen.codec.encoded import Block, EncodedChunk, take
 from cachegen.codec.matrix import Part, Planes
-from cachegen.codec.model import CodingModel, take
+from cachegen.codec.model import CodingModel
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.symbols import (
     Unrepresentable,

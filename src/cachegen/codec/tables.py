@@ -220,3 +220,12 @@ def _stored(supports: np.ndarray) -> np.ndarray:
     stored = (symbols >= supports[:, :1]) & (symbols <= supports[:, 1:])
     stored[:, 0] = True
     return stored
+
+
+def narrow_ids(ids: np.ndarray) -> np.ndarray:
+    """Table ids in the narrowest of uint8, uint16 and uint32."""
+    largest = int(ids.max()) if len(ids) else 0
+    for dtype in (np.uint8, np.uint16):
+        if largest <= np.iinfo(dtype).max:
+            return ids.astype(dtype)
+    return ids.astype(np.uint32)

@@ -18,7 +18,7 @@ from cachegen.codec.codecs import codec_of
 from cachegen.contexts.objects import Profiles, open_chunk
 from cachegen.errors import BitstreamError, CacheGenError
 from cachegen.kvcache import Geometry, KVCache, PlaneShape
-from cachegen.loading.result import Journal
+from cachegen.loading.ledger import Journal
 from cachegen.policy.controller import LoadState, Status
 from cachegen.store import Buffer
 

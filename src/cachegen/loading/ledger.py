@@ -1,10 +1,12 @@
-"""What every chunk of a load has, what it still needs, how often it failed, what became of it."""
+"""The books of a load: what was done and decided, what every chunk has, needs and has become."""
 
 from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import Enum
 
 from cachegen.bitstream.manifest import StoredObject
@@ -21,14 +23,53 @@ from cachegen.errors import (
     StoreTimeout,
     TokensMismatch,
 )
-from cachegen.loading.result import Journal
-from cachegen.policy.controller import Decision, LoadState, Status
+from cachegen.loading.result import Span
+from cachegen.policy.controller import Decision, LoadState, Status, TimedDecision
 from cachegen.policy.schedule import nearest
 
 # Arbitrary: 3, so that one silence (which counts double) does not end the store, to 10 does.
 _STORE_FAILURES = 5
 # Some round trips of a distant store. Arbitrary: 0.01 to 0.2 s does.
 _FIRST_WAIT_S = 0.05
+
+
+@dataclass(slots=True, eq=False)
+class Journal:
+    """The record of one load, on a clock that starts with it.
+
+    Attributes:
+        began_s: when the load began, on `time.perf_counter`.
+        spans: the work done.
+        decisions: the decisions taken.
+        errors: messages by chunk.
+    """
+
+    began_s: float = field(default_factory=time.perf_counter)
+    spans: list[Span] = field(default_factory=list)
+    decisions: list[TimedDecision] = field(default_factory=list)
+    errors: dict[int, list[str]] = field(default_factory=dict)
+
+    def now_s(self) -> float:
+        """Seconds since the load began."""
+        return time.perf_counter() - self.began_s
+
+    def decided(self, decision: Decision) -> None:
+        """Record a decision."""
+        self.decisions.append(TimedDecision(self.now_s(), decision))
+
+    def error(self, chunk: int, text: str) -> None:
+        """Record an error of a chunk, each text once."""
+        known = self.errors.setdefault(chunk, [])
+        if text not in known:
+            known.append(text)
+
+    def reason(self, chunk: int) -> str:
+        """All errors of a chunk, in one line."""
+        return "; ".join(self.errors.get(chunk, ()))
+
+    def in_order(self) -> tuple[Span, ...]:
+        """The spans in the order of their beginnings."""
+        return tuple(sorted(self.spans, key=lambda span: span.began_s))
 
 
 class Remedy(Enum):

@@ -15,7 +15,8 @@ from cachegen.bitstream.manifest import StoredObject
 from cachegen.contexts.objects import check_digest, closing_of
 from cachegen.errors import BitstreamError, CacheGenError, StoreError, StoreTimeout
 from cachegen.loading.decoding import Data, Objects
-from cachegen.loading.result import Journal, Span
+from cachegen.loading.ledger import Journal
+from cachegen.loading.result import Span
 from cachegen.policy.controller import LoadState, Option, Transfer
 from cachegen.policy.link_estimate import LinkEstimate
 from cachegen.store import Store

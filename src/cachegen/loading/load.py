@@ -21,14 +21,16 @@ from cachegen.bitstream.identity import (
 from cachegen.codec.levels import EXACT_LEVELS, TEXT
 from cachegen.codec.profile import Profile
 from cachegen.contexts.forking import survive_forks
-from cachegen.contexts.lookup import Found, Stored, found_in, look_up, within
+from cachegen.contexts.lookup import Found, Stored, found_in, look_up
 from cachegen.contexts.needs import Cut, Needs, begin
 from cachegen.contexts.objects import Profiles, describe_failure
+from cachegen.contexts.time_limit import within
 from cachegen.errors import StoreError, StoreTimeout
 from cachegen.loading.decoding import Assembly, Decoder
+from cachegen.loading.ledger import Journal
 from cachegen.loading.model import Recompute
 from cachegen.loading.resources import load_resources
-from cachegen.loading.result import Journal, LoadResult, Span
+from cachegen.loading.result import LoadResult, Span
 from cachegen.loading.run import Progress, Run
 from cachegen.policy.controller import Controller, LoadState
 from cachegen.policy.fixed import Fixed
@@ -48,9 +50,9 @@ class Reader:
         complete: whether every token of layers with windows is needed too.
         start: the reader has all tokens before this one: chunks that end there or earlier are not
             loaded. For readers with an `assembly`, and without `recompute`.
-        assembly: ``assembly(num_tokens, num_layers)`` takes the planes as they are decoded, in place
-            of a cache in memory; the number of layers is None if it is not known. The result's
-            cache is what its `kv` returns.
+        assembly: ``assembly(num_tokens, num_layers)`` takes the planes as they are decoded, in
+            place of a cache in memory; the number of layers is None if it is not known. The
+            result's cache is what its `kv` returns.
     """
 
     device: torch.device | str = "cpu"

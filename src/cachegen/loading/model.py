@@ -17,7 +17,7 @@ from cachegen.contexts.needs import Needs
 from cachegen.kvcache import KVCache
 from cachegen.loading.accelerator import synchronize
 from cachegen.loading.decoding import Decoder
-from cachegen.loading.result import Journal
+from cachegen.loading.ledger import Journal
 from cachegen.policy.controller import LoadState, Status
 
 # How late a load that is given up is noticed. Arbitrary: 0.01 to 0.2 s does.

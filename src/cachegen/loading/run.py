@@ -15,11 +15,11 @@ from cachegen.contexts.needs import Needs
 from cachegen.contexts.outcome import LoadedChunk
 from cachegen.errors import CacheGenError, LoadCancelled
 from cachegen.loading.decoding import Data, Decoded, Decoder, Decoding, Objects
-from cachegen.loading.ledger import Ledger, Remedy, Retries
+from cachegen.loading.ledger import Journal, Ledger, Remedy, Retries
 from cachegen.loading.link import Fetching
 from cachegen.loading.model import Recompute, Recomputed, Recomputing, Turn
 from cachegen.loading.resources import LoadResources
-from cachegen.loading.result import Journal, Span
+from cachegen.loading.result import Span
 from cachegen.policy.controller import MAX_UNDECODED, Controller, Decision, LoadState, Status
 from cachegen.policy.replan_guard import ReplanGuard
 from cachegen.policy.schedule import request_due_s

@@ -19,10 +19,10 @@ from cachegen.codec import matrix, plain
 from cachegen.codec.adaptive.predict import best_width, group_widths, predict, regroup
 from cachegen.codec.adaptive.stored_weights import WIDEST, Weights, pack_weights, read_weights
 from cachegen.codec.blocks import decode_block, encode_block
-from cachegen.codec.encoded import Block, EncodedChunk
+from cachegen.codec.encoded import Block, EncodedChunk, take
 from cachegen.codec.fixed import pack_planes
 from cachegen.codec.matrix import Part, Planes, coded_planes, num_sinks
-from cachegen.codec.model import CodingModel, model_from_arrays, model_to_arrays, take
+from cachegen.codec.model import CodingModel, model_from_arrays, model_to_arrays
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.symbols import clipped_symbols, to_integers, to_symbols
 from cachegen.codec.tables import cluster, histograms, table_frequencies

@@ -11,9 +11,9 @@ import torch
 from cachegen.codec.adaptive.predict import Predicted
 from cachegen.codec.adaptive.triangle import restore, scale
 from cachegen.codec.blocks import check_escapes, decode_block
-from cachegen.codec.encoded import EncodedChunk
+from cachegen.codec.encoded import EncodedChunk, take
 from cachegen.codec.matrix import Part
-from cachegen.codec.model import CodingModel, take
+from cachegen.codec.model import CodingModel
 from cachegen.codec.symbols import CENTER
 from cachegen.errors import BitstreamError
 

@@ -30,6 +30,7 @@ from cachegen.codec.transform import rung as transform
 from cachegen.codec.transform.analysis import analyse, ood_score
 from cachegen.codec.transform.basis import Transform
 from cachegen.codec.transform.importance import relative_steps
+from cachegen.codec.transform.level import transform_level
 from cachegen.codec.transform.quantisation import Quantiser, nominal_active
 from cachegen.codec.transform.stored_transform import transform_from_arrays, transform_to_arrays
 from cachegen.errors import BitstreamError
@@ -140,7 +141,7 @@ class TransformTraining:
     def roundtrip(self, step: float) -> RoundTrip:
         """What coding at a step and decoding does to caches."""
         active = self.num_active(step)
-        level = transform.transform_level(
+        level = transform_level(
             self.transform,
             self.rope,
             step=step,

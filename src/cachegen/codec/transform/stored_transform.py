@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cachegen.codec import matrix
-from cachegen.codec.model import take
+from cachegen.codec.encoded import take
 from cachegen.codec.transform.basis import PRECISE, LayerGroup, Transform
 from cachegen.codec.transform.importance import NUM_POSITION_TERMS, Importance
 from cachegen.codec.transform.stored_rows import pack, unpack

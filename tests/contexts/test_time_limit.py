@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from cachegen.contexts.lookup import begun, within
+from cachegen.contexts.time_limit import begun, within
 from cachegen.errors import KeyNotFound, LoadCancelled, StoreError, StoreTimeout
 from cachegen.store.protocol import interruptible
 
