@@ -14,9 +14,15 @@ Names are imported when they are first used, so that commands without tensors st
 list of them is in ``__init__.pyi``.
 """
 
-from importlib.metadata import version
-
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-__version__ = version("cachegen")
+_named, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> object:
+    """Import what is used; reading the version of the package takes longer than all of this."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("cachegen")
+    return _named(name)

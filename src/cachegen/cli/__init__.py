@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from cachegen import __version__
 from cachegen.cli.calibration.command import calibrate
 from cachegen.cli.chunks import decode, encode, inspect
 from cachegen.cli.contexts import load, save
@@ -22,6 +21,8 @@ app = typer.Typer(
 
 def _show_version(asked: bool) -> None:
     if asked:
+        from cachegen import __version__
+
         print(f"cachegen {__version__}")
         raise typer.Exit
 
