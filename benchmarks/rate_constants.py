@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,8 @@ def main() -> None:
 
 def _learned(options: argparse.Namespace) -> Iterator[Figure]:
     """Every value of what calibration goes by."""
-    if not named(LEARNED, options.only):
+    wanted = named(LEARNED, options.only)
+    if not wanted:
         return
     model, tokenizer = load_model(refmodel.weights_path())
     samples = learning_samples(
@@ -77,7 +78,7 @@ def _learned(options: argparse.Namespace) -> Iterator[Figure]:
             return [row for every in measure_all(coders, judges) for row in every]
 
     as_it_is = cache(measured)
-    for constant, value in _trials(LEARNED, options):
+    for constant, value in _trials(wanted):
         if value == constant.own:
             rows = as_it_is(constant.method)
         else:
@@ -89,22 +90,32 @@ def _learned(options: argparse.Namespace) -> Iterator[Figure]:
 
 
 def _coded(options: argparse.Namespace) -> Iterator[Figure]:
-    """Every value of what encoding goes by."""
-    if not named(CODED, options.only):
+    """Every value of what encoding goes by; the shipped model's tokens all weigh the same."""
+    wanted = named(CODED, options.only)
+    if options.model is None:
+        wanted = tuple(one for one in wanted if one.method != "transform")
+    if not wanted:
         return
     bench = _bench(options)
     judges = evaluators(bench.wide, bench.windows)
-    every = evaluator(bench.wide, bench.windows)
-    for constant, value in _trials(CODED, options):
-        figure = partial(_figure, bench.name, constant, value)
-        if constant.method == NOISE_FLOOR:
+
+    def measured(method: str) -> list[tuple[str, float | None, float]]:
+        if method == NOISE_FLOOR:
+            judge = evaluator(bench.wide, bench.windows)
+            kl = noise_floor(judge, bench.model, most_windows=options.windows)
+            return [("least", None, kl)]
+        rows = measure(_coder(method, bench.profile, bench.wide), judges)
+        return [(row.domain, row.bits_per_value, row.kl) for row in rows]
+
+    as_it_is = cache(measured)
+    for constant, value in _trials(wanted):
+        if value == constant.own:
+            found = as_it_is(constant.method)
+        else:
             with constant.set_to(value):
-                kl = noise_floor(every, bench.model, most_windows=options.windows)
-            yield figure("least", None, kl)
-            continue
-        with constant.set_to(value):
-            rows = measure(_coder(constant, bench.profile, bench.wide), judges)
-        yield from (figure(row.domain, row.bits_per_value, row.kl) for row in rows)
+                found = measured(constant.method)
+        for domain, bits, kl in found:
+            yield _figure(bench.name, constant, value, domain, bits, kl)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +154,14 @@ def _bench(options: argparse.Namespace) -> _Bench:
     return _Bench(folder.name, model, wide, (folder / PROFILE).read_bytes(), windows | unlike)
 
 
-def _coder(constant: Constant, data: bytes, model: Any) -> Coder:
-    """The coder that a constant matters to, made anew, for caches of float32."""
+def _coder(method: str, data: bytes, model: Any) -> Coder:
+    """The coder of a method, made anew, for caches of float32."""
     profile = read_profile(data)
     dtype = profile.geometry.dtype
-    if constant.method == "adaptive":
+    if method == "adaptive":
         coder = adaptive_coder(rope_map(model), UNCALIBRATED_DEFAULT)
     else:
-        level = LOSSLESS if constant.method == "lossless" else profile.default_level
+        level = LOSSLESS if method == "lossless" else profile.default_level
         coder = profile_coder("transform", profile, level)
     return replace(
         coder,
@@ -159,10 +170,8 @@ def _coder(constant: Constant, data: bytes, model: Any) -> Coder:
     )
 
 
-def _trials(
-    constants: tuple[Constant, ...], options: argparse.Namespace
-) -> Iterator[tuple[Constant, float]]:
-    for constant in named(constants, options.only):
+def _trials(constants: tuple[Constant, ...]) -> Iterator[tuple[Constant, float]]:
+    for constant in constants:
         assert constant.own in constant.values, constant
         yield from ((constant, value) for value in constant.values)
 
@@ -189,7 +198,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--contexts", type=int, default=24, help="to learn from")
     parser.add_argument("--model", type=Path, help="folder of a calibrated model; needs --data")
     parser.add_argument("--data", type=Path, help="texts, as for rate_quality.py --model")
-    parser.add_argument("--only", action="append", help="name of a constant; repeatable")
+    parser.add_argument(
+        "--only", action="append", default=[], help="name of a constant; repeatable"
+    )
     options = parser.parse_args()
     if options.model and not options.data:
         parser.error("--model needs --data")

@@ -74,20 +74,20 @@ LEARNED = (
     Constant(_ENGINE, "token_features.max_features", (256, 512, 1024, 2048)),
     Constant(_ENGINE, "_RIDGE", (1e-5, 1e-4, 1e-3), HALF_TOLD),
 )
-# Which encoding goes by: any profile serves.
+# Which encoding goes by; those of `transform` take a profile whose tokens weigh differently.
 CODED = (
-    Constant(_CHUNKS, "_MARGIN", (1.0, 1.02, 1.05, 1.1, 1.2)),
-    Constant(_CHUNKS, "_TRIES", (1, 2, 3, 5)),
-    Constant(_CHUNKS, "_MOST_FINER", (1.0, 1.25, 1.5, 2.0, 3.0)),
-    Constant("cachegen.codec.transform.quantisation", "_UNEXPECTED", (1, 1.5, 2, 3, 4)),
+    Constant(_CHUNKS, "_MARGIN", (1.0, 1.05, 1.2)),
+    Constant(_CHUNKS, "_TRIES", (1, 2, 3)),
+    Constant(_CHUNKS, "_MOST_FINER", (1.0, 1.25, 1.5, 2.0)),
+    Constant("cachegen.codec.transform.quantisation", "_UNEXPECTED", (1, 2, 4)),
     Constant("cachegen.codec.transform.analysis", "LEADING", (256, 512, 1024)),
-    Constant("cachegen.codec.transform.basis", "_REACH", (16, 32, 64, 256)),
+    Constant("cachegen.codec.transform.basis", "_REACH", (16, 64, 256)),
     Constant("cachegen.codec.adaptive.triangle", "_STEP", (1.25, 2.5, 5), "adaptive"),
     Constant("cachegen.codec.lossless", "_MAX_TABLES", (16, 32, 64), "lossless"),
     Constant("cachegen.engines.transformers.quality", "_CHANGED", (1e-4, 1e-3, 1e-2), NOISE_FLOOR),
 )
 
 
-def named(constants: Sequence[Constant], only: Sequence[str] | None) -> list[Constant]:
+def named(constants: Sequence[Constant], only: Sequence[str]) -> tuple[Constant, ...]:
     """Those of these names; all without any."""
-    return [one for one in constants if not only or one.name in only]
+    return tuple(one for one in constants if not only or one.name in only)
