@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cachegen.server.admission import Admission
+from cachegen.server.admission import Admission, Newcomers
 
 
 @dataclass(eq=False)
@@ -100,3 +100,47 @@ def test_who_has_left_takes_no_room() -> None:
         for guest in guests * 2:
             admission.leave(guest)
         assert len(admission) == 0
+
+
+class Clock:
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def begun(newcomers: Newcomers, address: str, count: int) -> int:
+    return sum(newcomers.let_in(address) for _ in range(count))
+
+
+def test_who_shows_no_token_comes_seldom() -> None:
+    clock = Clock()
+    newcomers = Newcomers(clock=clock)
+    assert begun(newcomers, "10.0.0.1", 1000) == 256
+    clock.now_s += 2
+    assert begun(newcomers, "10.0.0.1", 1000) == 40
+    assert begun(newcomers, "10.0.0.2", 1000) == 256
+    clock.now_s += 3600
+    assert begun(newcomers, "10.0.0.1", 1000) == 256
+
+
+def test_who_shows_a_token_comes_as_often_as_it_likes() -> None:
+    clock = Clock()
+    newcomers = Newcomers(clock=clock)
+    begun(newcomers, "10.0.0.1", 1000)
+    newcomers.trust("10.0.0.1")
+    assert begun(newcomers, "10.0.0.1", 1000) == 1000
+    clock.now_s += 601
+    assert begun(newcomers, "10.0.0.1", 1000) == 256
+
+
+def test_a_network_of_ipv6_counts_as_an_address() -> None:
+    newcomers = Newcomers(clock=Clock())
+    assert sum(newcomers.let_in(f"2001:db8::{number:x}") for number in range(1000)) == 256
+    assert newcomers.let_in("2001:db8:0:1::1")
+
+
+def test_many_addresses_take_little() -> None:
+    newcomers = Newcomers(clock=Clock())
+    assert all(newcomers.let_in(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}") for n in range(10_000))
+    assert len(newcomers) == 4096

@@ -51,6 +51,7 @@ async def served(**options: int) -> AsyncIterator[tuple[tuple[str, int], Admissi
             lambda: LimitedConnection(config, state, {}, limits=HASTY, admission=admission),
             tls=None,
             limits=HASTY,
+            newcomers=admission.newcomers,
         )
         yield listening.getsockname(), admission
         async with asyncio.timeout(5):

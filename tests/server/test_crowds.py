@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -191,3 +194,32 @@ def test_every_token_is_compared_with_every_tenant_s(monkeypatch) -> None:
         tenants.find(f"Bearer {token}")
         assert compared == digests
         compared.clear()
+
+
+def from_another_address(server, sent: bytes) -> bytes:
+    """The first line of an answer to a client at 127.0.0.2; empty where it is hung up on."""
+    host, _, port = server.host.partition(":")
+    try:
+        with socket.create_connection((host, int(port)), 10, ("127.0.0.2", 0)) as connection:
+            connection.sendall(sent)
+            return answer_on(connection)
+    except OSError:
+        return b""
+
+
+def test_tokens_are_tried_a_few_hundred_times(serve, two_tenants, tmp_path: Path) -> None:
+    """Before, as fast as connections could be opened; each is a handshake too, by TLS."""
+    limits = {"refusal_s": 0.0}
+    with serve("--store", tmp_path, "--tenants", two_tenants, limits=limits) as server:
+        began_s, answers = time.monotonic(), Counter[bytes]()
+        for _ in range(600):
+            answers[from_another_address(server, head("GET", "/k", token="guess"))[:12]] += 1
+        most = 256 + 20 * (time.monotonic() - began_s) + 1
+        assert set(answers) == {b"HTTP/1.1 401", b""}
+        assert 256 <= answers[b"HTTP/1.1 401"] <= most < 600
+        assert server.client("token-b").put("k", b"1")  # from an address of its own
+        assert eventually(
+            lambda: from_another_address(server, head("GET", "/k", token="token-b")) == OK
+        )
+        whom = [from_another_address(server, HEALTH) for _ in range(300)]
+        assert whom == [OK] * 300  # a tenant is there

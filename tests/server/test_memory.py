@@ -138,7 +138,7 @@ async def left_of(sent: bytes, *, tls: ssl.SSLContext | None, trust: ssl.SSLCont
 
     state = ServerState()
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        listener = Listener(listening, make, tls=tls, limits=limits)
+        listener = Listener(listening, make, tls=tls, limits=limits, newcomers=admission.newcomers)
         for _ in range(5):
             address = listening.getsockname()
             reader, writer = await asyncio.open_connection(*address, ssl=trust)

@@ -1,8 +1,12 @@
-"""Who holds a server's connections: tenants, and strangers who have shown no token yet."""
+"""Who is let in, and who holds a server's connections: tenants, and strangers without a token."""
 
 from __future__ import annotations
 
-from collections import Counter
+import ipaddress
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 # Arbitrary: a thirty-second to a quarter do. Of the default of 512 connections 64 then stay for
@@ -11,6 +15,18 @@ _RESERVED_SHARE = 8
 # Arbitrary: 2 to 8 do. Of the default of 512 connections a tenant then has 224 at most, and a
 # process that loads holds 8 to 32.
 _TENANT_SHARES = 2
+# Arbitrary: 64 to 1,024 do. As many as a process that loads opens at once, 32, for eight of them
+# that begin together.
+_BURST = 256
+# Arbitrary: 5 to 100 do: more than health probes, and 3% of a core: a handshake with RSA of 2,048
+# bits and the refusal of a wrong token take 1.5 ms.
+_A_SECOND = 20.0
+# Arbitrary: 60 to 86,400 s do.
+_TRUSTED_S = 600.0
+# A bound on memory, of 1 MB: who comes from more addresses is forgotten. Arbitrary: 1,000 and more.
+_ADDRESSES = 4096
+# The first 64 bits of an address of IPv6, as its network is anybody's who has one address of it.
+_NETWORK_BYTES = 8
 
 
 class Guest(Protocol):
@@ -32,6 +48,9 @@ class Admission:
     Tenants leave a part of the connections to newcomers, and each has a limit of its own, at which
     a further connection costs it the one that has been idle longest. Where all are taken, idle ones
     go first; then who has more than an equal part loses to who has less, whatever is under way.
+
+    Attributes:
+        newcomers: the addresses that they come from.
     """
 
     def __init__(self, max_connections: int, *, tenants: int = 1) -> None:
@@ -42,6 +61,7 @@ class Admission:
         self._strangers: dict[Guest, None] = {}
         self._owners: dict[Guest, str] = {}  # by last use
         self._counts: Counter[str] = Counter()
+        self.newcomers = Newcomers()
 
     def __len__(self) -> int:
         return len(self._strangers) + len(self._owners)
@@ -93,3 +113,60 @@ class Admission:
         self.leave(guest)
         guest.abort()
         return True
+
+
+@dataclass(slots=True)
+class _Past:
+    """What is known of an address: connections that it may begin at a time, and its last token."""
+
+    left: float
+    at_s: float
+    trusted_until_s: float = float("-inf")
+
+
+class Newcomers:
+    """Lets addresses in, and those from which no valid token comes not too often.
+
+    Such an address may begin `_BURST` connections, and from then on `_A_SECOND`: so that is how
+    many handshakes it can ask for, and how many wrong tokens it can try, as each costs it a
+    connection. An address from which a valid token came within `_TRUSTED_S` may begin any number:
+    it may be a proxy's, and that of strangers and tenants. Networks of IPv6 count as one address.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._pasts: OrderedDict[str | bytes, _Past] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._pasts)
+
+    def let_in(self, address: str) -> bool:
+        """Whether an address may begin one more connection; it has begun it then."""
+        now_s, past = self._clock(), self._past(address)
+        past.left = min(_BURST, past.left + _A_SECOND * (now_s - past.at_s))
+        past.at_s = now_s
+        if now_s < past.trusted_until_s:
+            return True
+        if past.left < 1:
+            return False
+        past.left -= 1
+        return True
+
+    def trust(self, address: str) -> None:
+        """Note that a valid token has come from an address."""
+        past = self._past(address)
+        past.left, past.trusted_until_s = _BURST, self._clock() + _TRUSTED_S
+
+    def _past(self, address: str) -> _Past:
+        network = _network(address)
+        past = self._pasts.setdefault(network, _Past(_BURST, self._clock()))
+        self._pasts.move_to_end(network)
+        if len(self._pasts) > _ADDRESSES:
+            self._pasts.popitem(last=False)
+        return past
+
+
+def _network(address: str) -> str | bytes:
+    if ":" not in address:
+        return address
+    return ipaddress.IPv6Address(address).packed[:_NETWORK_BYTES]

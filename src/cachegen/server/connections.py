@@ -98,6 +98,8 @@ class LimitedConnection(HttpToolsProtocol):
         self.tenant = tenant if claimed else None
         if claimed:
             self._head.stop()
+            if self.client is not None:
+                self._admission.newcomers.trust(self.client[0])
         else:
             self._close_soon()
         return claimed

@@ -8,6 +8,7 @@ import ssl
 from asyncio.sslproto import SSLProtocol
 from collections.abc import Callable
 
+from cachegen.server.admission import Newcomers
 from cachegen.server.connections import LimitedConnection
 from cachegen.server.limits import Limits
 
@@ -22,7 +23,8 @@ _UNSENT = (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 128 << 10)
 class Listener:
     """Makes a connection of every client that a listening socket accepts; begins at once.
 
-    Where there is a context for TLS, a handshake has `head_s` and the last bytes `patience_s`.
+    Who comes too often (`Newcomers`) is hung up on, before any handshake. Where there is a context
+    for TLS, a handshake has `head_s` and the last bytes `patience_s`.
     """
 
     def __init__(
@@ -32,8 +34,10 @@ class Listener:
         *,
         tls: ssl.SSLContext | None,
         limits: Limits,
+        newcomers: Newcomers,
     ) -> None:
         self._listening, self._make, self._tls, self._limits = listening, make, tls, limits
+        self._newcomers = newcomers
         self._opening: set[asyncio.Task[None]] = set()
         listening.setblocking(False)
         self._accepting = asyncio.get_running_loop().create_task(self._accept())
@@ -52,11 +56,14 @@ class Listener:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                accepted, _ = await loop.sock_accept(self._listening)
+                accepted, address = await loop.sock_accept(self._listening)
             except OSError:
                 await asyncio.sleep(_PAUSE_S)
                 continue
-            self._begin(accepted)
+            if self._newcomers.let_in(address[0]):
+                self._begin(accepted)
+            else:
+                accepted.close()
 
     def _begin(self, accepted: socket.socket) -> None:
         connection = self._make()
@@ -112,7 +119,7 @@ async def _connect(
         tls,
         shaken,
         server_side=True,
-        ssl_handshake_timeout=limits.head_s,
+        ssl_handshake_timeout=limits.head_s,  # type: ignore[arg-type]
         ssl_shutdown_timeout=limits.patience_s,
     )
     transport, _ = await loop.connect_accepted_socket(lambda: protocol, accepted)

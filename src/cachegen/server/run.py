@@ -135,7 +135,13 @@ class _Server(uvicorn.Server):
         if tls is not None:
             tls.minimum_version = ssl.TLSVersion.TLSv1_2
         listeners = [
-            Listener(listening, self._connection, tls=tls, limits=self._limits)
+            Listener(
+                listening,
+                self._connection,
+                tls=tls,
+                limits=self._limits,
+                newcomers=self._admission.newcomers,
+            )
             for listening in sockets or []
         ]
         self.servers = cast(list[asyncio.Server], listeners)
