@@ -386,6 +386,16 @@ def manifest_of_lists() -> bytes:
     return b"[" + b"[]," * ((16 << 20) // 3 - 2) + b"[]]"
 
 
+def manifest_of_names() -> bytes:
+    """As many values as a manifest may have, each under a name."""
+    return b"{" + b",".join(b'"%013d":1' % number for number in range((16 << 20) // 18 - 1)) + b"}"
+
+
+def manifest_of_escapes() -> bytes:
+    """A string that is six times as long when it is written the one way."""
+    return b'["' + b"\x7f" * ((16 << 20) - 4) + b'"]'
+
+
 def chunk_of_blocks() -> bytes:
     """As many blocks as there may be, of a bit for each coefficient."""
     columns = 1 << 16
@@ -410,7 +420,9 @@ READERS: dict[str, tuple[Callable[[], bytes], Callable[[bytes], object], int]] =
     "profile of tables": (profile_of_tables, named_profile, 8),
     "profile in bytes": (profile_in_bytes, named_profile, 8),
     "profile of lists": (profile_of_lists, read_profile, 30),
-    "manifest of lists": (manifest_of_lists, read_manifest, 30),
+    "manifest of lists": (manifest_of_lists, read_manifest, 2),
+    "manifest of names": (manifest_of_names, read_manifest, 16),
+    "manifest of escapes": (manifest_of_escapes, read_manifest, 16),
     "chunk of blocks": (chunk_of_blocks, unpack, 10),
 }
 

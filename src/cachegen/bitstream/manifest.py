@@ -60,6 +60,10 @@ def tokens_before(kind: str, place: int) -> int:
 # FORMAT.md, section 5, fixes the numbers of this module.
 MAX_SIZE_BYTES = 16 << 20
 
+# A bound on memory, not on manifests: an object takes 300 bytes and six values, a window two bytes.
+# Values take 60 bytes and more each when they are read.
+_BYTES_A_VALUE = 16
+
 _LARGEST_VERSION = 2**16 - 1
 _MAX_TOKENS = 2**48
 _MAX_OBJECT_BYTES = 2**48
@@ -162,7 +166,13 @@ def read_manifest(data: bytes | bytearray | memoryview) -> Manifest:
         raise BitstreamError(
             f"expected at most {MAX_SIZE_BYTES} bytes, got {len(data)}", field="manifest"
         )
-    document = read_canonical(bytes(data), field="manifest")
+    data = bytes(data)
+    values = sum(data.count(mark) for mark in (b",", b"[", b"{"))
+    if values > MAX_LAYERS + len(data) // _BYTES_A_VALUE:
+        raise BitstreamError(
+            "expected digests, keys and sizes, got shorter values", field="manifest"
+        )
+    document = read_canonical(data, field="manifest")
     keys = ("version", "context_id", "fingerprint", "num_tokens", "exact", "chunks")
     is_split = isinstance(document, dict) and document.get("version") == SOME_LAYERS_VERSION
     fields = Fields(document, "manifest", (*keys, "windows") if is_split else keys)
