@@ -143,12 +143,12 @@ def _settings(vllm_config: Any, source: Source) -> Iterator[tuple[str, Any]]:
         yield "scales", files_digest(source.weights()).hex()
     if model.quantization:
         yield "quantization", [str(model.quantization), str(_given(model, "quantization_config"))]
-    if _given(model, "disable_sliding_window"):
+    text = source.config.get_text_config(decoder=True)
+    if _given(model, "disable_sliding_window") and _given(text, "sliding_window"):
         yield "sliding windows", "disabled"
     if overrides := _given(model, "model_class_overrides"):
         yield "classes", str(overrides)
-    latent = getattr(source.config.get_text_config(decoder=True), "kv_lora_rank", None)
-    if latent and not model.use_mla:
+    if _given(text, "kv_lora_rank") and not model.use_mla:
         yield "latent", "expanded"
     if any("dynamic" in kind for kind, _ in switches(source.config)):
         yield "frequencies", "vllm's, which do not depend on the length"

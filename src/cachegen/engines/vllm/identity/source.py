@@ -28,6 +28,7 @@ logger = logging.getLogger("vllm.cachegen.identity")
 # Goes into the names of kept fingerprints: another number forgets them all.
 _KEPT = "cachegen vllm fingerprint 1"
 _TAG = b"cachegen weights in files 1"
+_ORIGINS = ("_name_or_path", "transformers_version")
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
 
 
@@ -135,8 +136,9 @@ def _name(source: Source) -> str:
 
 
 def _settings(source: Source) -> Mapping[str, Any]:
-    """The configuration as JSON."""
-    return dict(json.loads(source.config.to_json_string(use_diff=False)))
+    """The configuration as JSON, without where it came from."""
+    found = json.loads(source.config.to_json_string(use_diff=False))
+    return {key: value for key, value in found.items() if key not in _ORIGINS}
 
 
 def _folder(model: Any, load: Any) -> Path:
