@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from cachegen.netem.relay import LOOPBACK
 from cachegen.store import Store, open_store
 from faults.loads import Bench, Outcome, open_bench, open_both
-from faults.proxy import LOOPBACK
 from faults.servers import TOKEN, expired, serving, write_tokens
 from faults.truth import Truth, prepare
 

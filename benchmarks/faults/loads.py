@@ -19,10 +19,11 @@ from cachegen.contexts.outcome import LoadedChunk
 from cachegen.errors import StoreError, StoreTimeout
 from cachegen.loading.load import load
 from cachegen.loading.result import LoadResult
+from cachegen.netem.relay import LOOPBACK
 from cachegen.store import Store, open_store
 from faults.cases import Company, Evictions, Method, draw_company, draw_method, faults_of
 from faults.model import FINGERPRINT
-from faults.proxy import LOOPBACK, FaultProxy, Script
+from faults.proxy import FaultProxy, Script
 from faults.servers import TOKEN, Server, serving
 from faults.truth import Request, Truth
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-LOOPBACK = "127.0.0.1"
+from cachegen.netem.relay import Relay
+
 PIECE_BYTES = 1 << 16
 DRIBBLE_BYTES, DRIBBLE_TOTAL_BYTES, DRIBBLE_S = 512, 16384, 0.01
 REQUESTS = (b"GET ", b"HEAD ", b"POST ")
@@ -93,60 +92,30 @@ class FaultProxy:
     def __init__(self) -> None:
         self.upstream = 0
         self.script = Script()
-        listener = socket.create_server((LOOPBACK, 0))
-        self.port: int = listener.getsockname()[1]
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="fault-proxy")
-        self._thread.start()
-        accepting = self._accept(listener)
-        self._accepting: Future[None] = asyncio.run_coroutine_threadsafe(accepting, self._loop)
+        self._relay = Relay("fault-proxy", there=self._ask, back=self._answer)
+        self.port = self._relay.listen(lambda: self.upstream)
 
     def close(self) -> None:
         """Drop all connections and end the thread."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-
-    def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.get_loop().run_forever()
-
-    async def _accept(self, listener: socket.socket) -> None:
-        with listener:
-            listener.setblocking(False)
-            async with asyncio.TaskGroup() as connections:
-                while True:
-                    near, _ = await self._loop.sock_accept(listener)
-                    connections.create_task(self._serve(near))
-
-    async def _serve(self, near: socket.socket) -> None:
-        """Until one side is gone, or a fault ends the connection."""
-        with near, socket.socket() as far:
-            for connection in (near, far):
-                connection.setblocking(False)
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            try:
-                await self._loop.sock_connect(far, (LOOPBACK, self.upstream))
-                async with asyncio.TaskGroup() as directions:
-                    directions.create_task(self._ask(near, far))
-                    directions.create_task(self._answer(far, near))
-            except* OSError:
-                pass
+        self._relay.close()
 
     async def _ask(self, near: socket.socket, far: socket.socket) -> None:
-        while piece := await self._loop.sock_recv(near, PIECE_BYTES):
+        loop = asyncio.get_running_loop()
+        while piece := await loop.sock_recv(near, PIECE_BYTES):
             refused = self.script.refusal(piece)
             if refused:
                 head = f"HTTP/1.1 {refused.status} Fault\r\nContent-Length: 0\r\n"
-                await self._loop.sock_sendall(near, f"{head}Connection: close\r\n\r\n".encode())
+                await loop.sock_sendall(near, f"{head}Connection: close\r\n\r\n".encode())
                 break
-            await self._loop.sock_sendall(far, piece)
+            await loop.sock_sendall(far, piece)
         raise ConnectionError("the client is done")
 
     async def _answer(self, far: socket.socket, near: socket.socket) -> None:
-        while piece := await self._loop.sock_recv(far, PIECE_BYTES):
+        loop = asyncio.get_running_loop()
+        while piece := await loop.sock_recv(far, PIECE_BYTES):
             while piece:
                 kept, fault = self.script.split(piece)
-                await self._loop.sock_sendall(near, kept)
+                await loop.sock_sendall(near, kept)
                 piece = piece[len(kept) :]
                 if fault:
                     piece = await self._break(fault, near, piece)
@@ -172,5 +141,5 @@ class FaultProxy:
         slow, rest = rest[:DRIBBLE_TOTAL_BYTES], rest[DRIBBLE_TOTAL_BYTES:]
         for first in range(0, len(slow), DRIBBLE_BYTES):
             await asyncio.sleep(DRIBBLE_S)
-            await self._loop.sock_sendall(near, slow[first : first + DRIBBLE_BYTES])
+            await asyncio.get_running_loop().sock_sendall(near, slow[first : first + DRIBBLE_BYTES])
         return rest

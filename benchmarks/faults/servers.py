@@ -11,13 +11,36 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
 import trustme
 
+from cachegen.netem.relay import LOOPBACK
+
 TOKEN, SALT = "right", "a salt"
-LOOPBACK = "127.0.0.1"
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+
+
+def started(*options: object, log: IO[str] | None = None) -> tuple[subprocess.Popen[str], int]:
+    """A process of `cachegen serve`, once it listens, and its port.
+
+    Raises:
+        RuntimeError: it did not start.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cachegen.cli", "serve", *map(str, options)],
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+        env=os.environ | ONE_THREAD,
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        said = "" if log is None else f", see {log.name}"
+        raise RuntimeError(f"the server did not start{said}")
+    return process, urlsplit(line.split()[-1]).port or 0
 
 
 @dataclass(slots=True, eq=False)
@@ -38,18 +61,7 @@ class Server:
 
     def start(self) -> None:
         """Start it and wait until it listens."""
-        command = [sys.executable, "-m", "cachegen.cli", "serve", "--store", str(self.folder)]
-        self.process = subprocess.Popen(
-            [*command, "--port", "0", *self.options],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | ONE_THREAD,
-        )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError("the server did not start")
-        self.port = urlsplit(line.split()[-1]).port or 0
+        self.process, self.port = started("--store", self.folder, "--port", 0, *self.options)
 
     def kill(self) -> None:
         """As `kill -9` does."""

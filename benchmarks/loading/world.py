@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import torch
 
 from cachegen import refmodel
 from cachegen.bitstream.manifest import Manifest
+from cachegen.cli.demo.link import serving
 from cachegen.cli.models import load_model
 from cachegen.codec.levels import FIXED_LEVELS
 from cachegen.codec.profile import Profile, read_profile
@@ -69,20 +69,22 @@ class Context:
 @contextmanager
 def opened_world(*, data: Path | None = None) -> Iterator[World]:
     """Start the server on the far side of a link; everything ends with the block."""
-    with tempfile.TemporaryDirectory() as folder, open_link(None) as link:
+    with (
+        tempfile.TemporaryDirectory() as parent,
+        open_link(None) as link,
+        serving(link, folder := Path(parent) / "store") as url,
+    ):
         print(f"link: {link.kind} ({link.reason})", file=sys.stderr)
-        server = _start_server(link, Path(folder))
         model, tokenizer = load_model(refmodel.weights_path())
         text = refmodel.read_texts(data) if data else refmodel.load_text(TEXT)
         tokens = tokenizer(text, verbose=False).input_ids
-        port = _port_of(server)
         measure_prefill(model, tokens, lengths=(256, 768, 1536))
         yield World(
             model=model,
             profile=read_profile(refmodel.profile_path()),
             tokens=tokens,
-            local=open_store(folder),
-            remote=open_store(f"cachegen://{link.address(port)}"),
+            local=open_store(str(folder)),
+            remote=open_store(url),
             link=link,
         )
 
@@ -115,22 +117,6 @@ def store_context(
     )
     continuation = text[num_tokens : num_tokens + CONTINUATION_TOKENS]
     return Context(tokens, continuation, kv, manifest)
-
-
-def _start_server(link: Link, folder: Path) -> subprocess.Popen[str]:
-    """Start `cachegen serve` on the far side."""
-    command = [sys.executable, "-m", "cachegen.cli", "serve", "--store", str(folder)]
-    options = ["--host", link.host, "--port", "0", "--allow-anonymous"]
-    return link.spawn([*command, *options], stdout=subprocess.PIPE, text=True)
-
-
-def _port_of(server: subprocess.Popen[str]) -> int:
-    """The port that it has chosen, once it serves."""
-    assert server.stdout is not None
-    line = server.stdout.readline()
-    if not line.startswith("serving"):
-        raise SystemExit(f"the server did not start: {line!r}")
-    return int(line.rsplit(":", 1)[1])
 
 
 @torch.inference_mode()

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from cachegen.errors import KeyNotFound, LoadCancelled, StoreError, StoreFull
 from cachegen.loading.result import LoadResult
+from cachegen.netem.relay import LOOPBACK
 from cachegen.store import Store, open_store, read
-from faults.servers import LOOPBACK
 from faults.truth import Truth
 from soak_world.contexts import Context
 from soak_world.objects import content_of, draw_size, key_of

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from faults.servers import LOOPBACK
+from cachegen.netem.relay import LOOPBACK
 
 # What begins a handshake: a record of 512 bytes, of which only the head comes.
 HALF_HANDSHAKE = bytes([22, 3, 1, 2, 0, 1])

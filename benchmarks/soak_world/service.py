@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import socket
 import ssl
 import subprocess
-import sys
 import urllib.request
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import trustme
 
+from cachegen.netem.relay import LOOPBACK
 from cachegen.server.tenants_file import read_tenants
-from faults.servers import LOOPBACK, ONE_THREAD
+from faults.servers import started
 
 MB = 10**6
 # A minute of 64 clients fills it. Arbitrary: 20 to 2,000 do.
@@ -131,18 +131,8 @@ class Service:
             "--max-object-mb": MAX_OBJECT_MB,
             "--drain-s": DRAIN_S,
         }
-        words = [str(word) for option in options.items() for word in option]
         with self.log.open("a") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "cachegen.cli", "serve", *words],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env=os.environ | ONE_THREAD,
-            )
-        assert self.process.stdout is not None
-        if not self.process.stdout.readline():
-            raise RuntimeError(f"the server did not start: {self.log.read_text()[-2000:]}")
+            self.process, _ = started(*chain.from_iterable(options.items()), log=log)
         self.starts += 1
 
     def end(self, number: signal.Signals) -> int:

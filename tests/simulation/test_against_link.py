@@ -6,11 +6,8 @@ is left.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +15,13 @@ import pytest
 import torch
 
 from cachegen.bitstream.manifest import Manifest
+from cachegen.cli.demo.link import serving
 from cachegen.contexts.save import save
 from cachegen.kvcache import KVCache
 from cachegen.loading.load import load
 from cachegen.loading.resources import measurements_of
 from cachegen.loading.result import LoadResult
-from cachegen.netem import Link, open_link, rate_schedule
+from cachegen.netem import open_link, rate_schedule
 from cachegen.policy.algorithm1 import Algorithm1
 from cachegen.policy.controller import Controller
 from cachegen.policy.costs import Costs, PrefillCost
@@ -85,17 +83,6 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
         fingerprint=FINGERPRINT,
     )
     return Stored(kv, folder, manifest)
-
-
-@contextmanager
-def serving(link: Link, folder: Path) -> Iterator[str]:
-    """The URL of a server of this folder on the far side."""
-    command = [sys.executable, "-m", "cachegen.cli", "serve", "--store", str(folder)]
-    options = ["--host", link.host, "--port", "0", "--allow-anonymous"]
-    server = link.spawn([*command, *options], stdout=subprocess.PIPE, text=True)
-    with server.stdout:
-        port = int(server.stdout.readline().rpartition(":")[2])
-        yield f"cachegen://{link.address(port)}"
 
 
 def really(

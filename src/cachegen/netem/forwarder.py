@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
-from concurrent.futures import Future
+from functools import partial
 
 from cachegen.netem.bucket import MAX_PIECE_BYTES, Bucket
 from cachegen.netem.link import clamped_bits_per_s
-
-LOOPBACK = "127.0.0.1"
+from cachegen.netem.relay import Relay
 
 
 class Forwarder:
@@ -20,18 +18,16 @@ class Forwarder:
         """Start, without a limit."""
         self._up, self._down = Bucket(), Bucket()
         self._ports: dict[int, int] = {}
-        self._accepting: list[Future[None]] = []
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="cachegen-forwarder")
-        self._thread.start()
+        self._relay = Relay(
+            "cachegen-forwarder",
+            there=partial(_pump, bucket=self._up),
+            back=partial(_pump, bucket=self._down),
+        )
 
     def port_to(self, port: int) -> int:
         """The port that leads, through this forwarder, to another port on loopback."""
         if port not in self._ports:
-            listener = socket.create_server((LOOPBACK, 0))
-            self._ports[port] = listener.getsockname()[1]
-            accepting = self._accept(listener, port)
-            self._accepting.append(asyncio.run_coroutine_threadsafe(accepting, self._loop))
+            self._ports[port] = self._relay.listen(lambda: port)
         return self._ports[port]
 
     def set_rate(self, mbit_s: float | None) -> None:
@@ -42,34 +38,7 @@ class Forwarder:
 
     def close(self) -> None:
         """Drop all connections and end the thread."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-
-    def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.get_loop().run_forever()
-
-    async def _accept(self, listener: socket.socket, port: int) -> None:
-        with listener:
-            listener.setblocking(False)
-            async with asyncio.TaskGroup() as connections:
-                while True:
-                    near, _ = await self._loop.sock_accept(listener)
-                    connections.create_task(self._serve(near, port))
-
-    async def _serve(self, near: socket.socket, port: int) -> None:
-        """Forward until both directions have ended or one side is gone, then close the other."""
-        with near, socket.socket() as far:
-            for connection in (near, far):
-                connection.setblocking(False)
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            try:
-                await self._loop.sock_connect(far, (LOOPBACK, port))
-                async with asyncio.TaskGroup() as directions:
-                    directions.create_task(_pump(near, far, self._up))
-                    directions.create_task(_pump(far, near, self._down))
-            except* OSError:
-                pass
+        self._relay.close()
 
 
 async def _pump(source: socket.socket, sink: socket.socket, bucket: Bucket) -> None:

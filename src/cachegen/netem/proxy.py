@@ -8,9 +8,10 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from cachegen.netem.forwarder import LOOPBACK, Forwarder
+from cachegen.netem.forwarder import Forwarder
 from cachegen.netem.link import Kind
 from cachegen.netem.processes import Processes
+from cachegen.netem.relay import LOOPBACK
 
 
 @dataclass(slots=True, eq=False)
