@@ -14,6 +14,7 @@ import torch
 
 from cachegen.engines.vllm.layout.shapes import LayerSpec
 from cachegen.errors import UnsupportedCache
+from cachegen.kvcache import DTYPES
 
 _WINDOW = "SlidingWindowSpec"
 _LATENT = "MLAAttentionSpec"
@@ -120,15 +121,14 @@ def _refuse_packed(name: str, spec: Any) -> None:
 
 def _dtype(name: str, spec: Any, cache_dtype: str) -> torch.dtype:
     """Of values; the engine keeps 8-bit floats as bytes."""
-    if not cache_dtype.startswith("fp8"):
-        dtype: torch.dtype = spec.dtype
-        return dtype
-    if cache_dtype not in _FP8:
+    dtype: torch.dtype = _FP8.get(cache_dtype, spec.dtype)
+    is_known = cache_dtype in _FP8 or not cache_dtype.startswith("fp8")
+    if not is_known or dtype not in DTYPES:
         raise UnsupportedCache(
-            f"layer {name}: expected --kv-cache-dtype as one of {sorted(_FP8)}, or auto; got "
-            f"{cache_dtype!r}, whose rows only the kernel knows"
+            f"layer {name}: expected --kv-cache-dtype as a type of floats or one of "
+            f"{sorted(_FP8)}; got {cache_dtype!r}, {dtype}, whose rows only the kernel knows"
         )
-    return _FP8[cache_dtype]
+    return dtype
 
 
 def _place(spec: LayerSpec) -> list[int]:
