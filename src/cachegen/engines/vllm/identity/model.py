@@ -11,10 +11,16 @@ from transformers import PreTrainedConfig
 from cachegen.bitstream.identity import PrefixKey
 from cachegen.codec.rope import RopeMap
 from cachegen.engines.transformers.regime import Regime, switches
-from cachegen.engines.vllm.identity.digests import digest_of, files_digest
+from cachegen.engines.vllm.identity.digests import digest_of
 from cachegen.engines.vllm.identity.request import RequestIdentity
 from cachegen.engines.vllm.identity.rotations import rotations_of
-from cachegen.engines.vllm.identity.source import Source, fingerprint_of, rope_kinds, source_of
+from cachegen.engines.vllm.identity.source import (
+    Source,
+    content_of,
+    fingerprint_of,
+    rope_kinds,
+    source_of,
+)
 from cachegen.errors import UnsupportedCache
 
 # Models and rotations whose keys and values were found equal, but for rounding, to those that
@@ -139,8 +145,9 @@ def _settings(vllm_config: Any, source: Source) -> Iterator[tuple[str, Any]]:
     cache_dtype = str(cache.cache_dtype)
     if cache_dtype not in ("auto", str(model.dtype).removeprefix("torch.")):
         yield "cache dtype", [cache_dtype, sorted(getattr(cache, "kv_cache_dtype_skip_layers", ()))]
-        # Scales of 8-bit caches come with the weights; transformers' fingerprint leaves them out.
-        yield "scales", files_digest(source.weights()).hex()
+    if cache_dtype.startswith("fp8"):
+        # Scales come with the weights; transformers' fingerprint leaves them out.
+        yield "scales", content_of(source).hex()
     if model.quantization:
         yield "quantization", [str(model.quantization), str(_given(model, "quantization_config"))]
     text = source.config.get_text_config(decoder=True)

@@ -97,6 +97,15 @@ def fingerprint_of(source: Source) -> bytes:
     return kept(_name(source), lambda: _computed(source))
 
 
+def content_of(source: Source) -> bytes:
+    """SHA-256 over every byte of the files of weights, read once as well.
+
+    Raises:
+        UnsupportedCache: as `fingerprint_of`.
+    """
+    return kept(f"{_name(source)}-files", lambda: _content(source))
+
+
 def _computed(source: Source) -> bytes:
     if source.is_plain:
         try:
@@ -106,12 +115,15 @@ def _computed(source: Source) -> bytes:
                 "transformers does not load %s (%s: %s): its contexts are this engine's own",
                 source.folder, type(error).__name__, error,
             )  # fmt: skip
+    settings = json.dumps([_settings(source), str(source.dtype)], sort_keys=True)
+    return hashlib.sha256(_TAG + content_of(source) + settings.encode()).digest()
+
+
+def _content(source: Source) -> bytes:
     try:
-        content = files_digest(source.weights())
+        return files_digest(source.weights())
     except OSError as error:
         raise UnsupportedCache(f"{source.folder}: weights cannot be read: {error}") from error
-    settings = json.dumps([_settings(source), str(source.dtype)], sort_keys=True)
-    return hashlib.sha256(_TAG + content + settings.encode()).digest()
 
 
 def _of_transformers(source: Source) -> bytes:
