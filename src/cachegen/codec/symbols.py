@@ -9,6 +9,7 @@ import torch
 
 from cachegen.codec.blocks import ESCAPE, DecodedBlock, check_escapes
 
+# FORMAT.md, section 3: the symbol of zero; section 6: so many steps cannot be coded with loss.
 CENTER = 128
 LARGEST = 2**30
 # FORMAT.md, section 6. For `transform` 0.46 was measured best (docs/LOG.md, 2026-11-21).
