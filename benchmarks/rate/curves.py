@@ -35,6 +35,12 @@ def reaches(rows: Sequence[Row], method: str, default_level: str) -> bool:
     return all(min(r.kl for r in of(rows, method, own.domain)) <= own.kl for own in default)
 
 
+def begins(rows: Sequence[Row], method: str, default_level: str) -> bool:
+    """Whether a method's coarsest step is no better than the default level, in every domain."""
+    default = [row for row in rows if (row.method, row.level) == ("transform", default_level)]
+    return all(max(r.kl for r in of(rows, method, own.domain)) >= own.kl for own in default)
+
+
 def bits_at_default(
     rows: Sequence[Row], method: str, default: Sequence[Row]
 ) -> tuple[float | None, float | None, str | None]:
@@ -55,8 +61,16 @@ def bits_at_default(
     return bits, ratio, domain
 
 
-def summarise(rows: Sequence[Row], default_level: str) -> dict[str, object]:
-    """Every figure in its worst domain, and which one that is."""
+def summarise(
+    rows: Sequence[Row], default_level: str, *, also: Sequence[Row] = ()
+) -> dict[str, object]:
+    """Every figure in its worst domain, and which one that is.
+
+    Args:
+        rows: of every method.
+        default_level: of the profile.
+        also: of the default level on other windows, which its perplexity counts too.
+    """
     default = [row for row in rows if (row.method, row.level) == ("transform", default_level)]
     largest = max(default, key=lambda row: row.bits_per_value)
     farthest = max(default, key=lambda row: row.kl)
@@ -72,7 +86,7 @@ def summarise(rows: Sequence[Row], default_level: str) -> dict[str, object]:
         "default_kl": farthest.kl,
         "default_kl_domain": farthest.domain,
         "default_answer_kl": max(answer_kls, default=None),
-        "default_rel_ppl": max(row.rel_ppl for row in default),
+        "default_rel_ppl": max(_rel_ppl([*default, *also], row.domain) for row in default),
         "default_top1": min(row.top1 for row in default),
         "int8_bits": int8.bits_per_value,
         "int8_over_default": int8.bits_per_value / largest.bits_per_value,
@@ -83,3 +97,10 @@ def summarise(rows: Sequence[Row], default_level: str) -> dict[str, object]:
         found[f"{method}_over_default"] = ratio
         found[f"{method}_domain"] = domain
     return found
+
+
+def _rel_ppl(rows: Sequence[Row], domain: str) -> float:
+    """Relative perplexity over all predicted tokens of a domain."""
+    own = [row for row in rows if row.domain == domain]
+    lost = sum(row.num_tokens * math.log1p(row.rel_ppl) for row in own)
+    return math.expm1(lost / sum(row.num_tokens for row in own))

@@ -31,7 +31,7 @@ from cachegen.engines.transformers.text_windows import Window, cut_windows
 from cachegen.kvcache import KVCache
 from rate.baselines import adaptive_coder, paper_coders, profile_coder, uniform_coders
 from rate.coder import Coder
-from rate.curves import reaches, summarise
+from rate.curves import begins, reaches, summarise
 from rate.hostile import Hostile, hostile
 from rate.kvtc import kvtc_coders
 from rate.measure import Row, check, evaluators, measure
@@ -44,10 +44,10 @@ NOVELS = "corpus/eltec-eng.valid.txt.xz"
 PROFILE = "profile.safetensors"
 _NOVEL_CHARACTERS = 400_000
 # At a KL of 0.002 the likelihood of a token changes by 0.06 nats either way, so that perplexity is
-# known to 0.002 after 1,000 tokens, as much as it changes: 6 windows predict 2,300 of a domain.
-_CONTINUATION_TOKENS = 384
-_KVTC_STEPS, _PAPER_STEPS = (0.5, 0.14), (0.155, 0.05, 0.015)
-_FINER_PAPER_STEPS = (0.005, 0.0015)
+# known to 0.002 after 1,000 tokens, as much as it changes: 12 windows predict 3,000 of a domain.
+_CONTINUATION_TOKENS = 256
+_KVTC_STEPS, _PAPER_STEPS = (0.5, 0.14), (0.05, 0.015)
+_COARSER_PAPER_STEPS, _FINER_PAPER_STEPS = (0.155,), (0.005, 0.0015)
 _OWN_DTYPE_WINDOWS = 2
 
 Say = Callable[[str], None]
@@ -55,16 +55,29 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much is measured."""
+    """How much is measured.
+
+    Attributes:
+        windows: of each domain, for every method.
+        perplexity_windows: those and others, for what the default level does to perplexity.
+        learned_contexts: of which the baselines learn.
+        hostile_contexts: of each hostile input.
+        timed_runs: of which medians are taken.
+    """
 
     windows: int
+    perplexity_windows: int
     learned_contexts: int
     hostile_contexts: int
     timed_runs: int
 
 
-QUICK = Effort(windows=6, learned_contexts=10, hostile_contexts=1, timed_runs=5)
-FULL = Effort(windows=24, learned_contexts=24, hostile_contexts=3, timed_runs=15)
+QUICK = Effort(
+    windows=6, perplexity_windows=12, learned_contexts=10, hostile_contexts=1, timed_runs=5
+)
+FULL = Effort(
+    windows=24, perplexity_windows=24, learned_contexts=24, hostile_contexts=3, timed_runs=15
+)
 
 
 def study(
@@ -83,16 +96,18 @@ def study(
     tokenizer, model = load_tokenizer(folder), load_network(folder, dtype="float32")
     writer = load_network(folder)
     texts = divided(tokenizer, data)
-    windows = held_out(tokenizer, data, texts, count=effort.windows)
+    every = held_out(tokenizer, data, texts, count=effort.perplexity_windows)
+    windows = {name: _evenly(own, effort.windows) for name, own in every.items()}
     dtype = profile.geometry.dtype
-    kv = capture(writer, windows["novels"][0].context)
     say("learning the baselines")
     prefix = first_tokens(tokenizer)
     learned = _learned(writer, texts, prefix, count=effort.learned_contexts)
-    coders, finer_paper = _coders(model, profile, learned)
+    coders, coarser, finer = _coders(model, profile, learned)
+    context = windows["novels"][0].context
+    kv = capture(writer, context)
     say("checking that every coder gives back what it got")
     for coder in coders:
-        check(coder, kv, windows["novels"][0].context)
+        check(coder, kv, context)
     say("reference runs")
     judges = evaluators(model, windows, writer=writer)
     rows: list[Row] = []
@@ -105,15 +120,22 @@ def study(
 
     for coder in coders:
         add(coder)
-    for coder in finer_paper:
-        if reaches(rows, "paper", profile.default_level):
-            break
-        check(coder, kv, windows["novels"][0].context)
-        add(coder)
+    for further, enough in ((coarser, begins), (finer, reaches)):
+        for coder in further:
+            if enough(rows, "paper", profile.default_level):
+                break
+            check(coder, kv, context)
+            add(coder)
+    say("perplexity at the default level")
+    also = measure(
+        _widened(profile_coder("transform", profile, profile.default_level), dtype),
+        evaluators(model, _others(every, windows), writer=writer),
+    )
     say("hostile inputs")
     wild = hostile(model, tokenizer, profile, contexts=effort.hostile_contexts)
     say("the model's own dtype, and time")
-    summary = summarise(rows, profile.default_level) | _own_dtype(writer, profile, windows, effort)
+    summary = summarise(rows, profile.default_level, also=also)
+    summary |= _own_dtype(writer, profile, windows, effort)
     return rows, wild, {"model": folder.name, "kl_arithmetic": "float32", **summary}
 
 
@@ -155,19 +177,35 @@ def held_out_texts(
 def windows_of(
     tokenizer: Any, text: Sequence[int], *, count: int, num_tokens: int = CONTEXT_TOKENS
 ) -> list[Window]:
-    """Contexts of a text, and what follows them.
+    """Contexts of a text, and what follows them: `count`, or as many as the text has.
 
     Raises:
-        ValueError: the text is too short.
+        ValueError: the text is too short for one.
     """
+    prefix, following = first_tokens(tokenizer), _CONTINUATION_TOKENS + 1
+    room = (len(text) + len(prefix) - num_tokens) // following
     return cut_windows(
         [text],
         num_tokens=num_tokens,
         continuation_tokens=_CONTINUATION_TOKENS,
-        count=count,
-        prefix=first_tokens(tokenizer),
+        count=min(count, max(room, 1)),
+        prefix=prefix,
         overlap=True,
     )
+
+
+def _evenly(windows: Sequence[Window], count: int) -> list[Window]:
+    """At most so many of them, evenly spread."""
+    few = min(count, len(windows))
+    return [windows[index * len(windows) // few] for index in range(few)]
+
+
+def _others(
+    every: Mapping[str, Sequence[Window]], some: Mapping[str, Sequence[Window]]
+) -> dict[str, list[Window]]:
+    """By domain the windows that are not among some of them, where there are any."""
+    found = {name: [one for one in own if one not in some[name]] for name, own in every.items()}
+    return {name: own for name, own in found.items() if own}
 
 
 def _profile(folder: Path, data: Path, given: Path | None, say: Say) -> Profile:
@@ -180,8 +218,8 @@ def _profile(folder: Path, data: Path, given: Path | None, say: Say) -> Profile:
 
 def _coders(
     model: Any, profile: Profile, learned: Iterator[KVCache]
-) -> tuple[list[Coder], Iterator[Coder]]:
-    """Every method at every level; and the paper's at finer steps, for models that need them."""
+) -> tuple[list[Coder], Iterator[Coder], Iterator[Coder]]:
+    """Every method at every level; the paper's at coarser and at finer steps, where needed."""
     own = [level.name for level in profile.levels]
     names = own if profile.default_level in own else [*own, profile.default_level]
     caches = list(learned)
@@ -193,7 +231,8 @@ def _coders(
         adaptive_coder(rope, UNCALIBRATED_DEFAULT),
         *paper_coders(caches, steps=_PAPER_STEPS),
     ]
-    return coders, paper_coders(caches, steps=_FINER_PAPER_STEPS)
+    coarser, finer = _COARSER_PAPER_STEPS, _FINER_PAPER_STEPS
+    return coders, paper_coders(caches, steps=coarser), paper_coders(caches, steps=finer)
 
 
 def _learned(
