@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUILD_INPUTS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard native/*)
 
-.PHONY: install vllm-env demo models test test-zoo check docs package format bench soak clean
+.PHONY: install vllm-env demo models test test-vllm test-zoo check docs package format bench soak clean
 
 install: $(VENV)/.installed
 
@@ -43,6 +43,10 @@ models: install
 # One file of tests at a time on each core.
 test: install
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+# The connector in vLLM itself, with tiny models, in vLLM's environment.
+test-vllm: vllm-env
+	$(VLLM_VENV)/bin/pytest -W default tests/engines/vllm
 
 # Every architecture of transformers, as a tiny model, and what is slow: 2 to 4 minutes on 2 cores.
 test-zoo: install

@@ -61,13 +61,3 @@ def test_levels() -> None:
 def test_what_is_refused(extra: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_config(extra)
-
-
-@pytest.mark.parametrize(("block", "fits"), [(16, True), (128, True), (48, False), (512, False)])
-def test_chunks_end_where_blocks_end(block: int, fits: bool) -> None:
-    config = read_config({"store": "s", "chunk_tokens": 256})
-    if fits:
-        config.check_block(block)
-    else:
-        with pytest.raises(ValueError, match=f"block size {block}, got 256"):
-            config.check_block(block)

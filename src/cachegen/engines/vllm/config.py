@@ -34,7 +34,7 @@ class ConnectorConfig:
         policy: name of what chooses among the stored levels: `min_ttft` or `algorithm1`.
         slo_s: deadline of a load in seconds from the request's arrival; None for none.
         chunk_tokens: tokens of a chunk, the least that is stored or loaded: a multiple of 64 and of
-            vLLM's block size.
+            vLLM's block size, below the model's windows.
         namespace: keeps contexts apart that would be shared otherwise.
         salt: the tenant of all requests; each request's ``cache_salt`` counts besides.
         inexact: whether what was computed on top of lossily loaded KV is saved, and loaded, too.
@@ -89,18 +89,6 @@ class ConnectorConfig:
     def controller(self) -> Controller:
         """What decides during a load."""
         return POLICIES[self.policy]() if self.level is None else Fixed(self.level)
-
-    def check_block(self, block_tokens: int) -> None:
-        """Check that chunks end where vLLM's blocks end.
-
-        Raises:
-            ValueError: they do not.
-        """
-        if self.chunk_tokens % block_tokens:
-            raise ValueError(
-                f"expected chunk_tokens as a multiple of vLLM's block size {block_tokens}, got "
-                f"{self.chunk_tokens}"
-            )
 
 
 _GIVEN = tuple(f.name for f in fields(ConnectorConfig) if not f.name.startswith("is_"))

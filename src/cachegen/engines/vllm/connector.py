@@ -31,6 +31,7 @@ from cachegen.engines.vllm.metadata import Known, StepMetadata, WorkerMetadata
 from cachegen.engines.vllm.metrics.counters import Counters
 from cachegen.engines.vllm.metrics.minutely import Minutely
 from cachegen.engines.vllm.metrics.prometheus import ConnectorMetrics, ConnectorStats
+from cachegen.engines.vllm.scheduler.grouping import Grouping, grouping_of
 from cachegen.engines.vllm.scheduler.lookups import Lookups, LookupSettings, Question
 from cachegen.engines.vllm.scheduler.scheduling import Scheduling
 from cachegen.engines.vllm.tenants import of_connector
@@ -63,12 +64,7 @@ class CacheGenConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
         transfer = self._kv_transfer_config
         self._config = read_config(transfer.kv_connector_extra_config, role=transfer.kv_role)
         specs = check_groups(kv_cache_config, vllm_config=vllm_config)
-        if len(kv_cache_config.kv_cache_groups) != 1:
-            raise UnsupportedCache(
-                f"expected one group of layers, got {len(kv_cache_config.kv_cache_groups)}: "
-                "models with layers of several kinds cannot be served yet"
-            )
-        self._config.check_block(specs[0].block_tokens)
+        grouping = grouping_of(specs, chunk_tokens=self._config.chunk_tokens)
         self._identity = model_identity(vllm_config)
         self._store = shared_store(self._config.store, create=True)
         self._profile = _profile_of(self._config, self._identity)
@@ -78,17 +74,17 @@ class CacheGenConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
         if role == KVConnectorRole.SCHEDULER:
             _warn_of_policy(transfer.kv_load_failure_policy)
             self._minutely = Minutely(lambda line: _LOG.info("CacheGen: %s", line))
-            self._scheduling = self._begin_scheduling(specs[0].block_tokens)
+            self._scheduling = self._begin_scheduling(grouping)
 
-    def _begin_scheduling(self, block_tokens: int) -> Scheduling:
+    def _begin_scheduling(self, grouping: Grouping) -> Scheduling:
         config = self._config
         settings = LookupSettings(
-            self._store, self._profile, config.level, block_tokens, config.lookup_s
+            self._store, self._profile, config.level, grouping.align_tokens, config.lookup_s
         )
         return Scheduling(
             config,
             Lookups(settings),
-            block_tokens=block_tokens,
+            grouping=grouping,
             caches_prefixes=bool(self._vllm_config.cache_config.enable_prefix_caching),
             counters=self._counters,
         )
@@ -238,7 +234,10 @@ class CacheGenConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
     def get_transfer_results(self, finished_req_ids: set[str]) -> KVConnectorTransferResults:
         """The same, as vLLM asks for it."""
         _, received = self.get_finished(finished_req_ids)
-        return KVConnectorTransferResults(finished_recving=received or set())
+        failed = set() if self._work is None else self._work.failed()
+        return KVConnectorTransferResults(
+            finished_recving=received or set(), failed_recving=failed & (received or set())
+        )
 
     def get_block_ids_with_load_errors(self) -> set[int]:
         """Blocks that hold nothing, though they were to be loaded."""

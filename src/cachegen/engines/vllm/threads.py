@@ -9,7 +9,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
+from typing import TypeVar
+
+Value = TypeVar("Value")
 
 
 def start_thread(work: Callable[[], None], *, name: str, is_nice: bool = False) -> threading.Thread:
@@ -22,6 +26,20 @@ def start_thread(work: Callable[[], None], *, name: str, is_nice: bool = False) 
     thread = threading.Thread(target=run, name=name, daemon=True)
     thread.start()
     return thread
+
+
+def on_any_core(call: Callable[[], Value]) -> Value:
+    """The result of a call that counts cores: the calling thread may be bound to few."""
+    answer: Future[Value] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(call())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    start_thread(run, name="cachegen-vllm-start").join()
+    return answer.result()
 
 
 def leave_cores(*, is_nice: bool = False) -> None:

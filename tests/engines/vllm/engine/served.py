@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,15 +13,27 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("CACHEGEN_CACHE_DIR", tempfile.mkdtemp(prefix="cachegen-test-"))
 
 
 class Served:
     """An engine."""
 
     def __init__(self, model: str, extra: Mapping[str, Any] | None = None, **options: Any) -> None:
-        """Start it; without ``extra`` there is no connector."""
+        """Start it; without ``extra`` there is no connector.
+
+        Unless it ``learns`` what prefills cost, all that is stored is loaded: a tiny model computes
+        sooner than it loads.
+        """
         from vllm import LLM
         from vllm.config import KVTransferConfig
+
+        from cachegen.engines.vllm.costs import CostBook, Learned
+
+        learned = CostBook.__dict__["learned"]
+        if not options.pop("learns", False):
+            CostBook.learned = lambda self: Learned()
+        self._undo = lambda: setattr(CostBook, "learned", learned)
 
         role = options.pop("kv_role", "kv_both")
         policy = options.pop("kv_load_failure_policy", "recompute")
@@ -33,6 +46,7 @@ class Served:
                 kv_load_failure_policy=policy,
                 kv_connector_extra_config=dict(extra),
             )
+        self._counted: dict[str, float] = {}
         self.llm = LLM(
             model=model,
             **{
@@ -86,16 +100,23 @@ class Served:
         return self.llm.llm_engine.engine_core.engine_core.scheduler
 
     def counts(self) -> dict[str, float]:
-        """What the connector has counted since the last call, on both sides."""
+        """What the connector has counted, on both sides, since the last call."""
         from vllm.distributed.kv_transfer import get_kv_transfer_group
 
         from cachegen.engines.vllm.metrics.counters import add_up
 
-        worker, scheduler = get_kv_transfer_group(), self.scheduler.connector
-        sums: dict[str, float] = {}
-        for side in (worker, scheduler):
-            sums = add_up(sums, side._counters.take())
-        return sums
+        sides = (get_kv_transfer_group(), self.scheduler.connector)
+        sums = add_up(*(side._counters.totals() for side in sides))
+        new = {name: value - self._counted.get(name, 0) for name, value in sums.items()}
+        self._counted = sums
+        return {name: value for name, value in new.items() if value}
+
+    @property
+    def loader(self) -> Any:
+        """The connector's loads, in this process."""
+        from vllm.distributed.kv_transfer import get_kv_transfer_group
+
+        return get_kv_transfer_group()._work._loader
 
     def settle(self) -> None:
         """Wait until everything that was computed is saved."""
@@ -104,9 +125,9 @@ class Served:
         from vllm.distributed.kv_transfer import get_kv_transfer_group
 
         saver = get_kv_transfer_group()._work._saver
-        deadline_s = time.monotonic() + 60
+        deadline_s = time.monotonic() + 300
         while saver._bytes:
-            assert time.monotonic() < deadline_s, "saves take more than a minute"
+            assert time.monotonic() < deadline_s, "saves take more than five minutes"
             time.sleep(0.01)
 
     def forget(self) -> None:
@@ -115,6 +136,7 @@ class Served:
 
     def close(self) -> None:
         """End it."""
+        self._undo()
         self.llm.llm_engine.engine_core.shutdown()
 
 

@@ -14,6 +14,7 @@ from cachegen.engines.vllm.config import read_config
 from cachegen.engines.vllm.identity.request import RequestIdentity
 from cachegen.engines.vllm.jobs import Report, Step
 from cachegen.engines.vllm.metrics.counters import Counters
+from cachegen.engines.vllm.scheduler.grouping import Grouping
 from cachegen.engines.vllm.scheduler.lookups import Lookups, LookupSettings, Question
 from cachegen.engines.vllm.scheduler.scheduling import Scheduling
 from cachegen.errors import StoreError
@@ -35,7 +36,11 @@ class Engine:
         settings = LookupSettings(store, None, config.level, SIZE, config.lookup_s)
         self.lookups = Lookups(settings)
         self.side = Scheduling(
-            config, self.lookups, block_tokens=SIZE, caches_prefixes=True, counters=self.counters
+            config,
+            self.lookups,
+            grouping=Grouping(SIZE, 0, SIZE),
+            caches_prefixes=True,
+            counters=self.counters,
         )
         self.blocks: dict[str, list[int]] = {}
         self.next_block = 1
@@ -164,7 +169,7 @@ def test_new_chunks_are_saved_once_they_are_whole(toy) -> None:
     assert saves_of(engine.steps(known=[("a", 100, 100)])) == [("a", 0, 128)]
     step = engine.steps(known=[("a", 200, 400)])
     assert saves_of(step) == [("a", 128, 512)]
-    assert step.saves[0].blocks == (tuple(range(1, 33)),) and step.saves[0].exact
+    assert step.saves[0].blocks == (tuple(range(1, 39)),) and step.saves[0].exact
     assert saves_of(engine.steps(known=[("a", 600, 1)])) == []
     assert engine.counters.take() == {"misses:absent": 1}
 

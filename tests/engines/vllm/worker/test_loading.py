@@ -49,6 +49,7 @@ def loader(store, pages, counters, *, prefill: PrefillCost | None = None, **extr
         pages,
         read_config({"store": "memory:", "level": "lossless", **extra}),
         profile=None,
+        has_windows=False,
         prefill=lambda: prefill,
         device=torch.device("cpu"),
         counters=counters,

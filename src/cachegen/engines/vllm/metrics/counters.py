@@ -14,6 +14,7 @@ class Counters:
         """Start with nothing."""
         self._lock = threading.Lock()
         self._counts: Counts = {}
+        self._before: Counts = {}
 
     def add(self, name: str, value: float = 1, *, label: str = "") -> None:
         """Add to a sum."""
@@ -25,7 +26,13 @@ class Counters:
         """All sums since the last call."""
         with self._lock:
             taken, self._counts = self._counts, {}
+            self._before = add_up(self._before, taken) if taken else self._before
         return taken
+
+    def totals(self) -> Counts:
+        """All sums from the beginning."""
+        with self._lock:
+            return add_up(self._before, self._counts)
 
 
 def add_up(sums: Counts, more: Counts) -> Counts:

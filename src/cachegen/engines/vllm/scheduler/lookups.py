@@ -103,13 +103,13 @@ class Lookups:
 
     def is_late(self, answer: Answer) -> bool:
         """Whether its request should not wait for an answer any longer."""
-        now_s, patience_s = time.monotonic(), self.settings.lookup_s
-        since_s = self._silent_since_s
-        if since_s is not None and now_s - since_s < _IMPATIENT_FOR_S:
-            patience_s = min(patience_s, _IMPATIENT_S)
-        if now_s - answer.asked_s < patience_s:
+        now_s, since_s = time.monotonic(), self._silent_since_s
+        is_silent = since_s is not None and now_s - since_s < _IMPATIENT_FOR_S
+        patience_s = self.settings.lookup_s
+        if now_s - answer.asked_s < (min(patience_s, _IMPATIENT_S) if is_silent else patience_s):
             return False
-        self._silent_since_s = now_s if since_s is None else since_s
+        if not is_silent:
+            self._silent_since_s = now_s
         return True
 
     def wait(self, seconds: float) -> None:
@@ -133,7 +133,7 @@ class Lookups:
             self._silent_since_s = None
             self._take(answer, found, prompt_tokens=len(known))
         except CacheGenError as error:
-            self._silent_since_s = self._silent_since_s or time.monotonic()
+            self._silent_since_s = time.monotonic()
             answer.failure = type(error).__name__
         except Exception as error:  # one request's lookup; the engine goes on without it
             answer.failure = type(error).__name__

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cachegen.engines.vllm.identity.request import RequestIdentity
+from cachegen.engines.vllm.layout.paged import NULL_BLOCK
 from cachegen.engines.vllm.scheduler.lookups import Answer
 
 # Names of chunks that were given to be saved: 10 MB of them. Arbitrary: 10,000 to a million do.
@@ -60,6 +61,7 @@ class Exactness:
             self._inexact.difference_update(blocks)
         else:
             self._inexact.update(blocks)
+            self._inexact.discard(NULL_BLOCK)
 
     def are_exact(self, blocks: Sequence[int]) -> bool:
         """Whether all of them are."""

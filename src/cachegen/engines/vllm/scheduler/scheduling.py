@@ -13,6 +13,7 @@ from cachegen.engines.vllm.identity.request import RequestIdentity
 from cachegen.engines.vllm.jobs import BlockIds, LoadJob, Report, SaveJob, Step
 from cachegen.engines.vllm.metrics.counters import Counters
 from cachegen.engines.vllm.scheduler.admission import Admission
+from cachegen.engines.vllm.scheduler.grouping import Grouping
 from cachegen.engines.vllm.scheduler.lookups import Answer, Lookups, Question
 from cachegen.engines.vllm.scheduler.requests import Exactness, Names, Tracked
 
@@ -29,7 +30,7 @@ class Scheduling:
         config: ConnectorConfig,
         lookups: Lookups,
         *,
-        block_tokens: int,
+        grouping: Grouping,
         caches_prefixes: bool,
         counters: Counters,
     ) -> None:
@@ -38,12 +39,12 @@ class Scheduling:
         Args:
             config: of the connector.
             lookups: of prompts.
-            block_tokens: of vLLM's blocks.
+            grouping: of vLLM's blocks.
             caches_prefixes: whether vLLM shares blocks of equal beginnings.
             counters: to count in.
         """
         self._config, self._lookups = config, lookups
-        self._block_tokens, self._caches_prefixes = block_tokens, caches_prefixes
+        self._grouping, self._caches_prefixes = grouping, caches_prefixes
         self._counters = counters
         self._requests: dict[str, Tracked] = {}
         self._admission = Admission(config.max_loads)
@@ -124,9 +125,9 @@ class Scheduling:
         plan = answer.prospect.plan(start, self._learned, self._config.slo_s)
         name = self._name(answer, answer.prospect.chunk_stop(start))
         self._admission.begin(request_id, name, now_s=now_s, load_s=plan.load_s)
-        size = self._block_tokens
-        is_exact = self._config.is_lossless
-        self._exactness.note(blocks[0][start // size : -(-stop // size)], is_exact=is_exact)
+        grouping, is_exact = self._grouping, self._config.is_lossless
+        written = slice(start // grouping.block_tokens, grouping.ends_at(stop))
+        self._exactness.note(blocks[grouping.group][written], is_exact=is_exact)
         slo_s = self._config.slo_s
         self._loads.append(
             LoadJob(
@@ -167,8 +168,8 @@ class Scheduling:
         count: int,
         block_state: Any,
     ) -> None:
-        size, stop = self._block_tokens, done + count
-        num_blocks = -(-stop // size)
+        size, stop = self._grouping.block_tokens, done + count
+        num_blocks = self._grouping.ends_at(stop)
         computed = min(stop, request.prompt_tokens)
         chunks_stop = computed - computed % self._config.chunk_tokens
         is_new = request.is_exact is None or num_blocks > request.marked
@@ -177,11 +178,12 @@ class Scheduling:
         if not (is_new or wants_save):
             return
         blocks = block_state.get_block_ids(request_id)
+        main = blocks[self._grouping.group]
         if request.is_exact is None:
-            request.is_exact = self._exactness.are_exact(blocks[0][: done // size])
+            request.is_exact = self._exactness.are_exact(main[: done // size])
         if is_new:
             first = max(done // size, request.marked)
-            self._exactness.note(blocks[0][first:num_blocks], is_exact=request.is_exact)
+            self._exactness.note(main[first:num_blocks], is_exact=request.is_exact)
             request.marked = num_blocks
         if wants_save and done < request.prompt_tokens:
             self._save(step, request_id, request, chunks_stop, blocks)
@@ -207,14 +209,13 @@ class Scheduling:
         names = tuple(ids.of(end) for end in ends)
         self._given.add(names)
         request.saved = stop
-        used = tuple(tuple(group[: -(-stop // self._block_tokens)]) for group in blocks)
         step.saves.append(
             SaveJob(
                 request_id,
                 answer.tokens[: TOKEN_BYTES * stop],
                 start,
                 stop,
-                used,
+                tuple(tuple(group) for group in blocks),
                 request.identity,
                 request.is_exact,
                 names,

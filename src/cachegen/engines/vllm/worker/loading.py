@@ -24,9 +24,13 @@ from cachegen.errors import LoadCancelled
 from cachegen.loading.accelerator import synchronize
 from cachegen.loading.load import Reader, load
 from cachegen.loading.result import LoadResult
-from cachegen.policy.controller import Controller
 from cachegen.policy.costs import PrefillCost
 from cachegen.store import Store
+
+# Until a prefill was measured, so that nobody waits for ever on a slow link: 6 times what 4,096
+# tokens of SmolLM2-135M take vLLM on two cores. Arbitrary: 2 to 50 ms do, as the first load that
+# is given up is computed, and measured.
+_UNKNOWN = PrefillCost(0.0, 0.01)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class Loader:
         config: ConnectorConfig,
         *,
         profile: Profile | None,
+        has_windows: bool,
         prefill: Callable[[], PrefillCost | None],
         device: torch.device,
         counters: Counters,
@@ -90,6 +95,7 @@ class Loader:
             paged: to load into.
             config: of the connector.
             profile: of the model, if there is one at hand.
+            has_windows: whether layers may be stored apart, or lack tokens that others have.
             prefill: what vLLM takes to compute tokens, once that is known.
             device: of the paged cache.
             counters: to count in.
@@ -97,6 +103,7 @@ class Loader:
         """
         self._store, self._paged, self._config = store, paged, config
         self._profile, self._prefill, self._device = profile, prefill, device
+        self._has_windows = has_windows
         self._counters, self._loaded = counters, loaded
         self._changed = threading.Condition()
         self._under_way: dict[str, _UnderWay] = {}
@@ -139,11 +146,14 @@ class Loader:
 
     def _work(self, job: LoadJob, key: PrefixKey, under_way: _UnderWay) -> None:
         pages = Pages(self._paged, job.blocks, start=job.start, stop=job.stop)
-        limit, began_s = job.stop, time.perf_counter()
+        # Of a load that was ended, it is not known which levels it had.
+        limit, began_s = job.start if self._config.is_lossless else job.stop, time.perf_counter()
         try:
             result = self._load(job, key, pages, under_way)
             limit = self._limit(result, job)
             self._count(result, job)
+            if self._has_windows:
+                pages.place_all(result.kv)
         except LoadCancelled:
             self._counters.add("load_failures", label=under_way.why or "cancelled")
         except Exception as error:  # vLLM computes what is missing, whatever the reason
@@ -154,17 +164,18 @@ class Loader:
             self._settle(Ended(job.request_id, stop, job.stop, job.blocks, bool(under_way.why)))
 
     def _load(self, job: LoadJob, key: PrefixKey, pages: Pages, under_way: _UnderWay) -> LoadResult:
-        controller: Controller = self._config.controller()
-        prefill = self._prefill()
-        if prefill is not None:
-            controller = WhileItPays(controller, prefill, partial(under_way.end, "too slow"))
+        controller = WhileItPays(
+            self._config.controller(),
+            self._prefill() or _UNKNOWN,
+            partial(under_way.end, "too slow"),
+        )
         result = load(
             tokens_from_bytes(job.tokens),
             store=self._store,
             profile=self._profile,
             controller=controller,
             slo_s=job.slo_s,
-            reader=Reader(self._device, start=job.start, assembly=lambda *_: pages),
+            reader=self._reader(job, pages),
             stall_s=self._config.stall_s,
             cancel=under_way.cancel,
             fingerprint=key.fingerprint,
@@ -174,6 +185,13 @@ class Loader:
         )
         synchronize(self._device)
         return result
+
+    def _reader(self, job: LoadJob, pages: Pages) -> Reader:
+        """Chunks go to their blocks as they come, unless windows show only at the end."""
+        if not self._has_windows:
+            return Reader(self._device, start=job.start, assembly=lambda *_: pages)
+        complete = not any(self._paged.windows)
+        return Reader(self._device, start=job.start, complete=complete)
 
     def _note(self, num_tokens: int, past: int, seconds: float) -> None:
         self._counters.add("tokens_loaded", num_tokens)

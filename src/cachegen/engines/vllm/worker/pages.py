@@ -67,6 +67,20 @@ class Pages(Assembly):
             self._paged.write(wanted, self._blocks)
             self._ranges.append((first, last))
 
+    def place_all(self, kv: KVCache | None) -> None:
+        """Write all wanted tokens at once, of layers with windows those that are needed.
+
+        Raises:
+            ValueError: it holds fewer than are needed.
+        """
+        if kv is None or kv.num_tokens < self._stop:
+            return
+        wanted = kv.slice(self._start, self._stop)
+        with self._writing:
+            if not self._is_closed:
+                self._paged.write(wanted, self._blocks)
+                self._ranges.append((self._start, self._stop))
+
     def kv(self, num_tokens: int, *, last: Sequence[int] | None = None) -> None:
         """None: the blocks are the result."""
 

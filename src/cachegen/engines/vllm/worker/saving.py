@@ -45,6 +45,7 @@ class SaveSettings:
     rope: RopeMap | None
     levels: Sequence[str] | None
     chunk_tokens: int
+    windows: Sequence[int] = ()
 
     def levels_of(self, *, exact: bool) -> Sequence[str] | None:
         """What is stored of KV that is exact, or not; exact levels would promise too much of it."""
@@ -85,16 +86,16 @@ class Saver:
                 self._shed(job, "full" if not has_room else "prefix")
                 return
             self._bytes += size_bytes
-        waiting = None
+        kv = None
         try:
-            waiting = Waiting(job, key, copy(), size_bytes)
+            kv = copy()
         finally:
             with self._changed:
-                if waiting is None:
+                if kv is None or not kv.is_complete:
                     self._bytes -= size_bytes
-                    self._shed(job, "copy")
+                    self._shed(job, "copy" if kv is None else "window")
                 else:
-                    self._queue.append(waiting)
+                    self._queue.append(Waiting(job, key, kv, size_bytes))
                     self._changed.notify_all()
 
     def forget(self, request_id: str) -> None:
@@ -163,6 +164,7 @@ class Saver:
             rope=None if settings.profile else settings.rope,
             levels=settings.levels_of(exact=last.job.exact),
             chunk_tokens=settings.chunk_tokens,
+            windows=settings.windows,
             fingerprint=last.key.fingerprint,
             salt=last.key.salt,
             extra=last.key.extra,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -18,6 +19,7 @@ from cachegen.engines.vllm.identity.request import RequestIdentity
 from cachegen.engines.vllm.jobs import LoadJob, Report, SaveJob, Step
 from cachegen.engines.vllm.layout.paged import PagedCache
 from cachegen.engines.vllm.metrics.counters import Counters
+from cachegen.engines.vllm.threads import on_any_core, start_thread
 from cachegen.engines.vllm.worker.loading import Ended, Loader
 from cachegen.engines.vllm.worker.saving import Saver, SaveSettings
 from cachegen.store import Store
@@ -25,6 +27,8 @@ from cachegen.store import Store
 # An engine that computes nothing comes back at once; it waits this long for a load to end.
 # Arbitrary: 0.5 to 5 ms do.
 _IDLE_S = 0.002
+# A fit takes some milliseconds. Arbitrary: 0.02 to 1 s do.
+_FIT_EVERY_S = 0.1
 
 
 class Work:
@@ -56,13 +60,20 @@ class Work:
         """
         self._identity, self._ranks, self._paged = identity, ranks, paged
         self._counters, self._device = counters, device
-        self._book = CostBook(store, self._key_of(None).fingerprint, str(device))
-        rope = identity.rope if identity.pp_size == 1 else None
+        # The decoder's threads are counted when the first of what loads share is made.
+        self._book = on_any_core(
+            lambda: CostBook(store, self._key_of(None).fingerprint, str(device))
+        )
+        is_whole = identity.pp_size == 1
+        rope = identity.rope if is_whole else None
+        windows = (identity.windows if is_whole else ()) or paged.windows
+        is_plain = len({spec.group for spec in paged.specs}) == 1 and not any(paged.windows)
+        self._tells_blocks = is_plain
         default = UNCALIBRATED_DEFAULT if profile is None else profile.default_level
         levels = config.stored_levels(default)
         self._saver = Saver(
             store,
-            SaveSettings(profile, rope, levels, config.chunk_tokens),
+            SaveSettings(profile, rope, levels, config.chunk_tokens, windows),
             max_bytes=config.save_queue_bytes,
             counters=counters,
         )
@@ -71,15 +82,18 @@ class Work:
             paged,
             config,
             profile=profile,
+            has_windows=any(windows),
             prefill=lambda: self._book.learned().costs.prefill,
             device=device,
             counters=counters,
-            loaded=self._learn,
+            loaded=lambda: self._is_stale.set(),
         )
         geometry = paged.geometry
         self._token_bytes = geometry.values_per_token * geometry.dtype.itemsize
         self._drain_s = config.drain_s
         self._news: Learned | None = None
+        self._is_stale = threading.Event()
+        start_thread(self._keep_learning, name="cachegen-vllm-costs", is_nice=True)
         self._short: list[Ended] = []
         self._failed_blocks: set[int] = set()
         self._timed: tuple[Prefill, float] | None = None
@@ -103,7 +117,7 @@ class Work:
             prefill, began_s = self._timed
             self._book.add_prefill(prefill, time.perf_counter() - began_s)
             self._timed = None
-            self._learn()
+            self._is_stale.set()
         for job in step.saves:
             self._saver.offer(
                 job,
@@ -120,9 +134,18 @@ class Work:
         for load in ended:
             if not load.is_whole:
                 self._short.append(load)
-                size = self._paged.specs[0].block_tokens
-                self._failed_blocks |= load.failed_blocks(size)
+                if self._tells_blocks:
+                    size = self._paged.specs[0].block_tokens
+                    self._failed_blocks |= load.failed_blocks(size)
         return {load.request_id for load in ended}
+
+    def failed(self) -> set[str]:
+        """Of what `finished` told last, the requests that must be computed as a whole.
+
+        Blocks of several groups cannot be told apart by their ids, and behind a window it is not
+        enough to compute from the first missing block on.
+        """
+        return set() if self._tells_blocks else {load.request_id for load in self._short}
 
     def take_failed_blocks(self) -> set[int]:
         """Blocks that hold nothing, though they were to be loaded."""
@@ -151,10 +174,15 @@ class Work:
         self._saver.drain(self._drain_s)
         self._book.save()
 
-    def _learn(self) -> None:
-        self._news = self._book.learned()
-        if self._book.has_news:
-            self._book.save()
+    def _keep_learning(self) -> None:
+        """Fit costs to new samples, which takes longer than a step should."""
+        while True:
+            self._is_stale.wait()
+            self._is_stale.clear()
+            self._news = self._book.learned()
+            if self._book.has_news:
+                self._book.save()
+            time.sleep(_FIT_EVERY_S)
 
     def _key_of(self, job: LoadJob | SaveJob | None) -> PrefixKey:
         tp_rank, pp_rank = self._ranks

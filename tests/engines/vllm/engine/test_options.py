@@ -1,0 +1,104 @@
+"""Engines with other options, each with a folder as store: cold, forgotten, warm."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from cachegen.netem.proxy import proxy_link
+from tests.engines.vllm.engine.served import served
+from tests.engines.vllm.engine.tiny import prompt
+from tests.server.conftest import serving
+
+PROMPTS = [prompt(500, seed) for seed in range(1, 5)]
+EXTRA = {"level": "raw", "chunk_tokens": 128}
+
+
+@pytest.fixture(scope="module")
+def truth(model: str) -> list[list[int]]:
+    with served(model, dtype="float32") as engine:
+        return [engine([tokens], max_tokens=40)[0] for tokens in PROMPTS]
+
+
+@pytest.mark.parametrize(
+    ("options", "loaded"),
+    [
+        pytest.param(
+            {
+                "block_size": 32,
+                "max_num_batched_tokens": 160,
+                "max_num_seqs": 4,
+                "enable_prefix_caching": False,
+                "async_scheduling": False,
+            },
+            4 * 384,
+            id="blocks of 32, chunked prefill, no prefix caching, synchronous",
+        ),
+        pytest.param(
+            {
+                "block_size": 128,
+                "async_scheduling": False,
+                "speculative_config": {
+                    "method": "ngram",
+                    "num_speculative_tokens": 3,
+                    "prompt_lookup_max": 2,
+                },
+            },
+            4 * 384,
+            id="blocks of 128, drafts of n-grams",
+        ),
+    ],
+)
+def test_options(model: str, truth, tmp_path, options, loaded: int) -> None:
+    with served(model, {"store": str(tmp_path), **EXTRA}, dtype="float32", **options) as engine:
+        assert engine(PROMPTS, max_tokens=40) == truth
+        engine.settle()
+        assert engine.counts()["tokens_saved"] == 4 * 384
+        if options.get("enable_prefix_caching", True):
+            engine.forget()
+        assert engine(PROMPTS, max_tokens=40) == truth
+        assert engine.counts()["tokens_loaded"] == loaded
+
+
+def test_preemption_where_blocks_are_few(model: str, truth, tmp_path) -> None:
+    """Room for two and a half of the four requests."""
+    options = {"block_size": 32, "num_gpu_blocks_override": 44, "max_model_len": 640}
+    with served(model, {"store": str(tmp_path), **EXTRA}, dtype="float32", **options) as engine:
+        longer = [engine([tokens], max_tokens=130)[0] for tokens in PROMPTS]
+        assert [text[:40] for text in longer] == truth
+        engine.settle()
+        engine.forget()
+        assert engine(PROMPTS, max_tokens=130) == longer
+        assert engine.counts()["hits"] >= 4
+        manager = engine.scheduler.kv_cache_manager
+        assert manager.block_pool.get_num_free_blocks() == 43
+
+
+def test_what_is_sooner_computed_is_not_loaded(model: str, truth, tmp_path) -> None:
+    """Over 0.5 Mbit/s a prompt of 3 MB takes a minute: the first load is given up, and learned of;
+    the others are not begun."""
+    with (
+        serving("--store", tmp_path) as server,
+        proxy_link(None, reason="a test") as link,
+    ):
+        url = f"cachegen://{link.address(int(server.url.rpartition(':')[2]))}"
+        extra = {**EXTRA, "store": url, "max_loads": 1}
+        with served(model, extra, dtype="float32", learns=True) as engine:
+            assert engine(PROMPTS, max_tokens=40) == truth
+            engine.settle()
+            engine.forget()
+            engine.counts()
+            link.set_rate(0.5)
+            began_s = time.monotonic()
+            for tokens, text in zip(PROMPTS, truth, strict=True):
+                assert engine([tokens], max_tokens=40) == [text]
+            assert time.monotonic() - began_s < 30
+            counts = engine.counts()
+            assert counts.get("load_failures:too slow", 0) <= 2
+            assert counts.get("misses:sooner computed", 0) + counts.get("misses:late", 0) >= 2
+
+
+def test_settings_are_checked_at_the_start(model: str, tmp_path) -> None:
+    with pytest.raises(Exception, match="unknown key 'colour'"):
+        served(model, {"store": str(tmp_path), "colour": 1}).__enter__()

@@ -1,0 +1,106 @@
+"""Lossy levels with the model and the profile that ship with the package, as vLLM loads them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+from transformers import AutoTokenizer
+
+from cachegen.codec.levels import PROMISED_KL
+from cachegen.refmodel import exact_match, generate, load_text, weights_path
+from tests.engines.vllm.engine.served import Served, served
+
+OPTIONS = {"block_size": 32, "max_num_batched_tokens": 1024, "max_logprobs": -1}
+NUM_CONTEXT, NUM_ASKED, NUM_FORCED = 1024, 10, 16
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(weights_path())
+
+
+@pytest.fixture(scope="module")
+def questions(tokenizer) -> list[tuple[list[int], str]]:
+    """50 prompts, 10 of each of 5 contexts, with their answers."""
+    asked = []
+    for seed in range(5):
+        task = generate(
+            "passkey" if seed % 2 else "records",
+            num_tokens=NUM_CONTEXT,
+            seed=seed,
+            count_tokens=lambda text: len(tokenizer(text, add_special_tokens=False).input_ids),
+            filler=load_text("heldout-craik"),
+            num_questions=NUM_ASKED,
+        )
+        context = tokenizer(task.context).input_ids
+        for question in task.questions:
+            ids = tokenizer(question.prompt, add_special_tokens=False).input_ids
+            asked.append((context + ids, question.answer))
+    assert len(asked) == 50
+    return asked
+
+
+@pytest.fixture(scope="module")
+def texts(tokenizer) -> list[list[int]]:
+    """Of two texts, prompts of a context and 1 to 16 tokens of what follows."""
+    found = []
+    for name in ("heldout-anstey", "heldout-chesterton"):
+        ids = tokenizer(load_text(name)[20_000:40_000]).input_ids
+        found += [ids[: NUM_CONTEXT + more] for more in range(1, NUM_FORCED + 1)]
+    return found
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory, questions, texts) -> Iterator[tuple[Served, Served]]:
+    """An engine with everything stored, and nothing of it in vLLM's own cache."""
+    store = str(tmp_path_factory.mktemp("contexts"))
+    with served(str(weights_path()), {"store": store}, **OPTIONS) as engine:
+        contexts = {tuple(tokens[:NUM_CONTEXT]) for tokens in (*texts, *(q for q, _ in questions))}
+        engine([list(tokens) for tokens in sorted(contexts)], max_tokens=1)
+        engine.settle()
+        engine.forget()
+        engine.counts()
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def truth(questions, texts) -> tuple[list[list[int]], list[dict[int, float]]]:
+    """What vLLM says and expects without a connector."""
+    with served(str(weights_path()), **OPTIONS) as engine:
+        said = engine([tokens for tokens, _ in questions], max_tokens=6)
+        return said, expectations(engine, texts)
+
+
+def expectations(engine: Served, prompts: list[list[int]]) -> list[dict[int, float]]:
+    """Log-probabilities of every token, behind each prompt."""
+    out = engine.run(prompts, max_tokens=1, logprobs=-1)
+    firsts = (each.outputs[0].logprobs[0] for each in out)
+    return [{token: entry.logprob for token, entry in first.items()} for first in firsts]
+
+
+def test_answers_and_expectations_at_the_default_level(
+    truth, warm, questions, texts, tokenizer
+) -> None:
+    said, expected = truth
+    answers = warm([tokens for tokens, _ in questions], max_tokens=6)
+    same = sum(a == b for a, b in zip(answers, said, strict=True))
+    right = sum(
+        exact_match(tokenizer.decode(ids), answer)
+        for ids, (_, answer) in zip(answers, questions, strict=True)
+    )
+    assert same >= 0.95 * len(questions) and right >= 0.8 * len(questions)
+    found = expectations(warm, texts)
+    divergences = [
+        sum(math.exp(p[token]) * (p[token] - q[token]) for token in p)
+        for p, q in zip(expected, found, strict=True)
+    ]
+    mean = sum(divergences) / len(divergences)
+    assert 0 < mean <= PROMISED_KL
+    counts = warm.counts()
+    assert counts["tokens_loaded"] > 5 * 768
+    levels = {name for name in counts if name.startswith("chunks_loaded")}
+    assert levels and "chunks_loaded:lossless" not in levels
+    ratio = counts["tokens_loaded"] * 6 * 2 * 2 * 32 * 2 / counts["bytes_loaded"]
+    assert ratio > 5, "keys and values are that many times smaller than in memory"
