@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Phi3Config, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, Phi3Config, PreTrainedConfig
 
 from cachegen.bitstream.identity import PrefixKey
 from cachegen.contexts.lookup import find_prefix
@@ -214,6 +214,25 @@ def test_frequencies_are_those_that_the_engine_uses_for_all_texts(long_rope: Pat
         identity = model_identity(vllm_config(long_rope, max_model_len=longest))
         expected = PrefixKey(fingerprint(model), extra=regime_of(model, as_of).extra(b""))
         assert identity.prefix_key(NOBODY) == expected
+
+
+def test_models_that_were_not_found_equal_have_contexts_of_their_own(tmp_path: Path) -> None:
+    for kind, changes in (
+        ("smollm3", {}),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}),
+        ("deepseek_v3", {"topk_method": "noaux_tc"}),
+    ):
+        sizes = {
+            "vocab_size": 128, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 512,
+            "pad_token_id": 0,
+        }  # fmt: skip
+        config = CONFIG_MAPPING[kind](**{**sizes, **changes})
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
+        model.save_pretrained(tmp_path / kind)
+        identity = model_identity(vllm_config(tmp_path / kind))
+        assert identity.fingerprint == fingerprint(model)
+        assert identity.prefix_key(NOBODY).extra
 
 
 def test_what_cannot_be_named_is_refused() -> None:
