@@ -6,8 +6,9 @@
 Without `--model` the shipped model is learned again for every value of what calibration goes by;
 the figure is the bits per value at a KL of 0.003. Then, or with it alone, the constants of encoding
 are tried on the model's own profile: bits and KL at its default level (or at `adaptive`, or
-`lossless`), or its noise floor, of text that was not learned from and of text unlike any. Rows are
-printed as they come and appended to benchmarks/results/rate_constants.csv.
+`lossless`), or its noise floor, of text that was not learned from; of the shipped model also of
+text unlike any. How a level's bound is kept is measured by rate_bounds.py. Rows are printed as they
+come and appended to benchmarks/results/rate_constants.csv.
 """
 
 from __future__ import annotations
@@ -142,8 +143,8 @@ class _Bench:
 def _bench(options: argparse.Namespace) -> _Bench:
     folder = options.model or refmodel.weights_path()
     (model, tokenizer), wide = load_model(folder), load_network(folder, dtype="float32")
-    unlike = {"unlike": [window(INPUTS[name], tokenizer, 0) for name in _UNLIKE]}
     if options.model is None:
+        unlike = {"unlike": [window(INPUTS[name], tokenizer, 0) for name in _UNLIKE]}
         profile = shipped_profile(fingerprint(model))
         assert profile is not None
         found = domains(tokenizer, num_windows=options.windows, num_tasks=1, data=None)
@@ -153,7 +154,7 @@ def _bench(options: argparse.Namespace) -> _Bench:
 
     texts = divided(tokenizer, options.data)
     windows = held_out(tokenizer, options.data, texts, count=options.windows)
-    return _Bench(folder.name, model, wide, (folder / PROFILE).read_bytes(), windows | unlike)
+    return _Bench(folder.name, model, wide, (folder / PROFILE).read_bytes(), windows)
 
 
 def _coder(method: str, data: bytes, model: Any) -> Coder:

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import unwrap
 from types import ModuleType
 from unittest.mock import patch
 
 _LEARN, _IMPORTANCE = "cachegen.codec.calibration.learn", "cachegen.codec.transform.importance"
-_CHUNKS = "cachegen.codec.transform.chunks"
 _ENGINE = "cachegen.engines.transformers.learning"
 HALF_TOLD, NOISE_FLOOR = "features of half the tokens predicted", "noise floor"
 
@@ -53,7 +53,7 @@ class Constant:
         if "." not in self.name:
             return module, self.name
         function, keyword = self.name.split(".")
-        return getattr(module, function), keyword
+        return unwrap(getattr(module, function)), keyword
 
 
 @contextmanager
@@ -71,14 +71,11 @@ LEARNED = (
     Constant(_LEARN, "_LEADING", (32, 64, 128, 256)),
     Constant(_LEARN, "FEATURE_RIDGE", (1e-4, 1e-3, 1e-2)),
     Constant(_IMPORTANCE, "fit.penalty", (1e-4, 1e-3, 1e-2)),
-    Constant(_ENGINE, "token_features.max_features", (256, 512, 1024, 2048)),
+    Constant(_ENGINE, "token_features.max_features", (256, 512, 2048, 1024)),
     Constant(_ENGINE, "_RIDGE", (1e-5, 1e-4, 1e-3), HALF_TOLD),
 )
 # Which encoding goes by; those of `transform` take a profile whose tokens weigh differently.
 CODED = (
-    Constant(_CHUNKS, "_MARGIN", (1.0, 1.05, 1.2)),
-    Constant(_CHUNKS, "_TRIES", (1, 2, 3)),
-    Constant(_CHUNKS, "_MOST_FINER", (1.0, 1.25, 1.5, 2.0)),
     Constant("cachegen.codec.transform.quantisation", "_UNEXPECTED", (1, 2, 4)),
     Constant("cachegen.codec.transform.analysis", "LEADING", (256, 512, 1024)),
     Constant("cachegen.codec.transform.basis", "_REACH", (16, 64, 256)),

@@ -32,8 +32,9 @@ from cachegen.kvcache import Geometry, KVCache
 QUARTERS = 4
 # Dimensions that turn by 2^-6 radians a token or more have the plane's step, those half as fast one
 # finer by a quarter of an octave, up to three octaves: fitted to the Fisher information of two
-# models, and values likewise (docs/decisions/2026-11-29-uncalibrated.md). Keys that do not turn
-# were not measured.
+# models, and values likewise (docs/decisions/2026-11-29-uncalibrated.md). Keys that do not turn get
+# the middle of what others get, so at most an octave and a half from what they would need if they
+# were like these: no model at hand has learned to do without rotations.
 _FAST, _FINEST = -6.0, 12
 _UNTURNED_KEYS, _VALUES = 6, 3
 # As in `tables`, for all levels of a profile: more save little.
