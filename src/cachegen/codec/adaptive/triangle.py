@@ -14,9 +14,9 @@ import torch
 
 from cachegen.codec.symbols import DEAD_ZONE
 
-# In standard errors of a weight. Steps of 1.25 and 5 took 0.02 and 0.05 bits a value more, of 4.0, at
-# the same KL (docs/LOG.md, 2026-11-29, tuned constants). The dead zone of 0.65 steps saved 0.03 to
-# 0.06 bits (docs/decisions/2026-11-29-uncalibrated.md).
+# In standard errors of a weight. Steps of 1.25 and 5 took 0.02 and 0.05 bits a value more, of 4.0,
+# at the same KL (docs/LOG.md, 2026-11-29, tuned constants). The dead zone of 0.65 steps saved 0.03
+# to 0.06 bits (docs/decisions/2026-11-29-uncalibrated.md).
 _STEP = 2.5
 _ROUNDING = 0.35
 # Arbitrary: 64 to 127, the largest that is read, do; a weight of 250 standard errors is rare.

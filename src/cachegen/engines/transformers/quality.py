@@ -24,8 +24,8 @@ from cachegen.engines.transformers.text_windows import Window
 from cachegen.kvcache import KVCache
 
 REFERENCE = "reference runs"
-# Share of the cached values that `noise_floor` changes. Arbitrary: by 10^-4, 10^-3 and 10^-2 of them
-# the shipped model differs from itself by 8, 7 and 14 * 10^-6 (docs/LOG.md, 2026-11-29, tuned
+# Share of the cached values that `noise_floor` changes. Arbitrary: by 10^-4, 10^-3 and 10^-2 of
+# them the shipped model differs from itself by 8, 7 and 14 * 10^-6 (docs/LOG.md, 2026-11-29, tuned
 # constants).
 _CHANGED = 1e-3
 _Item = TypeVar("_Item")
