@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUILD_INPUTS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard native/*)
 
-.PHONY: install vllm-env demo models test test-vllm test-zoo check docs package format bench soak clean
+.PHONY: install vllm-env demo models test test-vllm test-vllm-real test-zoo check docs package format bench soak clean
 
 install: $(VENV)/.installed
 
@@ -48,6 +48,11 @@ test: install
 test-vllm: vllm-env
 	$(VLLM_VENV)/bin/pytest -W default tests/engines/vllm
 
+# The same with SmolLM2-135M-Instruct of `make models`: make test-vllm-real [SMOLLM2=DIR].
+test-vllm-real: vllm-env
+	$(if $(SMOLLM2),CACHEGEN_SMOLLM2='$(SMOLLM2)') $(VLLM_VENV)/bin/pytest -W default -m slow -rP \
+		tests/engines/vllm/engine/test_real_model.py
+
 # Every architecture of transformers, as a tiny model, and what is slow: 2 to 4 minutes on 2 cores.
 test-zoo: install
 	$(BIN)/pytest tests/engines/transformers/zoo/suite.py
@@ -60,7 +65,7 @@ check: install
 
 # The documentation as a site in build/site; a warning is an error.
 docs: install
-	$(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # A source distribution and a wheel, installed into an empty environment, which runs the demo.
 PACKAGE := build/package
