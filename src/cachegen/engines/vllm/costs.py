@@ -83,6 +83,9 @@ class CostBook:
     def learned(self) -> Learned:
         """All costs as they are known now."""
         costs = replace(self._loads.costs(self._url), prefill=self._prefills.costs().prefill)
-        known = self._link.known(time.perf_counter())
-        rate = known[0] if known is not None else self._loads.throughput(self._url)
+        now_s = time.perf_counter()
+        known = self._link.known(now_s)
+        # What an earlier run knew counts until this one knows better; a link that was not used for
+        # minutes is unknown again, so that a bad one is tried again.
+        rate = known[0] if known is not None else self._link.share(now_s, own=0)[0]
         return Learned(costs, rate)

@@ -34,12 +34,19 @@ def main() -> None:
 
     question = json.loads(sys.argv[1])
     with served(question["model"], question["extra"], **question.get("options", {})) as engine:
-        began_s = time.perf_counter()
-        out = [engine.run([tokens])[0] for tokens in question["prompts"]]
+        out, each_s = [], []
+        for turn in range(question.get("rounds", 1)):
+            if turn:
+                engine.settle()
+                engine.forget()
+            for tokens in question["prompts"]:
+                began_s = time.perf_counter()
+                out += engine.run([tokens], max_tokens=question.get("max_tokens", 16))
+                each_s.append(time.perf_counter() - began_s)
         answer = {
             "texts": [list(each.outputs[0].token_ids) for each in out],
             "cached": [each.num_cached_tokens for each in out],
-            "seconds": time.perf_counter() - began_s,
+            "each_s": each_s,
         }
         if question["extra"] is not None:
             engine.settle()

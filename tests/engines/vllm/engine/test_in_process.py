@@ -23,12 +23,8 @@ CHUNK, BLOCK = 256, 128
 OPTIONS = {"dtype": "float32", "block_size": BLOCK, "max_num_batched_tokens": 1024}
 # By name, the prompts of the tests below; each has a context of its own.
 LENGTH = 700
-PROMPTS = {
-    name: prompt(LENGTH, seed)
-    for seed, name in enumerate(
-        ("plain", "longer", "salt", "zero", "damage", "stall", "abort", "killed", "logprobs"), 1
-    )
-}
+NAMES = "plain longer salt zero damage stall abort killed logprobs whole".split()
+PROMPTS = {name: prompt(LENGTH, seed) for seed, name in enumerate(NAMES, 1)}
 SHARED = [prompt(560, 100 + n % 4) + prompt(60, 200 + n) for n in range(16)]
 
 
@@ -51,6 +47,7 @@ def truth(model: str) -> dict[str, list[int]]:
     with served(model, **OPTIONS) as engine:
         found = {name: engine([tokens])[0] for name, tokens in PROMPTS.items()}
         found |= {f"shared {n}": engine([tokens])[0] for n, tokens in enumerate(SHARED)}
+        found["whole"] = engine([PROMPTS["whole"][:512]])[0]
         found["tail"] = engine([PROMPTS["longer"] + prompt(300, 50)])[0]
         return found
 
@@ -120,6 +117,16 @@ def test_a_prompt_is_saved_and_loaded(fresh: Served, truth) -> None:
         2,
     )
     assert "tokens_saved" not in counts and counts["bytes_loaded"] > 10_000
+
+
+def test_a_whole_prompt_is_loaded(fresh: Served, truth) -> None:
+    tokens = PROMPTS["whole"][:512]
+    assert fresh([tokens]) == [truth["whole"]]
+    fresh.settle()
+    fresh.forget()
+    fresh.counts()
+    assert fresh([tokens]) == [truth["whole"]]
+    assert fresh.counts()["tokens_loaded"] == 512
 
 
 def test_only_what_vllm_lacks_is_loaded_and_what_is_new_saved(fresh: Served, truth) -> None:

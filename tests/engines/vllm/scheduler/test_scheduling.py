@@ -338,3 +338,20 @@ def test_answers_take_microseconds(stored) -> None:
         engine.asks(name)
         times.append(time.perf_counter() - began_s)
     assert statistics.median(times) < 50e-6
+
+
+def test_a_load_that_cannot_be_planned_is_told_as_one_of_nothing(stored) -> None:
+    engine = Engine(stored)
+    engine.allocates("unknown", 64, external=64)
+    (job,) = engine.steps().loads
+    assert (job.request_id, job.tokens, job.start, job.stop) == ("unknown", b"", 0, 64)
+
+
+def test_a_save_that_cannot_be_planned_costs_nothing_else(stored, monkeypatch) -> None:
+    engine = Engine(stored)
+    engine.arrives("a")
+    engine.arrives("b", [9] * 600)
+    assert engine.hears("b") == 0 and engine.hears("a") == 512
+    engine.allocates("a", 512, external=512)
+    monkeypatch.setattr(engine.side, "_save", lambda *_: 1 / 0)
+    assert [job.request_id for job in engine.steps(new=[("b", 0, 600)]).loads] == ["a"]

@@ -148,6 +148,13 @@ def test_a_load_that_takes_longer_than_computing_is_given_up(toy, stored) -> Non
     assert counters.take()["load_failures:too slow"] == 1
 
 
+def test_a_load_of_nothing_fails_every_block(toy, stored) -> None:
+    loading = loader(stored, toy_pages(), Counters())
+    loading.start(LoadJob("r", b"", 0, 64, BLOCKS, RequestIdentity()), KEY)
+    (load,) = ended(loading)
+    assert load.failed_blocks(SIZE) == {1, 2, 3, 4}
+
+
 def test_a_stalled_store_is_given_up_without_known_costs(toy, stored) -> None:
     slow, counters = Slow(stored), Counters()
     loading = loader(slow, toy_pages(), counters, stall_s=0.1)

@@ -82,12 +82,13 @@ class LookupSettings:
 
 @dataclass(slots=True, eq=False)
 class Lookups:
-    """Threads that ask the store."""
+    """Threads that ask the store; what they have read of profiles is kept."""
 
     settings: LookupSettings
     _questions: queue.SimpleQueue[Callable[[], None]] = field(default_factory=queue.SimpleQueue)
     _answered: threading.Condition = field(default_factory=threading.Condition)
     _threads: list[threading.Thread] = field(default_factory=list)
+    _profiles: Profiles | None = None
     _silent_since_s: float | None = None
     _num_open: int = 0
 
@@ -152,11 +153,12 @@ class Lookups:
             return Found((), (), 0, True, ())
         shortest: Found | None = None
         for key in question.keys:
-            profiles = Profiles(settings.store, settings.profile)
+            profiles = self._profiles or Profiles(settings.store, settings.profile)
             ask = partial(look_up, usable, key, store=settings.store, profiles=profiles)
             # What a store does not answer by then is of no use to anybody.
             stored = within(10 * settings.lookup_s, ask)
             found = found_in(stored, profiles, settings.level)
+            self._profiles = None if found.errors else profiles
             if shortest is None or found.num_tokens < shortest.num_tokens:
                 shortest = found
         assert shortest is not None

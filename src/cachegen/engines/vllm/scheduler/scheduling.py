@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -20,6 +21,8 @@ from cachegen.engines.vllm.scheduler.requests import Exactness, Names, Tracked
 # An idle engine asks again at once, thousands of times a second; it waits this long for something
 # to change. Arbitrary: 0.5 to 5 ms do.
 _IDLE_S = 0.002
+# Loggers outside of vLLM's tree are silent in its processes.
+_LOG = logging.getLogger("vllm.cachegen")
 
 
 class Scheduling:
@@ -104,7 +107,7 @@ class Scheduling:
             return self._miss(request, "link busy")
         if self._admission.is_full:
             return None
-        request.planned_stop, request.outcome = plan.stop, "hit"
+        request.outcome = "hit"
         return plan.stop - local
 
     def _miss(self, request: Tracked, reason: str) -> int:
@@ -115,12 +118,20 @@ class Scheduling:
 
     def allocated(self, request_id: str, blocks: BlockIds, num_external: int) -> None:
         """Blocks were allocated; with tokens to load, or after they were loaded."""
-        request = self._requests.get(request_id)
-        if request is None or request.answer is None or not num_external:
+        if not num_external:
             self._admission.used(request_id)
             return
+        try:
+            self._loads.append(self._load(request_id, blocks, num_external))
+        except Exception:  # the request waits for a load: one of nothing fails, and is told
+            _LOG.exception("planning a load failed; vLLM computes the prompt")
+            nothing = LoadJob(request_id, b"", 0, num_external, blocks, RequestIdentity())
+            self._loads.append(nothing)
+
+    def _load(self, request_id: str, blocks: BlockIds, num_external: int) -> LoadJob:
+        request = self._requests[request_id]
         answer, now_s = request.answer, time.monotonic()
-        assert answer.prospect is not None and request.identity is not None
+        assert answer is not None and answer.prospect is not None and request.identity is not None
         start, stop = request.local, request.local + num_external
         plan = answer.prospect.plan(start, self._learned, self._config.slo_s)
         name = self._name(answer, answer.prospect.chunk_stop(start))
@@ -129,19 +140,17 @@ class Scheduling:
         written = slice(start // grouping.block_tokens, grouping.ends_at(stop))
         self._exactness.note(blocks[grouping.group][written], is_exact=is_exact)
         slo_s = self._config.slo_s
-        self._loads.append(
-            LoadJob(
-                request_id,
-                answer.tokens[: TOKEN_BYTES * answer.prospect.chunk_stop(stop - 1)],
-                start,
-                stop,
-                blocks,
-                request.identity,
-                None if slo_s is None else max(slo_s - (now_s - request.arrived_s), 0.0),
-            )
-        )
         self._counters.add("hits")
         self._counters.add("tokens_hit", num_external)
+        return LoadJob(
+            request_id,
+            answer.tokens[: TOKEN_BYTES * answer.prospect.chunk_stop(stop - 1)],
+            start,
+            stop,
+            blocks,
+            request.identity,
+            None if slo_s is None else max(slo_s - (now_s - request.arrived_s), 0.0),
+        )
 
     def step(self, scheduler_output: Any) -> Step:
         """What is to be done in this step."""
@@ -151,8 +160,12 @@ class Scheduling:
         block_state = scheduler_output.kv_connector_block_state
         for request_id, done in computed_before(scheduler_output):
             request = self._requests.get(request_id)
-            if request is not None:
+            if request is None:
+                continue
+            try:
                 self._computes(step, request_id, request, done, scheduled[request_id], block_state)
+            except Exception:  # the step's loads must not be lost with one request's save
+                _LOG.exception("planning a save failed; it is left out")
         step.prefill = only_prefill(scheduler_output)
         step.is_idle = not scheduler_output.total_num_scheduled_tokens
         if step.is_idle and not step.loads:

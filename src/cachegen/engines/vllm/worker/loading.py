@@ -159,7 +159,7 @@ class Loader:
         except Exception as error:  # vLLM computes what is missing, whatever the reason
             self._counters.add("load_failures", label=type(error).__name__)
         finally:
-            stop = max(min(pages.close(), limit), job.start)
+            stop = self._settled(pages, limit, job)
             self._note(stop - job.start, job.start, time.perf_counter() - began_s)
             self._settle(Ended(job.request_id, stop, job.stop, job.blocks, bool(under_way.why)))
 
@@ -169,7 +169,7 @@ class Loader:
             self._prefill() or _UNKNOWN,
             partial(under_way.end, "too slow"),
         )
-        result = load(
+        return load(
             tokens_from_bytes(job.tokens),
             store=self._store,
             profile=self._profile,
@@ -183,8 +183,15 @@ class Loader:
             extra=key.extra,
             exact=not self._config.accepts_inexact,
         )
-        synchronize(self._device)
-        return result
+
+    def _settled(self, pages: Pages, limit: int, job: LoadJob) -> int:
+        """Up to where tokens are there and may be used, once the device has them."""
+        stop = max(min(pages.close(), limit), job.start)
+        try:
+            synchronize(self._device)
+        except Exception:  # a device that fails has more to say to vLLM than to this load
+            stop = job.start
+        return stop
 
     def _reader(self, job: LoadJob, pages: Pages) -> Reader:
         """Chunks go to their blocks as they come, unless windows show only at the end."""

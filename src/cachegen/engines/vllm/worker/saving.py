@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from cachegen.bitstream.identity import PrefixKey, tokens_from_bytes
 from cachegen.codec.levels import EXACT_LEVELS
 from cachegen.codec.profile import Profile
@@ -29,12 +31,20 @@ class Waiting:
         key: of their context.
         kv: the tokens.
         size_bytes: that they take.
+        copied: passed by the device once they are there; None on a CPU, where they are at once.
     """
 
     job: SaveJob
     key: PrefixKey
     kv: KVCache
     size_bytes: int
+    copied: torch.Event | None = None
+
+    def on_cpu(self) -> KVCache:
+        """The tokens in this machine's memory."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        return self.kv.to("cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +105,7 @@ class Saver:
                     self._bytes -= size_bytes
                     self._shed(job, "copy" if kv is None else "window")
                 else:
-                    self._queue.append(Waiting(job, key, kv, size_bytes))
+                    self._queue.append(Waiting(job, key, kv, size_bytes, _mark(kv)))
                     self._changed.notify_all()
 
     def forget(self, request_id: str) -> None:
@@ -155,7 +165,7 @@ class Saver:
 
     def _save(self, parts: list[Waiting]) -> None:
         last, began_s = parts[-1], time.perf_counter()
-        kv, settings = KVCache.concat([part.kv for part in parts]).to("cpu"), self._settings
+        kv, settings = KVCache.concat([part.on_cpu() for part in parts]), self._settings
         manifest = save(
             kv,
             tokens=tokens_from_bytes(last.job.tokens),
@@ -177,6 +187,15 @@ class Saver:
         add("kv_bytes_saved", kv.size_bytes)
         new = [chunk for chunk in manifest.chunks if chunk.start >= kv.start]
         add("bytes_saved", sum(stored.size_bytes for chunk in new for stored in chunk.objects))
+
+
+def _mark(kv: KVCache) -> torch.Event | None:
+    """A place in the device's queue behind the copy. Not run on a GPU."""
+    if kv.device.type == "cpu":
+        return None
+    event = torch.Event(kv.device)
+    event.record()
+    return event
 
 
 def _continues(job: SaveJob, last: SaveJob) -> bool:

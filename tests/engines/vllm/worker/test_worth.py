@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+
+from cachegen.engines.vllm.worker.worth import WhileItPays, loads_s
+from cachegen.policy.controller import ChunkState, LoadState, Option, Status, Transfer
+from cachegen.policy.costs import Costs, DecodeCost, PrefillCost
+from cachegen.policy.fixed import Fixed
+
+SIZE = 100_000
+
+
+def state(*, now_s: float, rate: float | None, done: int = 0) -> LoadState:
+    options = (Option("high", SIZE, 0),)
+    chunks = [ChunkState(256 * i, 256 * (i + 1), options) for i in range(4)]
+    for chunk in chunks[:done]:
+        chunk.status = Status.DONE
+    chunks[done].status = Status.FETCHING
+    found = LoadState(
+        chunks,
+        Costs(decode={"high": DecodeCost(0.01)}),
+        0,
+        can_recompute=False,
+        now_s=now_s,
+        bytes_per_s=rate,
+        transfers=[Transfer(done, options[0], 0.0)],
+    )
+    found.advance_front()
+    return found
+
+
+def is_given_up(found: LoadState, *, token_s: float = 0.001) -> bool:
+    calls: list[int] = []
+    WhileItPays(Fixed("high"), PrefillCost(0.0, token_s), lambda: calls.append(1)).reconsider(found)
+    return bool(calls)
+
+
+def test_what_is_left_takes_link_and_decoder() -> None:
+    assert loads_s(state(now_s=1.0, rate=1e6)) == pytest.approx(0.4 + 0.01)
+    assert loads_s(state(now_s=1.0, rate=1e6, done=3)) == pytest.approx(0.1 + 0.01)
+    assert loads_s(state(now_s=1.0, rate=1e9)) == pytest.approx(0.0004 + 0.04, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("rate", "done", "given_up"),
+    [(1e6, 0, False), (3e5, 0, True), (3e5, 3, True), (5e5, 3, False), (None, 3, True)],
+)
+def test_a_load_ends_once_computing_the_rest_is_faster(rate, done: int, given_up: bool) -> None:
+    """1,024 tokens take 1.02 s, the last 256 take 0.26 s; nothing came for a second."""
+    assert is_given_up(state(now_s=1.0, rate=rate, done=done)) == given_up
+
+
+def test_a_load_that_has_just_begun_is_not_judged() -> None:
+    assert not is_given_up(state(now_s=0.1, rate=1e3))
+    assert is_given_up(state(now_s=0.3, rate=1e3))
+
+
+def test_decisions_are_the_others() -> None:
+    found = state(now_s=0.0, rate=1e6)
+    inner = Fixed("high")
+    outer = WhileItPays(inner, PrefillCost(0.0, 1.0), lambda: None)
+    assert outer.choose(found, "link") == inner.choose(found, "link") is not None
