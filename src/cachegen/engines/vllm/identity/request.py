@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from cachegen.engines.vllm.identity.digests import digest_of, files_digest, state_of
+from cachegen.engines.vllm.identity.digests import digest_of, files_digest
 from cachegen.errors import UnsupportedCache
 
 # Adapters that a server holds at once. Arbitrary: 100 to 10,000 do; 32 bytes and some names each.
 _MOST_ADAPTERS = 1024
-_ADAPTER_FILES = ("adapter_config.json", "adapter_model*", "new_embeddings*")
+_ADAPTER_WEIGHTS = "adapter_model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +57,23 @@ def _media(request: Any) -> Iterator[list[Any]]:
 
 
 def _adapter(lora: Any) -> bytes:
-    folder = Path(lora.lora_path)
     try:
-        files = [path for pattern in _ADAPTER_FILES for path in sorted(folder.glob(pattern))]
-        if not any(path.name.startswith("adapter_model") for path in files):
-            raise OSError(f"there are no weights of an adapter in {folder}")
-        return _read(tuple(files), tuple(state_of(path) for path in files))
+        with os.scandir(lora.lora_path) as folder:
+            found = sorted((entry.name, entry.stat()) for entry in folder if _is_part(entry.name))
+        if not any(name.startswith(_ADAPTER_WEIGHTS) for name, _ in found):
+            raise OSError(f"there are no weights of an adapter in {lora.lora_path}")
+        states = tuple((name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in found)
+        return _read(Path(lora.lora_path), states)
     except OSError as error:
         raise UnsupportedCache(
             f"adapter {lora.lora_name!r}: expected its files on this machine: {error}"
         ) from error
 
 
+def _is_part(name: str) -> bool:
+    return name.startswith((_ADAPTER_WEIGHTS, "adapter_config.json", "new_embeddings"))
+
+
 @lru_cache(maxsize=_MOST_ADAPTERS)
-def _read(files: tuple[Path, ...], _state: tuple[object, ...]) -> bytes:
-    return files_digest(files)
+def _read(folder: Path, states: tuple[tuple[str, int, int, int], ...]) -> bytes:
+    return files_digest(folder / name for name, *_ in states)
