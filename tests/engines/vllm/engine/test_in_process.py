@@ -23,7 +23,18 @@ CHUNK, BLOCK = 256, 128
 OPTIONS = {"dtype": "float32", "block_size": BLOCK, "max_num_batched_tokens": 1024}
 # By name, the prompts of the tests below; each has a context of its own.
 LENGTH = 700
-NAMES = "plain longer salt zero damage stall abort killed logprobs whole".split()
+NAMES = [
+    "plain",
+    "longer",
+    "salt",
+    "zero",
+    "damage",
+    "stall",
+    "abort",
+    "killed",
+    "logprobs",
+    "whole",
+]
 PROMPTS = {name: prompt(LENGTH, seed) for seed, name in enumerate(NAMES, 1)}
 SHARED = [prompt(560, 100 + n % 4) + prompt(60, 200 + n) for n in range(16)]
 
