@@ -6,7 +6,6 @@ from cachegen.engines.vllm.config import read_config
 from cachegen.engines.vllm.identity.request import RequestIdentity
 from cachegen.engines.vllm.tenants import of_connector
 
-
 NOBODY = RequestIdentity()
 
 
