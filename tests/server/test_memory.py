@@ -8,10 +8,11 @@ import gc
 import re
 import socket
 import ssl
+import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from cachegen.server.admission import Admission
 from cachegen.server.connections import LimitedConnection, connection_of
 from cachegen.server.limits import Limits
 from cachegen.server.listener import Listener
-from tests.server.clients import MB, dial, eventually, head, speaking
+from tests.server.clients import MB, dial, eventually, files_of, head, small_socket, speaking
 
 CONNECTIONS = 40
 V13 = ssl.TLSVersion.TLSv1_3
@@ -49,13 +50,13 @@ def server(request, serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield started
 
 
-def connect(server) -> socket.socket:
-    connection = dial(server)
+def connect(server, *, deaf: bool = False) -> socket.socket:
+    connection = small_socket(server) if deaf else dial(server)
     return speaking(V13, V13).wrap_socket(connection) if "https" in server.url else connection
 
 
-def put(path: str) -> bytes:
-    return head("PUT", path, f"Content-Length: {MB}") + bytes(MB)
+def put(path: str, *, size_bytes: int = MB) -> bytes:
+    return head("PUT", path, f"Content-Length: {size_bytes}") + bytes(size_bytes)
 
 
 def answer(connection: socket.socket, sent: bytes) -> int:
@@ -116,6 +117,20 @@ def test_connections_that_are_used_and_kept(server) -> None:
     with used_connections(server):
         most_mb = before_mb + CONNECTIONS * (0.5 if "https" in server.url else 0.1)
         assert eventually(lambda: rss_mb(server) < most_mb, within_s=GIVEN_BACK_S)
+
+
+def test_connections_that_take_nothing(server) -> None:
+    """By TLS 1.4 MB each, or 1.3: a piece of the store's, and what waits to be sent."""
+    with closing(connect(server)) as connection:
+        assert answer(connection, put("/large", size_bytes=10 * MB)) == 201
+    before_mb, files = settled_mb(server), files_of(server)
+    with ExitStack() as stack:
+        for _ in range(20):
+            deaf = stack.enter_context(connect(server, deaf=True))
+            deaf.sendall(head("GET", "/large"))
+        assert eventually(lambda: files_of(server) >= files + 40)  # sockets and objects
+        time.sleep(0.3)
+        assert rss_mb(server) < before_mb + 20 * 1.7
 
 
 async def serve_once(scope: Scope, receive: Receive, send: Send) -> None:
