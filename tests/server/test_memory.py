@@ -31,7 +31,8 @@ from tests.server.clients import MB, dial, eventually, files_of, head, small_soc
 CONNECTIONS = 40
 V13 = ssl.TLSVersion.TLSv1_3
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-SENT = [GET, 3 * GET, 3 * GET.replace(b"/ ", b"/slow "), GET[:9], b"nonsense\r\n\r\n"]
+HALF_A_HANDSHAKE = bytes([22, 3, 1, 2, 0, 1])
+SENT = [GET, 3 * GET, 3 * GET.replace(b"/ ", b"/slow "), GET[:9], HALF_A_HANDSHAKE, b"no\r\n\r\n"]
 # Free memory goes back every three seconds.
 GIVEN_BACK_S = 10.0
 
