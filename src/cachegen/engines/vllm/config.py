@@ -111,7 +111,7 @@ def read_config(extra: Mapping[str, Any], *, role: str | None = "kv_both") -> Co
     if not _text(extra, "store"):
         raise ValueError(
             "kv_connector_extra_config: expected 'store', the URL or folder of a store, as in "
-            '{"store": "http://cache:8080"}'
+            '{"store": "cachegen://cache:8080"}'
         )
     config = ConnectorConfig(
         **{key: _READERS[key](extra, key) for key in extra},

@@ -95,8 +95,9 @@ def test_what_is_sooner_computed_is_not_loaded(model: str, truth, tmp_path) -> N
                 assert engine([tokens], max_tokens=40) == [text]
             assert time.monotonic() - began_s < 30
             counts = engine.counts()
-            assert counts.get("load_failures:too slow", 0) <= 2
-            assert counts.get("misses:sooner computed", 0) + counts.get("misses:late", 0) >= 2
+            assert 0 < counts.get("load_failures:too slow", 0) <= 2, counts
+            reasons = ("sooner computed", "link slow", "late")
+            assert sum(counts.get(f"misses:{reason}", 0) for reason in reasons) >= 2, counts
 
 
 def test_settings_are_checked_at_the_start(model: str, tmp_path) -> None:

@@ -43,3 +43,17 @@ def test_what_failed_is_left_alone_for_a_while() -> None:
     assert loads.has_failed(b"1", now_s=2.0) and not loads.has_failed(b"2", now_s=2.0)
     assert not loads.has_failed(b"1", now_s=100.0)
     assert not loads.is_loading(b"1", beside="b")
+
+
+def test_after_a_load_that_did_not_pay_none_begins_for_ever_longer() -> None:
+    loads = Admission(1)
+    assert not loads.is_held(now_s=0.0)
+    loads.gave_up(now_s=0.0)
+    assert loads.is_held(now_s=1.9) and not loads.is_held(now_s=2.1)
+    loads.gave_up(now_s=10.0)
+    assert loads.is_held(now_s=13.9) and not loads.is_held(now_s=14.1)
+    for _ in range(20):
+        loads.gave_up(now_s=100.0)
+    assert loads.is_held(now_s=159.0) and not loads.is_held(now_s=161.0)
+    loads.went_well()
+    assert not loads.is_held(now_s=101.0)

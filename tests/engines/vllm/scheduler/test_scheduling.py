@@ -355,3 +355,16 @@ def test_a_save_that_cannot_be_planned_costs_nothing_else(stored, monkeypatch) -
     engine.allocates("a", 512, external=512)
     monkeypatch.setattr(engine.side, "_save", lambda *_: 1 / 0)
     assert [job.request_id for job in engine.steps(new=[("b", 0, 600)]).loads] == ["a"]
+
+
+def test_a_load_that_did_not_pay_holds_others_back(stored, toy) -> None:
+    other = [1000, *PROMPT[1:]]
+    toy.save(other[:512], stored, levels=["lossless"])
+    engine = Engine(stored)
+    engine.arrives("a")
+    engine.arrives("b", other)
+    assert engine.hears("a") == 512
+    engine.allocates("a", 512, external=512)
+    engine.side.ended(["a"], Report(short=("a",)))
+    assert engine.hears("b") == 0
+    assert engine.counters.take()["misses:link slow"] == 1

@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 
 # What failed is not loaded again for so long. Arbitrary: 5 to 120 s do.
 _FAILED_FOR_S = 30.0
+# After a load that was given up none begins for so long, twice as long after each further one: a
+# load that ends within its first bytes does not tell the throughput. Arbitrary: 0.5 to 5 s, and 10
+# to 120 s, do.
+_HOLD_S, _LONGEST_HOLD_S = 2.0, 60.0
 # Only bounds memory. Arbitrary: 64 to 10,000 do.
 _MOST_FAILURES = 1000
 
@@ -30,6 +34,21 @@ class Admission:
     max_loads: int
     _loads: dict[str, _Load] = field(default_factory=dict)
     _failed_s: dict[bytes, float] = field(default_factory=dict)
+    _hold_s: float = 0.0
+    _held_until_s: float = 0.0
+
+    def is_held(self, *, now_s: float) -> bool:
+        """Whether loads do not pay at present."""
+        return now_s < self._held_until_s
+
+    def gave_up(self, *, now_s: float) -> None:
+        """Note that a load did not pay."""
+        self._hold_s = min(max(2 * self._hold_s, _HOLD_S), _LONGEST_HOLD_S)
+        self._held_until_s = now_s + self._hold_s
+
+    def went_well(self) -> None:
+        """Note that a load brought everything."""
+        self._hold_s = self._held_until_s = 0.0
 
     @property
     def is_full(self) -> bool:

@@ -98,6 +98,8 @@ class Scheduling:
         name = self._name(answer, prospect.chunk_stop(local))
         if self._admission.has_failed(name, now_s=now_s):
             return self._miss(request, "failed lately")
+        if self._admission.is_held(now_s=now_s):
+            return self._miss(request, "link slow")
         if self._caches_prefixes and self._admission.is_loading(name, beside=request_id):
             return None
         plan = prospect.plan(local, self._learned, self._config.slo_s)
@@ -264,10 +266,15 @@ class Scheduling:
             for request_id in report.short:
                 if request_id in self._requests:
                     self._requests[request_id].may_load = False
+                    if request_id not in report.failed:
+                        self._admission.gave_up(now_s=now_s)
             self._given.remove(report.unsaved)
             self._learned = report.learned or self._learned
+        short = () if report is None else report.short
         for request_id in loaded:
             self._admission.loaded(request_id)
+            if request_id not in short:
+                self._admission.went_well()
 
     def learn(self, learned: Learned) -> None:
         """Take what a worker knew at its start."""
