@@ -1,0 +1,1 @@
+"""What the benchmarks of vLLM are made of: servers, a client, prompts, measurements."""

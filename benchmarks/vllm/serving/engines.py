@@ -1,0 +1,130 @@
+"""vLLM's server in processes of its own, with and without a connector."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from serving.client import Client
+
+HERE = Path(__file__).parents[1]
+# Names the file that `timed.py` appends to.
+FILE_VARIABLE = "CACHEGEN_BENCHMARK_LOOKUPS"
+# Of prompts and what follows; the shipped model has no more.
+MAX_MODEL_LEN = 8192
+# Starting takes 24 s alone on two cores, and minutes beside other work.
+_START_S = 400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """How to start a server.
+
+    Attributes:
+        model: folder of the model.
+        folder: for its log, and for what the connector learns.
+        connector: its ``kv_connector_extra_config``; None for vLLM alone.
+        options: further arguments of the server.
+    """
+
+    model: Path
+    folder: Path
+    connector: Mapping[str, Any] | None = None
+    options: tuple[str, ...] = ()
+
+    @property
+    def lookups(self) -> Path:
+        """Nanoseconds of the connector's answers, one a line."""
+        return self.folder / "lookups"
+
+    def command(self, port: int) -> list[str]:
+        """The server's program and arguments.
+
+        vLLM's own cache of prefixes stays on, as users have it; `Client.forget` empties it.
+        """
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+        command += ["--model", str(self.model), "--served-model-name", "model"]
+        command += ["--host", "127.0.0.1", "--port", str(port), "--enforce-eager"]
+        command += ["--max-model-len", str(MAX_MODEL_LEN), "--enable-prompt-tokens-details"]
+        if self.connector is not None:
+            transfer = {
+                "kv_connector": "TimedConnector",
+                "kv_connector_module_path": "serving.timed",
+                "kv_role": "kv_both",
+                "kv_load_failure_policy": "recompute",
+                "kv_connector_extra_config": dict(self.connector),
+            }
+            command += ["--kv-transfer-config", json.dumps(transfer)]
+        return [*command, *self.options]
+
+    def environment(self) -> dict[str, str]:
+        """Of the server; the development mode has the endpoint that `Client.forget` needs."""
+        return {
+            **os.environ,
+            "PYTHONPATH": str(HERE),
+            "HF_HUB_OFFLINE": "1",
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "VLLM_SERVER_DEV_MODE": "1",
+            "VLLM_NO_USAGE_STATS": "1",
+            "CACHEGEN_CACHE_DIR": str(self.folder / "learned"),
+            FILE_VARIABLE: str(self.lookups),
+        }
+
+
+@contextmanager
+def started(*engines: Engine) -> Iterator[tuple[Client, ...]]:
+    """Start servers side by side; they end with the block.
+
+    Raises:
+        RuntimeError: one ended, or was not ready in time; with the end of its log.
+    """
+    with ExitStack() as stack:
+        begun = [stack.enter_context(_process(engine)) for engine in engines]
+        deadline_s = time.monotonic() + _START_S
+        for engine, (process, client) in zip(engines, begun, strict=True):
+            while not client.is_ready():
+                if process.poll() is not None or time.monotonic() > deadline_s:
+                    log = (engine.folder / "vllm.log").read_text(errors="replace")
+                    raise RuntimeError(f"expected vLLM to start, it said: {log[-3000:]}")
+                time.sleep(0.5)
+        yield tuple(client for _, client in begun)
+
+
+@contextmanager
+def _process(engine: Engine) -> Iterator[tuple[subprocess.Popen[bytes], Client]]:
+    engine.folder.mkdir(parents=True)
+    port = _free_port()
+    with (engine.folder / "vllm.log").open("wb") as log:
+        process = subprocess.Popen(
+            engine.command(port),
+            env=engine.environment(),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield process, Client(port)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
