@@ -110,6 +110,17 @@ def test_what_is_read_stays(make_bounded_store: MakeStore, store: Store) -> None
     assert list(store.list()) == ["b"]
 
 
+def test_an_object_that_is_deleted_before_its_first_bytes(make_bounded_store: MakeStore) -> None:
+    """It is gone, which is no failure of the store: before, a server answered 502."""
+    bounded_store = make_bounded_store()
+    bounded_store.put("a", b"1" * 100)
+    with bounded_store.reading("a", whole) as reading:
+        bounded_store.delete("a")
+        assert bounded_store.put("a", b"2" * 100)
+        with pytest.raises(KeyNotFound, match="deleted"):
+            next(reading.buffers)
+
+
 def test_a_reader_of_a_deleted_object_never_gets_another_one(make_bounded_store: MakeStore) -> None:
     bounded_store = make_bounded_store()
     bounded_store.put("a", b"1" * (3 << 20))

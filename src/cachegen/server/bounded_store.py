@@ -181,8 +181,8 @@ class BoundedStore:
         The size is that of the object that is opened, whoever wrote it.
 
         Raises:
-            KeyNotFound: there is no such object.
-            StoreError: the store fails; while bytes are taken, also that the object was deleted.
+            KeyNotFound: there is no such object; at the first bytes, also that it was deleted.
+            StoreError: the store fails; at later bytes, also that the object was deleted.
         """
         with ExitStack() as stack:
             with self._key_locks.holding(key):
@@ -447,11 +447,16 @@ class BoundedStore:
 
 
 def _checked(buffers: Iterator[Buffer], use: Pin, size_bytes: int) -> Iterator[Buffer]:
-    """The buffers, until the object is deleted: another one may follow under the same key."""
+    """The buffers, until the object is deleted: another one may follow under the same key.
+
+    Who has got none of them yet is told that there is no such object.
+    """
+    error: type[StoreError] = KeyNotFound
     for buffer in buffers:
         size_bytes -= len(buffer)
         if use.gone:
-            raise StoreError("the object was deleted while it was read")
+            raise error("the object was deleted while it was read")
+        error = StoreError
         if size_bytes < 0:
             raise StoreError(f"the object goes on for {-size_bytes} bytes behind its end")
         yield buffer
