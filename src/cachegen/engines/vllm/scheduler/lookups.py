@@ -24,19 +24,22 @@ from cachegen.errors import CacheGenError
 from cachegen.policy.controller import ChunkState
 from cachegen.store import Store
 
-# Lookups are waits: more threads than cores. Arbitrary: 2 to 16 do.
-_THREADS = 4
+# Lookups are waits: more threads than cores. Arbitrary: 4 to 16 do.
+_THREADS = 8
 # After a store has not answered in time, requests wait for it this long, until it answers again or
 # for so many seconds. Arbitrary: 0.01 to 0.2 s, and 2 to 60 s, do.
 _IMPATIENT_S, _IMPATIENT_FOR_S = 0.05, 10.0
+# Later answers are of use to nobody, and other lookups wait. Arbitrary: 5 to 60 s do.
+_GIVEN_UP_S = 10.0
 
 
 @dataclass(slots=True, eq=False)
 class Answer:
-    """What is known of a prompt; the fields after `asked_s` once `is_there` is true.
+    """What is known of a prompt; the fields after `began_s` once `is_there` is true.
 
     Attributes:
         asked_s: when it was asked for, on `time.monotonic`.
+        began_s: when a thread began to ask the store; others may be before it.
         tokens: uint32, little-endian.
         prospect: what can be loaded; None where nothing is stored, or the store failed.
         saved_stop: the end of the last stored chunk; None where the store failed.
@@ -46,6 +49,7 @@ class Answer:
     """
 
     asked_s: float
+    began_s: float = float("inf")
     is_there: bool = False
     tokens: bytes = b""
     prospect: Prospect | None = None
@@ -109,7 +113,8 @@ class Lookups:
         patience_s = self.settings.lookup_s
         if now_s - answer.asked_s < (min(patience_s, _IMPATIENT_S) if is_silent else patience_s):
             return False
-        if not is_silent:
+        # Not where the question mostly waited for others before it.
+        if not is_silent and now_s - answer.began_s >= patience_s / 2:
             self._silent_since_s = now_s
         return True
 
@@ -124,6 +129,7 @@ class Lookups:
             self._questions.get()()
 
     def _look_up(self, question: Question, answer: Answer) -> None:
+        answer.began_s = time.monotonic()
         try:
             answer.tokens = tokens_to_bytes(question.tokens)
             known = tokens_from_bytes(answer.tokens)
@@ -155,8 +161,7 @@ class Lookups:
         for key in question.keys:
             profiles = self._profiles or Profiles(settings.store, settings.profile)
             ask = partial(look_up, usable, key, store=settings.store, profiles=profiles)
-            # What a store does not answer by then is of no use to anybody.
-            stored = within(10 * settings.lookup_s, ask)
+            stored = within(_GIVEN_UP_S, ask)
             found = found_in(stored, profiles, settings.level)
             self._profiles = None if found.errors else profiles
             if shortest is None or found.num_tokens < shortest.num_tokens:
