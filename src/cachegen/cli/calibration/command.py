@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from cachegen.codec.calibration.sizing import TransformSizes
     from cachegen.codec.profile import Profile
 
-# Not measured against others; bounds the moments of features, (3 * 1024)^2 numbers in float64.
+# As of `token_features`, which says what fewer cost; bounds the moments of features, (3 * 1024)^2
+# numbers in float64.
 _MOST_FEATURES = 1024
 _ARITHMETIC = "torch.float32"
 _MEASURING = "measuring this machine"
