@@ -27,8 +27,8 @@ _MARGIN = 1.05
 _TRIES = 3
 # How much finer than a level's own its steps may become. A bound: steps finer by 1.8 lose as little
 # as the next level, for 2% more bits than its 0.729 a value. What is farther from what was learned
-# gets that level. Twice as fine at the finest level let base64 stay in Qwen2.5-Coder's profile, at a
-# KL of 0.0055.
+# gets that level. Twice as fine at the finest level let base64 stay in Qwen2.5-Coder's profile, at
+# a KL of 0.0055.
 _MOST_FINER = 1.5
 
 
