@@ -44,9 +44,9 @@ models: install
 test: install
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-# The connector in vLLM itself, with tiny models, in vLLM's environment.
+# The connector in vLLM itself, with tiny models, and its example, in vLLM's environment.
 test-vllm: vllm-env
-	$(VLLM_VENV)/bin/pytest -W default tests/engines/vllm
+	$(VLLM_VENV)/bin/pytest -W default tests/engines/vllm tests/examples/test_vllm.py
 
 # The same with SmolLM2-135M-Instruct of `make models`: make test-vllm-real [SMOLLM2=DIR].
 test-vllm-real: vllm-env
