@@ -67,6 +67,7 @@ def load(
     *,
     store: Store,
     profile: Profile | None = None,
+    profiles: Profiles | None = None,
     level: str | None = None,
     slo_s: float | None = None,
     controller: Controller | None = None,
@@ -92,6 +93,7 @@ def load(
         tokens: the context, possibly longer than what is stored.
         store: the store to read from.
         profile: statistics of the model; if another one is needed it is read from the store.
+        profiles: those that earlier loads from this store have read, in place of `profile`.
         level: load everything at this level, or as near to it as possible. If None the controller
             chooses: without a deadline, the quality of the profile's default level or better.
         slo_s: deadline in seconds from now: the best quality that meets it, or what ends first if
@@ -132,7 +134,7 @@ def load(
         store, fingerprint, device=reader.device, stall_s=stall_s, max_bytes=max_bytes
     )
     room, journal = resources.room, Journal()
-    profiles = Profiles(store, profile, max_bytes=room.profiles_bytes)
+    profiles = profiles or Profiles(store, profile, max_bytes=room.profiles_bytes)
     ask = partial(look_up, asked, prefix_key, store=store, profiles=profiles)
     try:
         patience_s = _patience_s(resources.link, stall_s, slo_s) if recompute else 2 * stall_s

@@ -85,12 +85,18 @@ def test_answers_and_expectations_at_the_default_level(
 ) -> None:
     said, expected = truth
     answers = warm([tokens for tokens, _ in questions], max_tokens=6)
-    same = sum(a == b for a, b in zip(answers, said, strict=True))
-    right = sum(
-        exact_match(tokenizer.decode(ids), answer)
-        for ids, (_, answer) in zip(answers, questions, strict=True)
+    was_right, is_right = (
+        [
+            exact_match(tokenizer.decode(ids), answer)
+            for ids, (_, answer) in zip(texts_of, questions, strict=True)
+        ]
+        for texts_of in (said, answers)
     )
-    assert same >= 0.95 * len(questions) and right >= 0.8 * len(questions)
+    words = [[tokenizer.decode(ids).split()[:1] for ids in told] for told in (said, answers)]
+    same = sum(before == after for before, after in zip(*words, strict=True))
+    assert same >= 0.95 * len(questions), f"{same} answers are the same"
+    assert sum(was_right) >= 0.7 * len(questions), "they mean something"
+    assert sum(is_right) >= sum(was_right) - 0.05 * len(questions)
     found = expectations(warm, texts)
     divergences = [
         sum(math.exp(p[token]) * (p[token] - q[token]) for token in p)

@@ -184,3 +184,29 @@ def test_pages_know_up_to_where_they_are_filled(toy) -> None:
     assert filling.close() == 128
     assert equal_tokens(pages, toy, 64, 128) and equal_tokens(pages, toy, 256, 400)
     assert (pages.read(BLOCKS, start=128, stop=256).keys[0] == 7).all()
+
+
+class Counting:
+    """A store that counts what is read."""
+
+    def __init__(self, inner) -> None:
+        self.inner, self.read = inner, []
+
+    def __getattr__(self, name: str):
+        return getattr(self.inner, name)
+
+    def get(self, key, range=None):
+        self.read.append(key.partition("/")[0])
+        return self.inner.get(key, range)
+
+
+def test_a_profile_is_read_once(toy) -> None:
+    store = Counting(open_store("memory:"))
+    toy.save(TOKENS, store, profile=toy.profile, levels=["medium"])
+    store.read.clear()
+    loading = loader(store, toy_pages(), Counters(), level="medium")
+    for request in ("a", "b"):
+        loading.start(job(request=request), KEY)
+        (load,) = ended(loading)
+        assert load.is_whole
+    assert store.read.count("profiles") == 1 and store.read.count("chunks") == 8

@@ -13,6 +13,7 @@ import torch
 from cachegen.bitstream.identity import PrefixKey, tokens_from_bytes
 from cachegen.codec.levels import EXACT_LEVELS
 from cachegen.codec.profile import Profile
+from cachegen.contexts.objects import Profiles
 from cachegen.engines.vllm.config import ConnectorConfig
 from cachegen.engines.vllm.jobs import BlockIds, LoadJob
 from cachegen.engines.vllm.layout.paged import PagedCache
@@ -104,6 +105,7 @@ class Loader:
         self._store, self._paged, self._config = store, paged, config
         self._profile, self._prefill, self._device = profile, prefill, device
         self._has_windows = has_windows
+        self._profiles = Profiles(store, profile)
         self._counters, self._loaded = counters, loaded
         self._changed = threading.Condition()
         self._under_way: dict[str, _UnderWay] = {}
@@ -160,6 +162,8 @@ class Loader:
             self._counters.add("load_failures", label=type(error).__name__)
         finally:
             stop = self._settled(pages, limit, job)
+            if stop < job.stop:  # a profile may have failed, and may come next time
+                self._profiles = Profiles(self._store, self._profile)
             self._note(stop - job.start, job.start, time.perf_counter() - began_s)
             self._settle(Ended(job.request_id, stop, job.stop, job.blocks, bool(under_way.why)))
 
@@ -172,7 +176,7 @@ class Loader:
         return load(
             tokens_from_bytes(job.tokens),
             store=self._store,
-            profile=self._profile,
+            profiles=self._profiles,
             controller=controller,
             slo_s=job.slo_s,
             reader=self._reader(job, pages),
