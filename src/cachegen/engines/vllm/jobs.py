@@ -82,19 +82,20 @@ class Report:
     Attributes:
         short: requests that did not get all they asked for.
         failed: those of them whose chunks could not be had; the others' loads were ended.
-        unsaved: ids of chunks that were not saved.
+        saved, unsaved: ids of chunks that are stored now, and of those that were left out.
         learned: costs and throughput, if they changed.
     """
 
     short: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
+    saved: tuple[bytes, ...] = ()
     unsaved: tuple[bytes, ...] = ()
     learned: Learned | None = None
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to tell."""
-        return not (self.short or self.unsaved or self.learned)
+        return not (self.short or self.saved or self.unsaved or self.learned)
 
     def joined(self, other: Report) -> Report:
         """That of two workers; what was learned is the slower one's."""
@@ -104,6 +105,7 @@ class Report:
         return Report(
             self.short + other.short,
             self.failed + other.failed,
+            self.saved + other.saved,
             self.unsaved + other.unsaved,
             learned,
         )

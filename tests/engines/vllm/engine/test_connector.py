@@ -43,9 +43,11 @@ def test_jobs_travel_between_processes() -> None:
     sent = StepMetadata(Step(loads=[job]))
     assert pickle.loads(pickle.dumps(sent)).step.loads == [job]
     slow, fast = (Learned(bytes_per_s=rate) for rate in (1.0, 2.0))
-    first = WorkerMetadata(Report(("a",), (), (b"1",), fast))
-    both = first.aggregate(WorkerMetadata(Report(("b",), ("b",), (), slow)))
-    assert pickle.loads(pickle.dumps(both)).report == Report(("a", "b"), ("b",), (b"1",), slow)
+    first = WorkerMetadata(Report(("a",), (), (b"1",), (), fast))
+    both = first.aggregate(WorkerMetadata(Report(("b",), ("b",), (), (b"2",), slow)))
+    assert pickle.loads(pickle.dumps(both)).report == Report(
+        ("a", "b"), ("b",), (b"1",), (b"2",), slow
+    )
 
 
 def test_a_policy_that_fails_requests_is_warned_of(caplog_vllm) -> None:

@@ -61,18 +61,26 @@ def test_drafts_of_n_grams(model: str, truth, tmp_path) -> None:
     assert found["counts"]["tokens_loaded"] == found["counts"]["tokens_saved"] == 2 * 384
 
 
-def test_preemption_where_blocks_are_few(model: str, truth, tmp_path) -> None:
-    """Room for two and a half of the four requests."""
-    options = {"block_size": 32, "num_gpu_blocks_override": 44, "max_model_len": 640}
+def test_preemption_where_blocks_are_few(model: str, truth, tmp_path, monkeypatch) -> None:
+    """Room for the prompts of three of the four requests, not for what they go on with."""
+    options = {"block_size": 32, "num_gpu_blocks_override": 52, "max_model_len": 640}
     with served(model, {"store": str(tmp_path), **EXTRA}, dtype="float32", **options) as engine:
         longer = [engine([tokens], max_tokens=130)[0] for tokens in PROMPTS]
         assert [text[:40] for text in longer] == truth
         engine.settle()
         engine.forget()
+        engine.counts()
+        preempted, preempt = [], engine.scheduler._preempt_request
+
+        def counted(request, *args, **options) -> None:
+            preempted.append(request.request_id)
+            preempt(request, *args, **options)
+
+        monkeypatch.setattr(engine.scheduler, "_preempt_request", counted)
         assert engine(PROMPTS, max_tokens=130) == longer
-        assert engine.counts()["hits"] >= 4
+        assert preempted and engine.counts()["hits"] >= 4
         manager = engine.scheduler.kv_cache_manager
-        assert manager.block_pool.get_num_free_blocks() == 43
+        assert manager.block_pool.get_num_free_blocks() == 51
 
 
 def test_what_is_sooner_computed_is_not_loaded(model: str, truth, tmp_path) -> None:

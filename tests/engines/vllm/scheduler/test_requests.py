@@ -16,8 +16,18 @@ def test_names_are_forgotten_oldest_first(monkeypatch) -> None:
     monkeypatch.setattr(requests, "_MOST_NAMES", 2)
     names = Names()
     names.add([b"1", b"2", b"3"])
-    assert b"1" not in names and b"2" in names and b"3" in names
+    assert [names.has(name, asked_s=5.0) for name in (b"1", b"2", b"3")] == [False, True, True]
     names.remove([b"3", b"9"])
-    assert b"3" not in names
+    assert not names.has(b"3", asked_s=5.0)
     names.clear()
-    assert b"2" not in names
+    assert not names.has(b"2", asked_s=5.0)
+
+
+def test_what_was_saved_and_is_not_found_was_evicted() -> None:
+    names = Names()
+    names.add([b"1"])
+    assert names.has(b"1", asked_s=5.0), "it is being saved"
+    names.saved([b"1", b"2"], now_s=10.0)
+    assert names.has(b"1", asked_s=9.0), "it was looked up before it was there"
+    assert not names.has(b"1", asked_s=11.0), "it is gone"
+    assert not names.has(b"2", asked_s=9.0)

@@ -368,3 +368,17 @@ def test_a_load_that_did_not_pay_holds_others_back(stored, toy) -> None:
     engine.side.ended(["a"], Report(short=("a",)))
     assert engine.hears("b") == 0
     assert engine.counters.take()["misses:link slow"] == 1
+
+
+def test_what_was_evicted_is_saved_again(toy) -> None:
+    engine = Engine(open_store("memory:"))
+    engine.arrives("a")
+    assert engine.hears("a") == 0
+    (job,) = engine.steps(new=[("a", 0, 600)]).saves
+    engine.arrives("b")
+    assert engine.hears("b") == 0
+    engine.side.ended([], Report(saved=job.ids))
+    assert not engine.steps(new=[("b", 0, 600)]).saves, "b was looked up before"
+    engine.arrives("c")
+    assert engine.hears("c") == 0
+    assert saves_of(engine.steps(new=[("c", 0, 600)])) == [("c", 0, 512)]

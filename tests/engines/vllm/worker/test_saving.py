@@ -75,7 +75,10 @@ def test_parts_of_a_prompt_become_one_context(toy, held) -> None:
     assert [chunk.stop for chunk in result.chunks] == [128, 256, 384, 512]
     toy.check(result, TOKENS, exact=True)
     counts = counters.take()
-    assert counts["tokens_saved"] == 512 and saving.take_unsaved() == ()
+    assert counts["tokens_saved"] == 512 and saving.take_done() == (
+        (b"r 128", b"r 384", b"r 512"),
+        (),
+    )
     assert 0 < counts["bytes_saved"] < counts["kv_bytes_saved"]
 
 
@@ -95,7 +98,7 @@ def test_what_does_not_fit_is_shed_with_all_behind_it(toy, held) -> None:
     assert offer(saving, toy, job(384, 512)) == []
     assert offer(saving, toy, job(0, 128, request="other")) == [0]
     saving.drain(20)
-    assert saving.take_unsaved() == (b"r 384", b"r 512")
+    assert saving.take_done() == ((b"r 128", b"r 256", b"other 128"), (b"r 384", b"r 512"))
     assert toy.load(TOKENS, held, level="lossless").num_tokens == 256
     saving.forget("r")
 
@@ -117,7 +120,7 @@ def test_a_failing_store_costs_the_save_only(toy, held) -> None:
     saving.drain(20)
     counts = counters.take()
     assert counts["save_failures:StoreFull"] == 1
-    assert counts["saves_shed:failed"] == 1 and saving.take_unsaved() == (b"r 128",)
+    assert counts["saves_shed:failed"] == 1 and saving.take_done() == ((), (b"r 128",))
 
 
 def test_a_part_whose_beginning_is_not_stored_is_left_out(toy, held) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -67,27 +68,37 @@ class Exactness:
 
 
 class Names:
-    """The chunks that were given to be saved, so that none is twice."""
+    """The chunks that were given to be saved, so that none is twice.
+
+    One that is not found though it was saved has been evicted, and is saved again.
+    """
 
     def __init__(self) -> None:
         """Start without."""
-        self._names: OrderedDict[bytes, None] = OrderedDict()
-
-    def __contains__(self, name: bytes) -> bool:
-        return name in self._names
+        self._saved_s: OrderedDict[bytes, float] = OrderedDict()
 
     def add(self, names: Iterable[bytes]) -> None:
-        """Note chunks; of too many the oldest are forgotten."""
+        """Note chunks that are to be saved; of too many the oldest are forgotten."""
         for name in names:
-            self._names[name] = None
-        while len(self._names) > _MOST_NAMES:
-            self._names.popitem(last=False)
+            self._saved_s[name] = math.inf
+        while len(self._saved_s) > _MOST_NAMES:
+            self._saved_s.popitem(last=False)
+
+    def saved(self, names: Iterable[bytes], *, now_s: float) -> None:
+        """Note that chunks are stored."""
+        for name in names:
+            if name in self._saved_s:
+                self._saved_s[name] = now_s
+
+    def has(self, name: bytes, *, asked_s: float) -> bool:
+        """Whether a chunk that was not there at that time needs no saving all the same."""
+        return self._saved_s.get(name, -math.inf) > asked_s
 
     def remove(self, names: Iterable[bytes]) -> None:
         """Forget chunks that were not saved after all."""
         for name in names:
-            self._names.pop(name, None)
+            self._saved_s.pop(name, None)
 
     def clear(self) -> None:
         """Forget all."""
-        self._names.clear()
+        self._saved_s.clear()

@@ -216,7 +216,7 @@ class Scheduling:
         chunk = self._config.chunk_tokens
         start = request.saved or 0
         ends = list(range(start - start % chunk + chunk, stop + 1, chunk))
-        while ends and ids.of(ends[0]) in self._given:
+        while ends and self._given.has(ids.of(ends[0]), asked_s=answer.asked_s):
             start = ends.pop(0)
         request.saved = max(start, request.saved or 0)
         if not ends:
@@ -269,6 +269,7 @@ class Scheduling:
                     if request_id not in report.failed:
                         self._admission.gave_up(now_s=now_s)
             self._given.remove(report.unsaved)
+            self._given.saved(report.saved, now_s=now_s)
             self._learned = report.learned or self._learned
         short = () if report is None else report.short
         for request_id in loaded:

@@ -81,6 +81,7 @@ class Saver:
         self._queue: deque[Waiting] = deque()
         self._bytes = 0
         self._broken: dict[str, int] = {}
+        self._saved: list[bytes] = []
         self._unsaved: list[bytes] = []
         self._is_ending = False
         self._thread = start_thread(self._work, name="cachegen-vllm-save", is_nice=True)
@@ -113,11 +114,11 @@ class Saver:
         with self._changed:
             self._broken.pop(request_id, None)
 
-    def take_unsaved(self) -> tuple[bytes, ...]:
-        """The ids of chunks that were not saved, since the last call."""
+    def take_done(self) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+        """The ids of chunks that were saved since the last call, and of those that were not."""
         with self._changed:
-            unsaved, self._unsaved = self._unsaved, []
-        return tuple(unsaved)
+            saved, unsaved, self._saved, self._unsaved = self._saved, self._unsaved, [], []
+        return tuple(saved), tuple(unsaved)
 
     def drain(self, seconds: float) -> None:
         """Take no more, and wait for what is there."""
@@ -144,6 +145,8 @@ class Saver:
                 parts = self._next()
             try:
                 self._save(parts)
+                with self._changed:
+                    self._saved += (name for part in parts for name in part.job.ids)
             except Exception as error:  # a store that fails costs the save, never the engine
                 self._counters.add("save_failures", label=type(error).__name__)
                 with self._changed:

@@ -156,10 +156,12 @@ class Work:
         """What the scheduler's side should know."""
         short, self._short = self._short, []
         news, self._news = self._news, None
+        saved, unsaved = self._saver.take_done()
         report = Report(
             short=tuple(load.request_id for load in short),
             failed=tuple(load.request_id for load in short if not load.was_ended),
-            unsaved=self._saver.take_unsaved(),
+            saved=saved,
+            unsaved=unsaved,
             learned=news,
         )
         return None if report.is_empty else report
