@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +17,8 @@ from typing import Any
 _LIMIT_S = 300.0
 # Too short for a chunk: it is neither looked up nor saved.
 _NUDGE = (5, 6, 7)
+_COUNTER = re.compile(r"^vllm:cachegen_(\w+)_total\{(.*)\} (\S+)$", re.MULTILINE)
+_LABEL = re.compile(r'(?:reason|kind|level)="([^"]*)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +48,10 @@ class Client:
         except (OSError, http.client.HTTPException):
             return False
 
-    def time(self, tokens: Sequence[int]) -> Timed:
-        """Ask for one token, streamed, on a connection of its own."""
-        body = self._body(tokens, stream=True, stream_options={"include_usage": True})
+    def time(self, tokens: Sequence[int], *, max_tokens: int = 1) -> Timed:
+        """Ask for some tokens, streamed, on a connection of its own."""
+        more = {"max_tokens": max_tokens, "stream_options": {"include_usage": True}}
+        body = self._body(tokens, stream=True, **more)
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=_LIMIT_S)) as http_:
             began_s = time.perf_counter()
             http_.request("POST", "/v1/completions", body, {"content-type": "application/json"})
@@ -83,20 +87,26 @@ class Client:
                 raise RuntimeError("vLLM does not empty its cache of prefixes")
             time.sleep(0.05)
 
-    def count(self, name: str) -> float:
-        """The sum over all labels of one of the connector's counters."""
+    def counts(self) -> dict[str, float]:
+        """The connector's counters: a name, or a name and a label as in ``misses:late``."""
         self.next_token(_NUDGE)  # counters come with steps
-        with urllib.request.urlopen(
-            f"http://127.0.0.1:{self.port}/metrics", timeout=_LIMIT_S
-        ) as answer:
-            lines = answer.read().decode().splitlines()
-        start = f"vllm:cachegen_{name}_total{{"
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(start))
+        url = f"http://127.0.0.1:{self.port}/metrics"
+        with urllib.request.urlopen(url, timeout=_LIMIT_S) as answer:
+            text = answer.read().decode()
+        return {
+            f"{name}:{label[1]}" if (label := _LABEL.search(labels)) else name: float(value)
+            for name, labels, value in _COUNTER.findall(text)
+        }
+
+    def saved(self) -> float:
+        """Tokens that were saved, or left out, since the server's start."""
+        counts = self.counts()
+        return counts.get("tokens_saved", 0.0) + counts.get("tokens_shed", 0.0)
 
     def await_saved(self, least_tokens: float) -> None:
         """Wait until the connector has saved so many tokens since the server's start."""
         deadline_s = time.monotonic() + _LIMIT_S
-        while (saved := self.count("tokens_saved") + self.count("tokens_shed")) < least_tokens:
+        while (saved := self.saved()) < least_tokens:
             if time.monotonic() > deadline_s:
                 raise RuntimeError(f"{saved:.0f} of {least_tokens:.0f} tokens were saved")
             time.sleep(0.2)
