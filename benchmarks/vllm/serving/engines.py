@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,18 @@ class Engine:
     Attributes:
         model: folder of the model.
         folder: for its log, and for what the connector learns.
-        connector: its ``kv_connector_extra_config``; None for vLLM alone.
+        transfer: its ``--kv-transfer-config``; None for vLLM alone.
         options: further arguments of the server.
+        python: of the environment that vLLM is in.
+        variables: further variables of its environment.
     """
 
     model: Path
     folder: Path
-    connector: Mapping[str, Any] | None = None
+    transfer: Mapping[str, Any] | None = None
     options: tuple[str, ...] = ()
+    python: str = sys.executable
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def lookups(self) -> Path:
@@ -52,19 +56,12 @@ class Engine:
 
         vLLM's own cache of prefixes stays on, as users have it; `Client.forget` empties it.
         """
-        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+        command = [self.python, "-m", "vllm.entrypoints.openai.api_server"]
         command += ["--model", str(self.model), "--served-model-name", "model"]
         command += ["--host", "127.0.0.1", "--port", str(port), "--enforce-eager"]
         command += ["--max-model-len", str(MAX_MODEL_LEN), "--enable-prompt-tokens-details"]
-        if self.connector is not None:
-            transfer = {
-                "kv_connector": "TimedConnector",
-                "kv_connector_module_path": "serving.timed",
-                "kv_role": "kv_both",
-                "kv_load_failure_policy": "recompute",
-                "kv_connector_extra_config": dict(self.connector),
-            }
-            command += ["--kv-transfer-config", json.dumps(transfer)]
+        if self.transfer is not None:
+            command += ["--kv-transfer-config", json.dumps(self.transfer)]
         return [*command, *self.options]
 
     def environment(self) -> dict[str, str]:
@@ -78,7 +75,19 @@ class Engine:
             "VLLM_NO_USAGE_STATS": "1",
             "CACHEGEN_CACHE_DIR": str(self.folder / "learned"),
             FILE_VARIABLE: str(self.lookups),
+            **self.variables,
         }
+
+
+def through_cachegen(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """A ``--kv-transfer-config`` of our connector, whose answers are timed."""
+    return {
+        "kv_connector": "TimedConnector",
+        "kv_connector_module_path": "serving.timed",
+        "kv_role": "kv_both",
+        "kv_load_failure_policy": "recompute",
+        "kv_connector_extra_config": dict(extra),
+    }
 
 
 @contextmanager
@@ -102,18 +111,23 @@ def started(*engines: Engine) -> Iterator[tuple[Client, ...]]:
 
 @contextmanager
 def _process(engine: Engine) -> Iterator[tuple[subprocess.Popen[bytes], Client]]:
-    engine.folder.mkdir(parents=True)
-    port = _free_port()
-    with (engine.folder / "vllm.log").open("wb") as log:
+    port = free_port()
+    with ended(engine.command(port), engine.folder / "vllm.log", engine.environment()) as process:
+        yield process, Client(port)
+
+
+@contextmanager
+def ended(
+    command: list[str], log: Path, environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program with a log; it and what it has started end with the block."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as file:
         process = subprocess.Popen(
-            engine.command(port),
-            env=engine.environment(),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+            command, env=environment, stdout=file, stderr=file, start_new_session=True
         )
     try:
-        yield process, Client(port)
+        yield process
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -123,7 +137,8 @@ def _process(engine: Engine) -> Iterator[tuple[subprocess.Popen[bytes], Client]]
             process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from serving.client import Timed
@@ -15,22 +16,7 @@ SPEEDUP_RATE = 100
 
 def rows_of(name: str, found: Found, effort: Effort) -> list[Row]:
     """All rows of a model."""
-
-    def row(method: str, rate: int | None, sample: Sample, prompt_tokens: int) -> Row:
-        times = [time.ttft_s for time in sample.times]
-        hits = sample.loaded_tokens / len(times) or median_hit(sample.times)
-        return {
-            "model": name,
-            "mbit_s": rate,
-            "method": method,
-            "prompt_tokens": prompt_tokens,
-            "ttft_s_p50": round(statistics.median(times), 4),
-            "ttft_s_p95": round(quantile(times, 0.95), 4),
-            "bytes": round(sample.loaded_bytes / len(times)),
-            "hit_tokens": round(hits),
-            "requests": len(times),
-        }
-
+    row = partial(_row, name)
     rows = [
         row("cold", None, Sample(found.cold), found.prompt_tokens),
         row("local", None, Sample(found.local), found.prompt_tokens),
@@ -42,6 +28,27 @@ def rows_of(name: str, found: Found, effort: Effort) -> list[Row]:
         times = [time for pair in found.misses for time in pair[place]]
         rows.append(row(method, None, Sample(times), effort.miss_tokens))
     return rows
+
+
+def rows_beside(name: str, loads: Mapping[int, Sample], prompt_tokens: int) -> list[Row]:
+    """Rows of LMCache."""
+    return [_row(name, "lmcache", rate, loads[rate], prompt_tokens) for rate in loads]
+
+
+def _row(name: str, method: str, rate: int | None, sample: Sample, prompt_tokens: int) -> Row:
+    times = [time.ttft_s for time in sample.times]
+    hits = sample.loaded_tokens / len(times) or median_hit(sample.times)
+    return {
+        "model": name,
+        "mbit_s": rate,
+        "method": method,
+        "prompt_tokens": prompt_tokens,
+        "ttft_s_p50": round(statistics.median(times), 4),
+        "ttft_s_p95": round(quantile(times, 0.95), 4),
+        "bytes": round(sample.loaded_bytes / len(times)),
+        "hit_tokens": round(hits),
+        "requests": len(times),
+    }
 
 
 def summary_of(found: Mapping[str, Found]) -> Row:

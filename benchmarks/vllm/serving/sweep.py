@@ -13,7 +13,7 @@ from typing import Any
 from cachegen.cli.demo.link import serving
 from cachegen.netem import Link, open_link
 from serving.client import Client, Timed
-from serving.engines import Engine, started
+from serving.engines import Engine, started, through_cachegen
 from serving.prompts import Model, Prompts, prompts_of
 
 CONTEXT_TOKENS = 4096
@@ -121,7 +121,7 @@ def opened(model: Model, folder: Path, *, options: tuple[str, ...] = ()) -> Iter
             extra["profile"] = str(model.profile)
         engines = (
             Engine(model.folder, folder / "alone", options=options),
-            Engine(model.folder, folder / "connected", extra, options),
+            Engine(model.folder, folder / "connected", through_cachegen(extra), options),
         )
         with started(*engines) as (alone, connected):
             prompts = prompts_of(model, CONTEXT_TOKENS)
