@@ -75,10 +75,10 @@ def flaws(trends: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 def trend(samples: Sequence[Sample], name: str) -> dict[str, float]:
     """The line through a measure after the warm-up: its rise an hour, and over the run."""
-    if len(samples) < 3:
-        return dict.fromkeys(("an_hour", "grown", "watched_s", "last", "most"), 0.0)
-    first_s = samples[0].at_s + _WARM_UP * (samples[-1].at_s - samples[0].at_s)
+    first_s = _WARM_UP * (samples[-1].at_s - samples[0].at_s) + samples[0].at_s if samples else 0.0
     kept = [asdict(one) for one in samples if one.at_s >= first_s]
+    if len(kept) < 3:
+        return dict.fromkeys(("an_hour", "grown", "watched_s", "last", "most"), 0.0)
     times_s = np.array([one["at_s"] for one in kept])
     values = np.array([one[name] for one in kept])
     slope = float(np.polyfit(times_s - times_s[0], values, 1)[0])

@@ -22,6 +22,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 def test_half_a_minute() -> None:
     command = [sys.executable, str(BENCHMARKS / "soak.py"), "--minutes", "0.5", "--json"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert ran.stdout, ran.stderr[-3000:]
     summary = json.loads(ran.stdout)
     assert summary["wrong"] == []
     assert ran.returncode == 0
@@ -40,6 +41,12 @@ def test_what_grows_is_seen() -> None:
     grown = trend(_samples(rises_mb=60), "rss_mb")
     assert "rss_mb grew" in flaws({"rss_mb": grown})[0]
     assert flaws({"rss_mb": flat | {"most": MOST["rss_mb"] + 1}})
+
+
+@pytest.mark.parametrize("count", range(5))
+def test_what_is_watched_too_shortly_is_not_judged(count: int) -> None:
+    """The process may have begun a moment before the end."""
+    assert flaws({"rss_mb": trend(_samples(rises_mb=6)[:count], "rss_mb")}) == []
 
 
 def test_a_process_is_looked_at() -> None:
