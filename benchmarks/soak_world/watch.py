@@ -74,11 +74,16 @@ def flaws(trends: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 
 def trend(samples: Sequence[Sample], name: str) -> dict[str, float]:
-    """The line through a measure after the warm-up: its rise an hour, and over the run."""
+    """The line through a measure after the warm-up: its rise an hour, and over the run.
+
+    Fewer than three samples tell no rise, only the most.
+    """
     first_s = _WARM_UP * (samples[-1].at_s - samples[0].at_s) + samples[0].at_s if samples else 0.0
     kept = [asdict(one) for one in samples if one.at_s >= first_s]
+    most = max((float(asdict(one)[name]) for one in samples), default=0.0)
     if len(kept) < 3:
-        return dict.fromkeys(("an_hour", "grown", "watched_s", "last", "most"), 0.0)
+        unknown = dict.fromkeys(("an_hour", "grown", "watched_s"), 0.0)
+        return {**unknown, "last": float(kept[-1][name]) if kept else 0.0, "most": most}
     times_s = np.array([one["at_s"] for one in kept])
     values = np.array([one[name] for one in kept])
     slope = float(np.polyfit(times_s - times_s[0], values, 1)[0])
@@ -87,5 +92,5 @@ def trend(samples: Sequence[Sample], name: str) -> dict[str, float]:
         "grown": round(slope * float(times_s[-1] - times_s[0]), 2),
         "watched_s": round(float(times_s[-1] - times_s[0]), 1),
         "last": float(values[-1]),
-        "most": float(max(asdict(one)[name] for one in samples)),
+        "most": most,
     }

@@ -49,6 +49,11 @@ def test_what_is_watched_too_shortly_is_not_judged(count: int) -> None:
     assert flaws({"rss_mb": trend(_samples(rises_mb=6)[:count], "rss_mb")}) == []
 
 
+def test_the_most_is_judged_from_the_first_moment_on() -> None:
+    large = [Sample(0.0, MOST["rss_mb"] + 1, 20, 5)]
+    assert flaws({"rss_mb": trend(large, "rss_mb")})
+
+
 def test_a_process_is_looked_at() -> None:
     found = sample(os.getpid(), 1.0)
     assert found.rss_mb > 10
