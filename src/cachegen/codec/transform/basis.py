@@ -30,7 +30,9 @@ GUARD_COLUMNS = 16
 # others KL and bits stay the same (docs/decisions/2026-11-29-token-weights.md).
 PRECISE = 128
 # FORMAT.md, section 6: how far a row may be from what was learned, in mean squares of its
-# coefficients. Eight times the learned spread; other bounds were not measured.
+# coefficients: eight spreads in every one. A bound: what is farther is no text that was learned
+# from and gets the next level; twice as many spreads would double scales, and what rounding to them
+# loses, wherever sums decide them (docs/decisions/2026-11-29-token-weights.md has the inequality).
 _REACH = 64.0
 # Behind the last coefficient whose mean square is more squared steps than this, a basis has 8 bits
 # (docs/decisions/2026-11-29-eight-bit-tail.md has 16 beside 32).
