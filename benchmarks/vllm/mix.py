@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import statistics
 import sys
 import tempfile
@@ -31,6 +32,7 @@ _MOST_TOKENS, _MOST_OUTPUT = 4096, 16
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # servers end with their blocks
     arguments = _arguments()
     asked = read(
         arguments.trace, every=arguments.every, most_tokens=_MOST_TOKENS, most_output=_MOST_OUTPUT

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -38,6 +39,7 @@ from serving.sweep import FULL, QUICK, measure
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # servers end with their blocks
     arguments = _arguments()
     effort = QUICK if arguments.quick else FULL
     rows: list[Row] = []

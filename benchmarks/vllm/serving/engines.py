@@ -65,12 +65,17 @@ class Engine:
         return [*command, *self.options]
 
     def environment(self) -> dict[str, str]:
-        """Of the server; the development mode has the endpoint that `Client.forget` needs."""
+        """Of the server; the development mode has the endpoint that `Client.forget` needs.
+
+        One core is reserved in every server: by itself vLLM reserves one more for a connector, and on
+        two cores then computes on both with one, and on one without.
+        """
         return {
             **os.environ,
             "PYTHONPATH": str(HERE),
             "HF_HUB_OFFLINE": "1",
             "VLLM_CPU_KVCACHE_SPACE": "1",
+            "VLLM_CPU_NUM_OF_RESERVED_CPU": "1",
             "VLLM_SERVER_DEV_MODE": "1",
             "VLLM_NO_USAGE_STATS": "1",
             "CACHEGEN_CACHE_DIR": str(self.folder / "learned"),
