@@ -67,8 +67,8 @@ class Engine:
     def environment(self) -> dict[str, str]:
         """Of the server; the development mode has the endpoint that `Client.forget` needs.
 
-        One core is reserved in every server: by itself vLLM reserves one more for a connector, and on
-        two cores then computes on both with one, and on one without.
+        One core is reserved in every server: by itself vLLM reserves one more for a connector, and
+        on two cores then computes on both with one, and on one without.
         """
         return {
             **os.environ,
