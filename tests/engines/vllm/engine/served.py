@@ -15,6 +15,9 @@ os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("CACHEGEN_CACHE_DIR", tempfile.mkdtemp(prefix="cachegen-test-"))
 
+# On a busy machine a first lookup, with what it imports, may take longer than users would wait.
+PATIENT = {"lookup_s": 60}
+
 
 class Served:
     """An engine."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from cachegen.netem.proxy import ProxyLink, proxy_link
-from tests.engines.vllm.engine.served import Served, served
+from tests.engines.vllm.engine.served import PATIENT, Served, served
 from tests.engines.vllm.engine.tiny import prompt
 from tests.server.conftest import Server, serving
 
@@ -72,15 +72,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 @pytest.fixture(scope="module")
 def engine(model: str, truth, place: Place) -> Iterator[Served]:
-    extra = {"store": place.url, "level": "raw", "chunk_tokens": CHUNK, "stall_s": 0.5}
+    extra = {"store": place.url, "level": "raw", "chunk_tokens": CHUNK, "stall_s": 0.5, **PATIENT}
     with served(model, extra, **OPTIONS) as engine:
         yield engine
 
 
 @pytest.fixture
 def fresh(engine: Served) -> Served:
-    """The engine with nothing in its own cache, and nothing counted."""
+    """The engine with nothing in its own cache, nothing counted, and no bad link remembered."""
     engine.settle()
+    engine.scheduler.connector._scheduling._admission.went_well()
     engine.forget()
     engine.counts()
     return engine
@@ -268,7 +269,7 @@ def test_a_server_that_dies_in_mid_load(fresh: Served, truth, place: Place, monk
     assert fresh([PROMPTS["killed"]]) == [truth["killed"]]
     counts = fresh.counts()
     assert counts["hits"] == 1 and not counts.get("tokens_loaded")
-    assert counts["load_failures:StoreError"] >= 1
+    assert any(name.startswith("load_failures") for name in counts), counts
     fresh.forget()
     # And with no server at all.
     assert fresh([PROMPTS["plain"]]) == [truth["plain"]]

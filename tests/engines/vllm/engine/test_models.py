@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.engines.vllm.engine import tiny
-from tests.engines.vllm.engine.served import served
+from tests.engines.vllm.engine.served import PATIENT, served
 from tests.engines.vllm.tiny_models import VOCABULARY, make_model
 
 OPTIONS = {"dtype": "float32", "max_model_len": 1024}
@@ -33,6 +33,7 @@ def test_models(make, options, tmp_path) -> None:
     with served(model, **options) as engine:
         truth = [engine([tokens])[0] for tokens in PROMPTS]
     extra = {"store": str(tmp_path / "contexts"), "level": "lossless", "chunk_tokens": 128}
+    extra |= PATIENT
     with served(model, extra, **options) as engine:
         assert engine(PROMPTS) == truth
         engine.settle()

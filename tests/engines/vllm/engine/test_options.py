@@ -8,12 +8,12 @@ import pytest
 
 from cachegen.netem.proxy import proxy_link
 from tests.engines.vllm.engine.child import ask
-from tests.engines.vllm.engine.served import served
+from tests.engines.vllm.engine.served import PATIENT, served
 from tests.engines.vllm.engine.tiny import prompt
 from tests.server.conftest import serving
 
 PROMPTS = [prompt(500, seed) for seed in range(1, 5)]
-EXTRA = {"level": "raw", "chunk_tokens": 128}
+EXTRA = {"level": "raw", "chunk_tokens": 128, **PATIENT}
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import pytest
 
 from cachegen.netem.opening import open_link
 from tests.engines.vllm.engine.child import ask
+from tests.engines.vllm.engine.served import PATIENT
 from tests.engines.vllm.engine.tiny import prompt
 from tests.server.conftest import serving
 
@@ -18,7 +19,7 @@ def test_cold_and_warm_processes(model: str, tmp_path, level: str) -> None:
     truth = ask({**asked, "extra": None})
     with serving("--store", tmp_path) as server, open_link(100, kind="proxy") as link:
         url = f"cachegen://{link.address(int(server.url.rpartition(':')[2]))}"
-        extra = {"store": url, "level": level}
+        extra = {"store": url, "level": level, **PATIENT}
         cold = ask({**asked, "extra": extra})
         warm = ask({**asked, "extra": extra})
     assert cold["texts"] == warm["texts"] == truth["texts"]

@@ -10,6 +10,7 @@ import pytest
 
 from cachegen.netem.opening import open_link
 from tests.engines.vllm.engine.child import ask
+from tests.engines.vllm.engine.served import PATIENT
 from tests.server.conftest import serving
 
 FOLDER = Path(
@@ -40,12 +41,12 @@ def test_lossless_and_five_times_sooner_at_the_default_level(prompts, tmp_path) 
     truth = ask({**asked, "extra": None, "max_tokens": 16})
     with serving("--store", tmp_path) as server, open_link(100, kind="proxy") as link:
         url = f"cachegen://{link.address(int(server.url.rpartition(':')[2]))}"
-        exact = {"store": url, "level": "lossless", "namespace": "exact"}
+        exact = {"store": url, "level": "lossless", "namespace": "exact", **PATIENT}
         ask({**asked, "extra": exact})
         warm = ask({**asked, "extra": exact, "max_tokens": 16})
         assert warm["texts"] == truth["texts"] and warm["cached"][1] == NUM_TOKENS
         profile = FOLDER / "profile.safetensors"
-        extra = {"store": url, **({"profile": str(profile)} if profile.exists() else {})}
+        extra = {"store": url, **PATIENT, **({"profile": str(profile)} if profile.exists() else {})}
         cold = ask({**asked, "extra": extra})
         warm = ask({**asked, "extra": extra})
     assert warm["cached"][1] == NUM_TOKENS

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from cachegen.codec.levels import PROMISED_KL
 from cachegen.refmodel import exact_match, generate, load_text, weights_path
-from tests.engines.vllm.engine.served import Served, served
+from tests.engines.vllm.engine.served import PATIENT, Served, served
 
 OPTIONS = {"block_size": 32, "max_num_batched_tokens": 1024, "max_logprobs": -1}
 NUM_CONTEXT, NUM_ASKED, NUM_FORCED = 1024, 10, 16
@@ -56,7 +56,7 @@ def texts(tokenizer) -> list[list[int]]:
 def warm(tmp_path_factory, questions, texts) -> Iterator[tuple[Served, Served]]:
     """An engine with everything stored, and nothing of it in vLLM's own cache."""
     store = str(tmp_path_factory.mktemp("contexts"))
-    with served(str(weights_path()), {"store": store}, **OPTIONS) as engine:
+    with served(str(weights_path()), {"store": store, **PATIENT}, **OPTIONS) as engine:
         contexts = {tuple(tokens[:NUM_CONTEXT]) for tokens in (*texts, *(q for q, _ in questions))}
         engine([list(tokens) for tokens in sorted(contexts)], max_tokens=1)
         engine.settle()

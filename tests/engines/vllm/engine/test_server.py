@@ -16,6 +16,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.engines.vllm.engine.served import PATIENT
 from tests.engines.vllm.engine.tiny import prompt
 
 PROMPT = prompt(1100, 77)
@@ -31,7 +32,7 @@ def serving(model: str, store: str, log) -> Iterator[str]:
         "kv_connector": "CacheGenConnector",
         "kv_role": "kv_both",
         "kv_load_failure_policy": "recompute",
-        "kv_connector_extra_config": {"store": store, "level": "lossless"},
+        "kv_connector_extra_config": {"store": store, "level": "lossless", **PATIENT},
     }
     command = [
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model),
