@@ -108,10 +108,15 @@ def started(*engines: Engine) -> Iterator[tuple[Client, ...]]:
         for engine, (process, client) in zip(engines, begun, strict=True):
             while not client.is_ready():
                 if process.poll() is not None or time.monotonic() > deadline_s:
-                    log = (engine.folder / "vllm.log").read_text(errors="replace")
-                    raise RuntimeError(f"expected vLLM to start, it said: {log[-3000:]}")
+                    raise RuntimeError(f"expected vLLM to start, it said:\n{_errors(engine)}")
                 time.sleep(0.5)
         yield tuple(client for _, client in begun)
+
+
+def _errors(engine: Engine) -> str:
+    """The first lines of its log that name an error, and the end of it."""
+    lines = (engine.folder / "vllm.log").read_text(errors="replace").splitlines()
+    return "\n".join([*[line for line in lines if "Error" in line][:10], "...", *lines[-5:]])
 
 
 @contextmanager
