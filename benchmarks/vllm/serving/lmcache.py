@@ -30,6 +30,7 @@ from serving.sweep import (
 )
 
 CHUNK_TOKENS = 256  # LMCache's default
+_WARM_UP_TOKENS = 1024
 _LIMIT_S = 300.0
 
 
@@ -52,12 +53,12 @@ class Beside:
         line = next(x for x in self._ask("INFO stats") if x.startswith("total_net_output_bytes:"))
         return int(line.partition(":")[2])
 
-    def await_stored(self) -> None:
-        """Wait until the context's chunks are in Redis."""
+    def await_stored(self, num_tokens: int) -> None:
+        """Wait until the chunks of so many tokens are in Redis."""
         deadline_s = time.monotonic() + _LIMIT_S
-        while int(self._ask("DBSIZE")[0].lstrip(":")) < CONTEXT_TOKENS // CHUNK_TOKENS:
+        while int(self._ask("DBSIZE")[0].lstrip(":")) < num_tokens // CHUNK_TOKENS:
             if time.monotonic() > deadline_s:
-                raise RuntimeError("LMCache does not store the context")
+                raise RuntimeError("LMCache does not store what it was asked")
             time.sleep(0.2)
 
     def _ask(self, command: str) -> list[str]:
@@ -76,9 +77,9 @@ def measure(model: Model, effort: Effort, folder: Path, python: Path) -> dict[in
     prompts = prompts_of(model, CONTEXT_TOKENS)
     with _opened(model, folder, python) as beside:
         for number in (1001, 1002):
-            beside.client.time(prompts.unseen(number, 1024))
+            beside.client.time(prompts.unseen(number, _WARM_UP_TOKENS))
         cold = _forced(beside, prompts)
-        beside.await_stored()
+        beside.await_stored(CONTEXT_TOKENS + 2 * _WARM_UP_TOKENS)
         beside.forget()
         _gate(cold, _forced(beside, prompts))
         found = {}
