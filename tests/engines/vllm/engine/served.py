@@ -8,6 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
+from cachegen.engines.vllm import costs
+from cachegen.engines.vllm.worker import loading
+from cachegen.policy.costs import PrefillCost
+
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -31,12 +37,10 @@ class Served:
         from vllm import LLM
         from vllm.config import KVTransferConfig
 
-        from cachegen.engines.vllm.costs import CostBook, Learned
-
-        learned = CostBook.__dict__["learned"]
+        self._patch = pytest.MonkeyPatch()
         if not options.pop("learns", False):
-            CostBook.learned = lambda self: Learned()
-        self._undo = lambda: setattr(CostBook, "learned", learned)
+            self._patch.setattr(costs.CostBook, "learned", lambda self: costs.Learned())
+            self._patch.setattr(loading, "_UNKNOWN", PrefillCost(0.0, 1.0))
 
         role = options.pop("kv_role", "kv_both")
         policy = options.pop("kv_load_failure_policy", "recompute")
@@ -139,7 +143,7 @@ class Served:
 
     def close(self) -> None:
         """End it."""
-        self._undo()
+        self._patch.undo()
         self.llm.llm_engine.engine_core.shutdown()
 
 

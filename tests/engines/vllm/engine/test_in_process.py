@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from cachegen.engines.vllm.worker import loading
 from cachegen.netem.proxy import ProxyLink, proxy_link
+from cachegen.policy.costs import PrefillCost
 from tests.engines.vllm.engine.served import PATIENT, Served, served
 from tests.engines.vllm.engine.tiny import prompt
 from tests.server.conftest import Server, serving
@@ -199,13 +201,14 @@ def test_a_damaged_chunk_is_computed(fresh: Served, truth, place: Place) -> None
     assert fresh.counts()["misses:failed lately"] == 1
 
 
-def test_a_stalled_link_is_not_waited_for(fresh: Served, truth, place: Place) -> None:
+def test_a_bad_link_is_not_waited_for(fresh: Served, truth, place: Place, monkeypatch) -> None:
+    monkeypatch.setattr(loading, "_UNKNOWN", PrefillCost(0.0, 0.01))
     save(fresh, "stall")
     place.link.set_rate(0.001)
     try:
         began_s = time.monotonic()
         assert fresh([PROMPTS["stall"]]) == [truth["stall"]]
-        assert time.monotonic() - began_s < 20
+        assert time.monotonic() - began_s < 60, "it would take three minutes"
     finally:
         place.link.set_rate(None)
     assert not fresh.counts().get("tokens_loaded")

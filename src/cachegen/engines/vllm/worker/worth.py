@@ -12,6 +12,9 @@ from cachegen.policy.schedule import assumed_bytes_per_s, chunks_left, decode_s,
 # Before it the throughput is mostly what earlier loads had (`policy/link_estimate.py`: for 0.1 s),
 # and the load was begun though that was known. Arbitrary: 0.15 to 0.5 s do.
 _GRACE_S = 0.2
+# Nor is it judged before it has lasted this share of what computing everything would take: what is
+# lost by then is little. Arbitrary: 0.05 to 0.2 do.
+_GRACE_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +42,10 @@ class WhileItPays:
         return self.inner.reconsider(state)
 
     def _look(self, state: LoadState) -> None:
-        if (
-            state.now_s > _GRACE_S
-            and not state.is_done
-            and loads_s(state) > self._computes_s(state)
-        ):
+        if state.is_done:
+            return
+        grace_s = max(_GRACE_S, _GRACE_SHARE * self.prefill.seconds(state.chunks[-1].stop))
+        if state.now_s > grace_s and loads_s(state) > self._computes_s(state):
             self.give_up()
 
     def _computes_s(self, state: LoadState) -> float:
