@@ -42,6 +42,16 @@ def models(only: str | None = None) -> list[Model]:
     return [model for model in found if only in (None, model.name)]
 
 
+def without_profile(model: Model, folder: Path) -> Path:
+    """A folder of links to the model's files but its profile: vLLM takes every ``*.safetensors``."""
+    served = folder / "model"
+    served.mkdir()
+    for path in model.folder.iterdir():
+        if not path.name.startswith("profile.safetensors"):
+            (served / path.name).symlink_to(path)
+    return served
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Prompts:
     """Token ids.
