@@ -43,12 +43,12 @@ def models(only: str | None = None) -> list[Model]:
 
 
 def without_profile(model: Model, folder: Path) -> Path:
-    """A folder of links to the model's files but its profile: vLLM takes every ``*.safetensors``."""
+    """A folder of links to the model's files but its profile: vLLM takes all ``*.safetensors``."""
     served = folder / "model"
     served.mkdir()
     for path in model.folder.iterdir():
         if not path.name.startswith("profile.safetensors"):
-            (served / path.name).symlink_to(path)
+            (served / path.name).symlink_to(path.resolve())
     return served
 
 
