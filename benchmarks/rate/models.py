@@ -76,7 +76,7 @@ QUICK = Effort(
     windows=6, perplexity_windows=12, learned_contexts=10, hostile_contexts=1, timed_runs=5
 )
 FULL = Effort(
-    windows=24, perplexity_windows=24, learned_contexts=24, hostile_contexts=3, timed_runs=15
+    windows=16, perplexity_windows=24, learned_contexts=24, hostile_contexts=3, timed_runs=15
 )
 
 
