@@ -16,12 +16,12 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -48,6 +48,7 @@ from record import append
 TARGET_KL = 0.003
 # Of the hostile inputs those that are nearest to a text.
 _UNLIKE = ("base64", "source code")
+Found = TypeVar("Found")
 Figure = dict[str, object]
 
 
@@ -80,13 +81,7 @@ def _learned(options: argparse.Namespace) -> Iterator[Figure]:
             coders = configured_coders(configuration, samples, rope_map(model), features)
             return [row for every in measure_all(coders, judges) for row in every]
 
-    as_it_is = cache(measured)
-    for constant, value in _trials(wanted):
-        if value == constant.own:
-            rows = as_it_is(constant.method)
-        else:
-            with constant.set_to(value):
-                rows = measured(constant.method)
+    for constant, value, rows in _trials(wanted, measured):
         for domain in judges:
             bits = bits_at(of(rows, configuration.name, domain), TARGET_KL)
             yield _figure("reference", constant, value, domain, bits, TARGET_KL)
@@ -110,13 +105,7 @@ def _coded(options: argparse.Namespace) -> Iterator[Figure]:
         rows = measure(_coder(method, bench.profile, bench.wide), judges)
         return [(row.domain, row.bits_per_value, row.kl) for row in rows]
 
-    as_it_is = cache(measured)
-    for constant, value in _trials(wanted):
-        if value == constant.own:
-            found = as_it_is(constant.method)
-        else:
-            with constant.set_to(value):
-                found = measured(constant.method)
+    for constant, value, found in _trials(wanted, measured):
         for domain, bits, kl in found:
             yield _figure(bench.name, constant, value, domain, bits, kl)
 
@@ -173,10 +162,20 @@ def _coder(method: str, data: bytes, model: Any) -> Coder:
     )
 
 
-def _trials(constants: tuple[Constant, ...]) -> Iterator[tuple[Constant, float]]:
+def _trials(
+    constants: tuple[Constant, ...], measured: Callable[[str], Found]
+) -> Iterator[tuple[Constant, float, Found]]:
+    """What is measured with every value; with the own ones once for each method."""
+    as_it_is = cache(measured)
     for constant in constants:
         assert constant.own in constant.values, constant
-        yield from ((constant, value) for value in constant.values)
+        for value in constant.values:
+            if value == constant.own:
+                yield constant, value, as_it_is(constant.method)
+            else:
+                with constant.set_to(value):
+                    found = measured(constant.method)
+                yield constant, value, found
 
 
 def _figure(

@@ -68,10 +68,6 @@ class Server:
         if self.process is not None:
             self.process.kill()
 
-    def is_dead(self) -> bool:
-        """Whether it was killed and has not been started since."""
-        return self.process is None or self.process.poll() is not None
-
     def end(self) -> None:
         """Kill it and take leave of it."""
         if self.process is not None:

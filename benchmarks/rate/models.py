@@ -27,7 +27,7 @@ from cachegen.engines.transformers.cache import capture
 from cachegen.engines.transformers.quality import as_dtype, coded_as, evaluator
 from cachegen.engines.transformers.rope import rope_map
 from cachegen.engines.transformers.tasks import first_tokens
-from cachegen.engines.transformers.text_windows import Window, cut_windows
+from cachegen.engines.transformers.text_windows import Window, cut_windows, evenly
 from cachegen.kvcache import KVCache
 from rate.baselines import adaptive_coder, paper_coders, profile_coder, uniform_coders
 from rate.coder import Coder
@@ -97,7 +97,7 @@ def study(
     writer = load_network(folder)
     texts = divided(tokenizer, data)
     every = held_out(tokenizer, data, texts, count=effort.perplexity_windows)
-    windows = {name: _evenly(own, effort.windows) for name, own in every.items()}
+    windows = {name: evenly(own, effort.windows) for name, own in every.items()}
     dtype = profile.geometry.dtype
     say("learning the baselines")
     prefix = first_tokens(tokenizer)
@@ -192,12 +192,6 @@ def windows_of(
         prefix=prefix,
         overlap=True,
     )
-
-
-def _evenly(windows: Sequence[Window], count: int) -> list[Window]:
-    """At most so many of them, evenly spread."""
-    few = min(count, len(windows))
-    return [windows[index * len(windows) // few] for index in range(few)]
 
 
 def _others(

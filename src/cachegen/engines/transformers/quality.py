@@ -20,7 +20,7 @@ from cachegen.engines.transformers.layers import new_cache, token_layers
 from cachegen.engines.transformers.model import input_device
 from cachegen.engines.transformers.probe import support_of
 from cachegen.engines.transformers.tasks import Task, answers_right
-from cachegen.engines.transformers.text_windows import Window
+from cachegen.engines.transformers.text_windows import Window, evenly
 from cachegen.kvcache import KVCache
 
 REFERENCE = "reference runs"
@@ -121,8 +121,7 @@ class Evaluator:
         found: dict[str, list[tuple[Sequence[int], KVCache]]] = {}
         for name, batches in self.batches.items():
             own = [pair for one in batches for pair in zip(one.windows, one.caches, strict=True)]
-            count = min(most, len(own))
-            chosen = [own[index * len(own) // count] for index in range(count)]
+            chosen = evenly(own, most)
             found[name] = [(window.context, as_dtype(kv, dtype)) for window, kv in chosen]
         return found
 

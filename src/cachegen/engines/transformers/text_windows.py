@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
 from cachegen.engines.transformers.inputs import Tokens, token_ids
 from cachegen.engines.transformers.tasks import Task, questions_answered
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +57,13 @@ def spread(
             f"expected text for {count} pieces of {num_tokens} tokens, got enough for "
             f"{len(pieces)}; give more text or ask for fewer or shorter pieces"
         )
-    chosen = (pieces[index * len(pieces) // count] for index in range(count))
-    return [ids[start : start + num_tokens] for ids, start in chosen]
+    return [ids[start : start + num_tokens] for ids, start in evenly(pieces, count)]
+
+
+def evenly(items: Sequence[_Item], count: int) -> list[_Item]:
+    """At most so many of them, evenly spread."""
+    few = min(count, len(items))
+    return [items[index * len(items) // few] for index in range(few)]
 
 
 def cut_windows(

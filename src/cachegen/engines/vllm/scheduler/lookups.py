@@ -12,7 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from cachegen.bitstream.identity import Ids, PrefixKey, tokens_from_bytes, tokens_to_bytes
+from cachegen.bitstream.identity import (
+    LINK_TOKENS,
+    Ids,
+    PrefixKey,
+    tokens_from_bytes,
+    tokens_to_bytes,
+)
 from cachegen.codec.levels import EXACT_LEVELS
 from cachegen.codec.profile import Profile
 from cachegen.contexts.lookup import Found, found_in, look_up
@@ -154,7 +160,7 @@ class Lookups:
         """The stored prefix that all ranks have."""
         settings = self.settings
         known = tokens_from_bytes(answer.tokens)
-        usable = known[: len(known) - len(known) % 64]
+        usable = known[: len(known) - len(known) % LINK_TOKENS]
         if not len(usable):
             return Found((), (), 0, True, ())
         shortest: Found | None = None

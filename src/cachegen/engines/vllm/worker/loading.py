@@ -28,9 +28,9 @@ from cachegen.loading.result import LoadResult
 from cachegen.policy.costs import PrefillCost
 from cachegen.store import Store
 
-# Until a prefill was measured, so that nobody waits for ever on a slow link: 6 times what 4,096
-# tokens of SmolLM2-135M take vLLM on two cores. Arbitrary: 2 to 50 ms do, as the first load that
-# is given up is computed, and measured.
+# Until a prefill was measured, so that nobody waits for ever on a slow link: 3 times what 4,096
+# tokens of SmolLM2-135M take vLLM on one core (benchmarks/vllm/ttft.py). The first load that is
+# given up is computed, and measured. Other values were reasoned, not tried.
 _UNKNOWN = PrefillCost(0.0, 0.01)
 
 
