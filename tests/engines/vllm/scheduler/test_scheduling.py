@@ -255,11 +255,11 @@ def test_an_aborted_load_is_dropped(stored) -> None:
 @pytest.mark.parametrize("answers", [True, False])
 def test_a_dead_store_costs_a_request_its_patience_at_most(answers: bool) -> None:
     store = Dead(answers=answers)
-    engine = Engine(store, lookup_s=0.2)
+    engine = Engine(store, lookup_s=1.0)
     began_s = time.monotonic()
     engine.arrives("a")
     assert engine.hears("a") == 0
-    assert time.monotonic() - began_s < 1.0
+    assert time.monotonic() - began_s < 5.0
     assert not engine.steps(new=[("a", 0, 600)]).saves
     counts = engine.counters.take()
     assert counts["saves_shed:lookup"] == 1
@@ -268,7 +268,7 @@ def test_a_dead_store_costs_a_request_its_patience_at_most(answers: bool) -> Non
         began_s = time.monotonic()
         engine.arrives("b")
         assert engine.hears("b") == 0
-        assert time.monotonic() - began_s < 0.18, "it is not waited for as long again"
+        assert time.monotonic() - began_s < 0.9, "it is not waited for as long again"
     store.go.set()
 
 
