@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean
 
-from cachegen.cli.models import load_model
+from cachegen.cli.models import PROFILE, load_model
 from cachegen.codec.profile import Profile, read_profile
 from cachegen.codec.transform.analysis import Analysed, analyse
 from cachegen.codec.transform.level import TransformLevel
@@ -37,7 +37,7 @@ Figure = dict[str, object]
 def main() -> None:
     options = _options()
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    from rate.models import PROFILE, divided, held_out
+    from rate.models import divided, held_out
 
     model, tokenizer = load_model(options.model)
     profile = read_profile(options.model / PROFILE)

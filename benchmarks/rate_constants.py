@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import torch
 
 from cachegen import refmodel
-from cachegen.cli.models import load_model, load_network
+from cachegen.cli.models import PROFILE, load_model, load_network
 from cachegen.codec.levels import LOSSLESS, UNCALIBRATED_DEFAULT
 from cachegen.codec.profile import read_profile, shipped_profile
 from cachegen.engines.transformers.identity.fingerprint import fingerprint
@@ -139,7 +139,7 @@ def _bench(options: argparse.Namespace) -> _Bench:
         found = domains(tokenizer, num_windows=options.windows, num_tasks=1, data=None)
         return _Bench("reference", model, wide, profile.file_bytes, found.windows | unlike)
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    from rate.models import PROFILE, divided, held_out
+    from rate.models import divided, held_out
 
     texts = divided(tokenizer, options.data)
     windows = held_out(tokenizer, options.data, texts, count=options.windows)

@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cachegen.cli.models import load_network, load_tokenizer
+from cachegen.cli.models import PROFILE, load_network, load_tokenizer
 from cachegen.codec.codec import resolve_level
 from cachegen.codec.profile import read_profile
 from rate.baselines import profile_coder
@@ -34,7 +34,7 @@ from record import append
 def main() -> None:
     options = _options()
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    from rate.models import PROFILE, divided, held_out_texts, windows_of
+    from rate.models import divided, held_out_texts, windows_of
 
     profile = read_profile(options.profile or options.model / PROFILE)
     level = resolve_level(profile, options.level).name

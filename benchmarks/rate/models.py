@@ -5,8 +5,8 @@ and widened, and the model continues them in float32. So the figures hold what c
 the noise of 16-bit arithmetic, which is reported beside them. What is measured on was not learned
 from: novels of other authors, the last quarter of the WikiText and of the conversations.
 
-The profile is `--profile`, else `profile.safetensors` in the model's folder; where there is none,
-it is calibrated first and put there.
+The profile is `--profile`, else `cachegen/profile.safetensors` in the model's folder; where there
+is none, it is calibrated first and put there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from cachegen.cli.models import load_network, load_tokenizer
+from cachegen.cli.models import PROFILE, load_network, load_tokenizer
 from cachegen.codec.levels import UNCALIBRATED_DEFAULT
 from cachegen.codec.profile import Profile, read_profile
 from cachegen.engines.transformers.cache import capture
@@ -41,7 +41,6 @@ from training.open_models.calibrating import calibrate
 from training.open_models.texts import check_data, write_texts
 
 NOVELS = "corpus/eltec-eng.valid.txt.xz"
-PROFILE = "profile.safetensors"
 _NOVEL_CHARACTERS = 400_000
 # At a KL of 0.002 the likelihood of a token changes by 0.06 nats either way, so that perplexity is
 # known to 0.002 after 1,000 tokens, as much as it changes: 12 windows predict 3,000 of a domain.

@@ -7,15 +7,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cachegen.cli.models import load_network, load_tokenizer
+from cachegen.cli.models import PROFILE, load_network, load_tokenizer
 from training.open_models.texts import write_texts
 
-PROFILE = "profile.safetensors"
 _CALIBRATE = ("-m", "cachegen.cli", "calibrate")
+# The profile, what a calibration that was cut off keeps, and what it told.
+_MADE = ("", ".partial", ".log")
 
 
 def calibrate(folder: Path, data: Path, texts: Path) -> None:
     """The profile of a model into its folder, unless its own is there.
+
+    What lies beside the weights is moved to its place first, and a half-done calibration goes on.
 
     Args:
         folder: of the model.
@@ -26,6 +29,8 @@ def calibrate(folder: Path, data: Path, texts: Path) -> None:
         ValueError: the command failed.
     """
     profile = folder / PROFILE
+    profile.parent.mkdir(exist_ok=True)
+    _move_from_beside_the_weights(profile)
     if _is_profile_of(profile, folder):
         print(f"{profile} is there; remove it to calibrate again", file=sys.stderr)
         return
@@ -42,6 +47,15 @@ def calibrate(folder: Path, data: Path, texts: Path) -> None:
             f"{folder.name}: calibration ended with status {returned}; what it said is above, and "
             "the same command goes on from what it kept"
         )
+
+
+def _move_from_beside_the_weights(profile: Path) -> None:
+    for end in _MADE:
+        place = profile.with_name(profile.name + end)
+        beside = profile.parent.parent / place.name
+        if beside.exists() and not place.exists():
+            beside.rename(place)
+            print(f"moved {beside} to {place}", file=sys.stderr)
 
 
 def _is_profile_of(profile: Path, folder: Path) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path
 from cachegen.netem import Link, open_link
 from serving.client import Client
 from serving.engines import Engine, ended, free_port, started
-from serving.prompts import Model, Prompts, prompts_of, without_profile
+from serving.prompts import Model, Prompts, prompts_of
 from serving.sweep import (
     CONTEXT_TOKENS,
     FORCED_TOKENS,
@@ -129,7 +129,7 @@ def _opened(model: Model, folder: Path, python: Path) -> Iterator[Beside]:
             },
         }
         engine = Engine(
-            without_profile(model, folder),
+            model.folder,
             folder / "lmcache",
             transfer,
             python=str(python),

@@ -10,6 +10,7 @@ import platformdirs
 from transformers import AutoTokenizer
 
 from cachegen import refmodel
+from cachegen.cli.models import PROFILE
 
 # A text for measurements only, and one for prompts that are stored nowhere.
 TEXT, OTHER = "heldout-chesterton", "eval-python"
@@ -32,24 +33,14 @@ class Model:
 
 
 def models(only: str | None = None) -> list[Model]:
-    """SmolLM2 of `make models`, if it is there, with the profile beside it; the shipped model."""
+    """SmolLM2 of `make models`, if it is there, with its profile; the shipped model."""
     default = platformdirs.user_cache_path("cachegen") / "models" / "smollm2"
     folder = Path(os.environ.get("CACHEGEN_SMOLLM2", default))
-    profile = folder / "profile.safetensors"
+    profile = folder / PROFILE
     found = [Model("smollm2-135m", folder, profile if profile.exists() else None)]
     found = [model for model in found if (model.folder / "config.json").exists()]
     found.append(Model("reference-4m", refmodel.weights_path(), None))
     return [model for model in found if only in (None, model.name)]
-
-
-def without_profile(model: Model, folder: Path) -> Path:
-    """A folder of links to the model's files but its profile: vLLM takes all ``*.safetensors``."""
-    served = folder / "model"
-    served.mkdir()
-    for path in model.folder.iterdir():
-        if not path.name.startswith("profile.safetensors"):
-            (served / path.name).symlink_to(path.resolve())
-    return served
 
 
 @dataclass(frozen=True, slots=True, eq=False)

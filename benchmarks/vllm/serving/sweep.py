@@ -14,7 +14,7 @@ from cachegen.cli.demo.link import serving
 from cachegen.netem import Link, open_link
 from serving.client import Client, Timed
 from serving.engines import Engine, started, through_cachegen
-from serving.prompts import Model, Prompts, prompts_of, without_profile
+from serving.prompts import Model, Prompts, prompts_of
 
 CONTEXT_TOKENS = 4096
 # Falling, so that every first load meets a link slower than the one that was learned.
@@ -119,10 +119,9 @@ def opened(model: Model, folder: Path, *, options: tuple[str, ...] = ()) -> Iter
         extra: dict[str, Any] = {"store": url}
         if model.profile is not None:
             extra["profile"] = str(model.profile)
-        served = without_profile(model, folder)
         engines = (
-            Engine(served, folder / "alone", options=options),
-            Engine(served, folder / "connected", through_cachegen(extra), options),
+            Engine(model.folder, folder / "alone", options=options),
+            Engine(model.folder, folder / "connected", through_cachegen(extra), options),
         )
         with started(*engines) as (alone, connected):
             prompts = prompts_of(model, CONTEXT_TOKENS)

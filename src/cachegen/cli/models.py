@@ -7,6 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+# Of a model's profile, in the model's folder. Beside the weights vLLM takes every *.safetensors for
+# weights; into folders neither it nor transformers looks.
+PROFILE = Path("cachegen") / "profile.safetensors"
 _OTHER_HEAD = re.compile(r"For(MaskedLM|\w*Classification|QuestionAnswering|PreTraining)$")
 
 

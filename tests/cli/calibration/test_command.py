@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -100,6 +101,25 @@ def test_a_log_that_cannot_be_written_is_said_once_and_the_work_goes_on(
     assert result.exit_code == 0, result.output
     assert result.stderr.count("is not written any more, the work goes on") == 1
     assert read_profile(output)
+
+
+def test_a_profile_goes_into_a_folder_of_its_own_and_beside_the_weights_is_warned_of(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measuring(monkeypatch, lambda roundtrip: {"text": Quality(0.0, 0.0, 1.0, 10)})
+    model = folder / "model"
+    shutil.copytree(MODEL, model)
+    common = ["--text", str(folder / "craik.txt"), *SMALL, "--preset", "plain"]
+    result = CliRunner().invoke(app, ["calibrate", "--model", str(model), *common])
+    assert result.exit_code == 0, result.output
+    assert "for weights" not in result.stderr
+    assert read_profile(model / "cachegen" / "profile.safetensors")
+    assert [path.name for path in model.glob("*.safetensors*")] == ["model.safetensors"]
+
+    output = ["-o", str(model / "profile.safetensors")]
+    result = CliRunner().invoke(app, ["calibrate", "--model", str(model), *common, *output])
+    assert result.exit_code == 0, result.output
+    assert "vLLM takes every *.safetensors beside a model's weights for weights" in result.stderr
 
 
 @pytest.fixture

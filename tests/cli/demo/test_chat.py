@@ -82,15 +82,24 @@ def test_questions_are_answered_from_one_loaded_context(
     )
 
 
-def test_a_profile_is_the_given_one_or_the_one_beside_the_model(folder: Path) -> None:
+def test_a_profile_is_the_given_one_or_the_one_in_the_models_folder(folder: Path) -> None:
     assert find_profile(folder, None) is None
-    beside = folder / "profile.safetensors"
-    shutil.copy(refmodel.profile_path("plain"), beside)
-    assert find_profile(folder, None) == beside
+    own = folder / "cachegen" / "profile.safetensors"
+    own.parent.mkdir()
+    shutil.copy(refmodel.profile_path("plain"), own)
+    assert find_profile(folder, None) == own
     given = refmodel.profile_path()
     assert find_profile(folder, given) == given
-    _, job = make_job(folder, folder / "store", beside)
-    assert job.profile_is == job.profile == str(beside)
+    _, job = make_job(folder, folder / "store", own)
+    assert job.profile_is == job.profile == str(own)
+
+
+def test_a_profile_beside_the_weights_is_told_of(folder: Path) -> None:
+    beside = folder / "profile.safetensors"
+    shutil.copy(refmodel.profile_path("plain"), beside)
+    with pytest.raises(ValueError, match=r"move it there, or give --profile .*\.safetensors"):
+        find_profile(folder, None)
+    assert find_profile(folder, beside) == beside
 
 
 def test_a_model_without_a_profile_is_stored_uncalibrated(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from cachegen.cli.models import PROFILE
 from training.open_models.__main__ import make_all
 from training.open_models.converting import ORIGIN, convert, is_made
 from training.open_models.recipes import Recipe
@@ -99,7 +100,8 @@ def test_a_folder_is_an_ordinary_model(made):
 def test_what_is_not_whole_is_refused_and_named(made, tmp_path):
     recipe, folder = made
     assert not is_made(recipe, tmp_path / "absent")
-    (folder / "profile.safetensors").write_bytes(b"a profile may be beside it")
+    (folder / PROFILE).parent.mkdir()
+    (folder / PROFILE).write_bytes(b"a profile may be in it")
     assert is_made(recipe, folder)
 
     config = (folder / "config.json").read_bytes()

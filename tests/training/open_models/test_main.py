@@ -1,6 +1,7 @@
 """What the command says before any work, and the command that it gives to calibrate."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -61,15 +62,15 @@ def test_the_makefile_passes_what_it_is_given(tmp_path):
     assert told.endswith(expected)
 
 
-def test_the_profile_is_written_beside_the_model_once(tmp_path, monkeypatch, capfd):
+def test_the_profile_is_written_into_the_models_folder_once(tmp_path, monkeypatch, capfd):
     folder = tmp_path / "tiny"
-    folder.symlink_to(refmodel.weights_path())
+    shutil.copytree(refmodel.weights_path(), folder)
     given = tmp_path / "given.json"
     program = f"import json, sys; json.dump(sys.argv[1:], open({str(given)!r}, 'w'))"
     monkeypatch.setattr(calibrating, "_CALIBRATE", ("-c", program))
     monkeypatch.setattr(calibrating, "write_texts", lambda *rest: {"chat": tmp_path / "chat.txt"})
     calibrating.calibrate(folder, tmp_path, tmp_path)
-    profile = folder / "profile.safetensors"
+    profile = folder / "cachegen" / "profile.safetensors"
     assert json.loads(given.read_text()) == [
         *("--model", str(folder), "--text", f"chat={tmp_path / 'chat.txt'}"),
         *("--output", str(profile)),
@@ -83,3 +84,25 @@ def test_the_profile_is_written_beside_the_model_once(tmp_path, monkeypatch, cap
     monkeypatch.setattr(calibrating, "PROFILE", refmodel.profile_path())
     calibrating.calibrate(folder, tmp_path, tmp_path)
     assert "remove it to calibrate again" in capfd.readouterr().err
+
+
+def test_what_lies_beside_the_weights_is_moved_and_gone_on_with(tmp_path, monkeypatch, capfd):
+    """vLLM would take the profile for weights."""
+    folder = tmp_path / "tiny"
+    shutil.copytree(refmodel.weights_path(), folder)
+    beside, place = folder / "profile.safetensors", folder / "cachegen" / "profile.safetensors"
+    (folder / "profile.safetensors.partial").mkdir()
+    (folder / "profile.safetensors.partial" / "moments").touch()
+    (folder / "profile.safetensors.log").touch()
+    shutil.copy(refmodel.profile_path(), beside)
+    monkeypatch.setattr(calibrating, "_CALIBRATE", ("-c", "raise SystemExit(3)"))
+    calibrating.calibrate(folder, tmp_path, tmp_path)
+    told = capfd.readouterr().err
+    assert f"moved {beside} to {place}" in told and "remove it to calibrate again" in told
+    assert sorted(path.name for path in place.parent.iterdir()) == [
+        "profile.safetensors",
+        "profile.safetensors.log",
+        "profile.safetensors.partial",
+    ]
+    assert (place.parent / "profile.safetensors.partial" / "moments").exists()
+    assert [path.name for path in folder.glob("*.safetensors*")] == ["model.safetensors"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cachegen.cli.calibration.texts import CONTINUATION_TOKENS, Material, SampleSizes, read_material
-from cachegen.cli.models import load_network, load_tokenizer
+from cachegen.cli.models import PROFILE, load_network, load_tokenizer
 from cachegen.cli.new_file import check_place, reads_as, write_checked
 from cachegen.cli.output import Display, print_json, print_table, progress_bar
 from cachegen.cli.run_log import LoggedDisplay, RunLog
@@ -36,6 +36,10 @@ _MOST_CODED = 2
 # In 128 MB SmolLM2 has all coefficients that are of use, but a model of 0.6 B too few for the
 # promise (docs/decisions/2026-11-29-token-weights.md). The share is arbitrary: 2% to 10% do.
 _LEAST_PROFILE_MB, _SHARE_OF_WEIGHTS = 128.0, 0.05
+_BESIDE_THE_WEIGHTS = (
+    "vLLM takes every *.safetensors beside a model's weights for weights; move the profile away "
+    "before vLLM serves the model, or leave --output out"
+)
 
 
 def calibrate(
@@ -44,7 +48,12 @@ def calibrate(
         list[str],
         typer.Option(help="\\[NAME=]FILE of text like what will be coded; repeatable."),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Profile to write.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Profile; default: cachegen/profile.safetensors in --model."
+        ),
+    ] = None,
     tasks: Annotated[
         Path | None,
         typer.Option(help='Questions: lines of {"context": ..., "prompt": ..., "answer": ...}.'),
@@ -86,10 +95,13 @@ def calibrate(
         raise ValueError(f"expected a preset of {', '.join(CODECS_WITH_PROFILE)}; got {preset!r}")
     from cachegen.codec.profile import read_profile
 
+    tokenizer = load_tokenizer(model)
+    output = output or _place_in(model)
+    if output.suffix == PROFILE.suffix and output.parent.resolve() == model.resolve():
+        print(f"{output}: {_BESIDE_THE_WEIGHTS}", file=sys.stderr)
     place = check_place(output, check=read_profile)
     read_tokens = CONTINUATION_TOKENS if preset == "transform" else 0
     sizes = SampleSizes(context_tokens, num_samples, num_windows, read_tokens)
-    tokenizer = load_tokenizer(model)
     warnings: list[str] = []
     material = read_material(text, tasks, tokenizer, sizes, tell=warnings.append)
     for line in warnings:
@@ -132,6 +144,15 @@ def calibrate(
         print(f"\nInterrupted: {told}.", file=sys.stderr)
         raise
     _show(output, as_json=as_json)
+
+
+def _place_in(model: Path) -> Path:
+    place = model / PROFILE
+    try:
+        place.parent.mkdir(exist_ok=True)
+    except OSError as exc:
+        raise ValueError(f"no profile can be written in {model}: {exc}; give --output") from exc
+    return place
 
 
 @dataclass(frozen=True, slots=True, eq=False)

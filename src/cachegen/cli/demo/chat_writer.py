@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cachegen.cli.demo.prompts import Prompts
+from cachegen.cli.models import PROFILE
 from cachegen.codec.levels import FIXED_LEVELS, UNCALIBRATED_DEFAULT, UNCALIBRATED_LADDER
 from cachegen.codec.profile import Profile, read_profile, shipped_profile
 from cachegen.engines.transformers import fingerprint, save_context
 
-PROFILE = "profile.safetensors"
 # Arbitrary: 16 to 100 do, a sentence or two.
 ANSWER_TOKENS = 48
 # As `save_context` has it by default.
@@ -48,9 +48,18 @@ class ChatJob:
 
 
 def find_profile(model: Path, given: Path | None) -> Path | None:
-    """The profile that was named, or the one in the model's folder, or None."""
-    beside = model / PROFILE
-    return given or (beside if beside.is_file() else None)
+    """The profile that was named, or the model's own, or None.
+
+    Raises:
+        ValueError: the model's own lies where engines take it for weights.
+    """
+    own, beside = model / PROFILE, model / PROFILE.name
+    if given is None and beside.is_file() and not own.is_file():
+        raise ValueError(
+            f"expected the profile of a model in {own}, found it beside the weights, where vLLM "
+            f"takes it for weights: move it there, or give --profile {beside}"
+        )
+    return given or (own if own.is_file() else None)
 
 
 def make_chat_job(

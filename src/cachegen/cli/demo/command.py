@@ -43,7 +43,9 @@ def demo(
     ] = None,
     profile: Annotated[
         Path | None,
-        typer.Option(help="Profile; default: profile.safetensors in --model, the shipped one."),
+        typer.Option(
+            help="Profile; default: cachegen/profile.safetensors in --model, the shipped one."
+        ),
     ] = None,
     tokens: Annotated[
         int | None,

@@ -77,8 +77,7 @@ def _remarks(result: dict[str, Any]) -> list[str]:
     if result["profile"] is None:
         lines.append(
             "No profile: levels are uncalibrated, larger, and of a quality that nobody measured. "
-            f"Make one: cachegen calibrate --model {folder} --text FILE -o "
-            f"{folder}/profile.safetensors"
+            f"Make one: cachegen calibrate --model {folder} --text FILE"
         )
     return lines
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import platformdirs
 import pytest
 
+from cachegen.cli.models import PROFILE
 from cachegen.netem.opening import open_link
 from tests.engines.vllm.engine.child import ask
 from tests.engines.vllm.engine.served import PATIENT
@@ -45,7 +46,7 @@ def test_lossless_and_five_times_sooner_at_the_default_level(prompts, tmp_path) 
         ask({**asked, "extra": exact})
         warm = ask({**asked, "extra": exact, "max_tokens": 16})
         assert warm["texts"] == truth["texts"] and warm["cached"][1] == NUM_TOKENS
-        profile = FOLDER / "profile.safetensors"
+        profile = FOLDER / PROFILE
         extra = {"store": url, **PATIENT, **({"profile": str(profile)} if profile.exists() else {})}
         cold = ask({**asked, "extra": extra})
         warm = ask({**asked, "extra": extra})
