@@ -116,10 +116,12 @@ def inspect(
     for name, rows in tables.items():
         print(f"\n{name}:")
         for row in rows:
-            domains = row.pop("domains", {})
+            domains, long = row.pop("domains", {}), row.pop("long", {"domains": {}})
             print(f"  {_line(row)}")
             for domain, found in domains.items():
                 print(f"    {domain}: {_line(found)}")
+            for domain, found in long["domains"].items():
+                print(f"    {domain}, contexts of {long['context_tokens']} tokens: {_line(found)}")
     if curves:
         print(f"\n{draw_text(curves)}")
 

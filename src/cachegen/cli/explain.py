@@ -29,6 +29,7 @@ def explain_profile(data: bytes) -> dict[str, Any]:
         **_transform(profile),
         "tables": len(profile.frequencies),
         "default_level": profile.default_level,
+        **_measured_up_to(profile),
         **({"noise_floor_kl": profile.noise_floor} if profile.noise_floor else {}),
         **_sizes(profile),
         "levels": _levels(profile),
@@ -137,8 +138,18 @@ def _levels(profile: Profile) -> list[dict[str, Any]]:
             row |= _quality(level.quality)
         if level.domains:
             row["domains"] = {name: _quality(found) for name, found in level.domains.items()}
+        if level.long is not None:
+            found = {name: _quality(one) for name, one in level.long.domains.items()}
+            row["long"] = {"context_tokens": level.long.num_tokens, "domains": found}
         rows.append(row)
     return rows
+
+
+def _measured_up_to(profile: Profile) -> dict[str, Any]:
+    """The longest contexts that the default level was measured on, where that is known."""
+    long = next((own.long for own in profile.levels if own.name == profile.default_level), None)
+    tokens = profile.notes.get("context_tokens", "") if long is None else str(long.num_tokens)
+    return {"measured_up_to_tokens": int(tokens)} if tokens.isdecimal() else {}
 
 
 def _sizes(profile: Profile) -> dict[str, Any]:

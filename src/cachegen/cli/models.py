@@ -57,6 +57,20 @@ def load_tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder)
 
 
+def most_positions(folder: Path) -> int | None:
+    """The number of tokens that a model takes; None where its configuration does not say.
+
+    Raises:
+        ValueError: the folder holds no transformers model.
+    """
+    _check_folder(folder)
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder).get_text_config(decoder=True)
+    most = getattr(config, "max_position_embeddings", None)
+    return int(most) if most else None
+
+
 def _check_folder(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise ValueError(f"expected a folder with a transformers model, got {folder}")

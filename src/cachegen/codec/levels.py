@@ -60,6 +60,21 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
+class LongContexts:
+    """What a level costs on contexts longer than those that it was placed by.
+
+    Attributes:
+        num_tokens: of each context.
+        quality: the worst over all domains.
+        domains: by the kind of text; fewer than there are, as some have no text so long.
+    """
+
+    num_tokens: int
+    quality: Quality
+    domains: Mapping[str, Quality] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
 class EncodingLevel:
     """One rung: a codec and its one dial.
 
@@ -72,6 +87,7 @@ class EncodingLevel:
         domains: measured by calibration, by the kind of text.
         bound: `transform`: the most that a chunk may cost by the transform's own measure, nats
             per token; coded finer where it would be more.
+        long: measured on long contexts; None where nothing was.
     """
 
     name: str
@@ -80,6 +96,7 @@ class EncodingLevel:
     quality: Quality | None = None
     domains: Mapping[str, Quality] = field(default_factory=dict, hash=False)
     bound: float = 0.0
+    long: LongContexts | None = None
 
 
 FIXED_LEVELS = (

@@ -70,6 +70,45 @@ def test_every_text_is_a_domain(folder: Path) -> None:
     assert set(described["levels"][0]["domains"]) == {"craik", "manual", "tasks"}
 
 
+def test_the_default_level_is_measured_on_long_contexts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those texts that have one; the trained model predicts well, and keeps the promise there."""
+    for name, characters in (("short", 9_000), ("long", 40_000)):
+        text = refmodel.load_text("heldout-craik")[:characters]
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+    output = folder / "profile"
+    command = ["calibrate", "--model", MODEL, *SMALL, "--preset", "plain", "-o", str(output)]
+    command += ["--text", str(folder / "short.txt"), "--text", str(folder / "long.txt")]
+    result = CliRunner().invoke(app, [*command, "--long-tokens", "1024"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    profile = read_profile(output)
+    long = profile.level(profile.default_level).long
+    assert long is not None and long.num_tokens == 1024
+    assert set(long.domains) == {"long"} and long.domains["long"].num_tokens == 256
+    assert 0 < long.quality.kl <= 0.003
+    assert re.search(r"\blengths \d+ (s|min)\b", result.stderr)
+    assert "long, 1024 tokens" in " ".join(result.stdout.split())
+    shown = CliRunner().invoke(app, ["inspect", str(output)])
+    assert "long, contexts of 1024 tokens: kl" in shown.stdout
+    assert re.search(r"measured_up_to_tokens:?\s+1024", shown.stdout)
+
+
+@pytest.mark.parametrize("asked", ("8192", "1000000"))
+def test_long_contexts_are_as_long_as_the_model_takes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    measuring(monkeypatch, lambda roundtrip: {"text": Quality(0.0, 0.0, 1.0, 10)})
+    common = ["--text", str(folder / "craik.txt"), *SMALL, "--preset", "plain"]
+    command = ["calibrate", "--model", MODEL, *common, "-o", str(folder / "profile")]
+    result = CliRunner().invoke(app, [*command, "--long-tokens", asked])
+    assert result.exit_code == 0, result.output
+    assert "no text has 8192 tokens in its last quarter" in result.stderr
+    assert "measured on contexts of 64 tokens only" in result.stderr
+    refused = CliRunner().invoke(app, [*command, "--long-tokens", "-1"])
+    assert "--long-tokens of at least 0, got -1" in str(refused.exception)
+
+
 def told_and_logged(stderr: str, output: Path) -> None:
     """What it will cost is said before it begins, and what it cost afterwards, in the log too."""
     lines = Path(f"{output}.log").read_text(encoding="utf-8").splitlines()
@@ -277,7 +316,7 @@ import torch
 from cachegen.cli import app
 from cachegen.cli.calibration import command as calibration
 from cachegen.codec.calibration import checkpoint
-from cachegen.codec.calibration import placement
+from cachegen.codec.calibration import trials
 from cachegen.engines.transformers import learning as hf_learning
 
 torch.set_num_threads(1)
@@ -299,7 +338,7 @@ def run_killed(sample, trial):
     child = os.fork()
     if not child:
         hf_learning.capture = killing("sample", sample, hf_learning.capture)
-        placement._Trials._measured = killing("trial", trial, placement._Trials._measured)
+        trials.Trials._measured = killing("trial", trial, trials.Trials._measured)
         app(sys.argv[2:])
     ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     print(f"ended with {ended}", file=sys.stderr, flush=True)

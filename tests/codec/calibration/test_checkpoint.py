@@ -12,9 +12,9 @@ from cachegen.codec.calibration import checkpoint as module
 from cachegen.codec.calibration import train
 from cachegen.codec.calibration.calibrate import calibrate
 from cachegen.codec.calibration.checkpoint import PHASES, Checkpoint, Saved
-from cachegen.codec.calibration.placement import _Trials
 from cachegen.codec.calibration.progress import silent
 from cachegen.codec.calibration.sample import START
+from cachegen.codec.calibration.trials import Trials
 from cachegen.codec.levels import Quality
 
 SAVED = Saved({"a": np.arange(6.0).reshape(2, 3), "b": np.zeros((0, 4), np.int8)}, {"n": [1, 2.5]})
@@ -237,6 +237,6 @@ def test_progress_of_other_inputs_is_not_taken_up(calibrated, kept, told):
 def test_qualities_come_back_exactly(kept):
     """The numbers of a trial, infinities too."""
     odd = Quality(float("inf"), 1 / 3, 0.1, 7, answer_kl=1e-300, exact_match=2 / 3)
-    _Trials(lambda step: {"a": odd}, kept(b"x"), silent)(0.1, level="low", done=1)
-    again = _Trials(lambda step: 1 / 0, kept(b"x"), silent)
+    Trials(lambda step: {"a": odd}, kept(b"x"), silent, phase="levels")(0.1, level="low", done=1)
+    again = Trials(lambda step: 1 / 0, kept(b"x"), silent, phase="levels")
     assert again(0.1, level="low", done=1).domains == {"a": odd}

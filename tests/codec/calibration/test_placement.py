@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from cachegen.codec.calibration.calibrate import TARGET_KL, default_level
 from cachegen.codec.calibration.checkpoint import Checkpoint
-from cachegen.codec.calibration.placement import Placed, expected_step, place, search
+from cachegen.codec.calibration.placement import expected_step, place, search
+from cachegen.codec.calibration.trials import Placed
 from cachegen.codec.levels import LADDER, Quality
 from cachegen.codec.profile import StepLimits, read_profile, step_limits
 from cachegen.codec.symbols import Unrepresentable

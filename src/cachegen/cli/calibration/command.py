@@ -5,26 +5,38 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cachegen.cli.calibration.texts import CONTINUATION_TOKENS, Material, SampleSizes, read_material
-from cachegen.cli.models import PROFILE, load_network, load_tokenizer
+from cachegen.cli.calibration.report import show
+from cachegen.cli.calibration.texts import (
+    CONTINUATION_TOKENS,
+    LONG_CONTINUATION_TOKENS,
+    Material,
+    SampleSizes,
+    read_material,
+)
+from cachegen.cli.models import PROFILE, load_network, load_tokenizer, most_positions
 from cachegen.cli.new_file import check_place, reads_as, write_checked
-from cachegen.cli.output import Display, print_json, print_table, progress_bar
+from cachegen.cli.output import Display, progress_bar
 from cachegen.cli.run_log import LoggedDisplay, RunLog
 
 if TYPE_CHECKING:
     from cachegen.cli.calibration.costs import Costs
     from cachegen.codec.calibration.checkpoint import Checkpoint
+    from cachegen.codec.calibration.long_contexts import LongTexts
     from cachegen.codec.calibration.progress import Progress, Status
+    from cachegen.codec.calibration.sample import RoundTrip
     from cachegen.codec.calibration.sizing import TransformSizes
+    from cachegen.codec.levels import Quality
     from cachegen.codec.profile import Profile
+    from cachegen.engines.transformers.quality import Evaluator
 
 # As of `token_features`, which says what fewer cost; bounds the moments of features, (3 * 1024)^2
 # numbers in float64.
@@ -77,6 +89,14 @@ def calibrate(
     num_windows: Annotated[
         int, typer.Option(help="Contexts a domain to measure on.", rich_help_panel="How much")
     ] = 6,
+    long_tokens: Annotated[
+        int,
+        typer.Option(
+            help="Tokens of a long context, one a domain, that the default level keeps its promise "
+            "on too; fewer where the model takes fewer, 0 for none.",
+            rich_help_panel="How much",
+        ),
+    ] = 8192,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Calibrate: learn from text and place the levels by measured quality.
@@ -101,7 +121,8 @@ def calibrate(
         print(f"{output}: {_BESIDE_THE_WEIGHTS}", file=sys.stderr)
     place = check_place(output, check=read_profile)
     read_tokens = CONTINUATION_TOKENS if preset == "transform" else 0
-    sizes = SampleSizes(context_tokens, num_samples, num_windows, read_tokens)
+    long_tokens = _long_tokens(model, asked=long_tokens, shorter=context_tokens)
+    sizes = SampleSizes(context_tokens, num_samples, num_windows, read_tokens, long_tokens)
     warnings: list[str] = []
     material = read_material(text, tasks, tokenizer, sizes, tell=warnings.append)
     for line in warnings:
@@ -143,7 +164,7 @@ def calibrate(
             told = f"{kept} keeps what is done; give the same command again to go on from there"
         print(f"\nInterrupted: {told}.", file=sys.stderr)
         raise
-    _show(output, as_json=as_json)
+    show(output, as_json=as_json)
 
 
 def _place_in(model: Path) -> Path:
@@ -153,6 +174,15 @@ def _place_in(model: Path) -> Path:
     except OSError as exc:
         raise ValueError(f"no profile can be written in {model}: {exc}; give --output") from exc
     return place
+
+
+def _long_tokens(model: Path, *, asked: int, shorter: int) -> int:
+    """Of a long context: what the model takes, or 0 where that is no more than the others have."""
+    if asked < 0:
+        raise ValueError(f"expected --long-tokens of at least 0, got {asked}")
+    most = most_positions(model)
+    fitting = asked if most is None else min(asked, most - LONG_CONTINUATION_TOKENS)
+    return fitting if fitting > shorter else 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -289,6 +319,7 @@ def _profile(run: _Run, fingerprint: bytes, *, checkpoint: Checkpoint, display: 
         ),
         evaluate=lambda roundtrip: judge(engine.coded_as(roundtrip, network.dtype)),
         noise_floor=engine.noise_floor(judge, network),
+        long=_long_texts(run, progress),
         fingerprint=fingerprint,
         rope=engine.rope_map(network),
         preset=run.preset,
@@ -308,41 +339,22 @@ def _profile(run: _Run, fingerprint: bytes, *, checkpoint: Checkpoint, display: 
     return with_rates(profile, contexts, progress=progress)
 
 
-def _show(profile_path: Path, *, as_json: bool) -> None:
-    from cachegen.cli.explain import explain_profile
+def _long_texts(run: _Run, progress: Progress) -> LongTexts | None:
+    """Long contexts, prefilled when they are first asked for; None where there are none."""
+    from cachegen.codec.calibration.long_contexts import LongTexts, in_chunks
+    from cachegen.engines import transformers as engine
 
-    fields = explain_profile(profile_path.read_bytes())
-    if as_json:
-        print_json(fields)
-        return
-    rows = [
-        _row(level["name"], domain, quality)
-        for level in fields["levels"]
-        for domain, quality in level["domains"].items()
-    ]
-    print_table(
-        f"{profile_path}: default level {fields['default_level']}, {fields['bytes']:,} bytes",
-        [
-            "level",
-            "domain",
-            "bits/value",
-            "KL",
-            "of answers",
-            "perplexity",
-            "+-",
-            "top-1",
-            "exact match",
-        ],
-        rows,
-    )
-    for sentence in fields.get("note_out_of_reach", "").splitlines():
-        print(sentence)
+    windows, sizes = run.material.long_windows, run.sizes
+    if not windows:
+        return None
 
+    @cache
+    def judge() -> Evaluator:
+        return engine.evaluator(run.twin, windows, writer=run.model, progress=progress)
 
-def _row(level: str, domain: str, quality: dict[str, Any]) -> list[str]:
-    shown = ("bits_per_value", "kl", "answer_kl", "rel_ppl", "rel_ppl_error", "top1")
-    figures = [str(quality.get(key, "")) for key in shown]
-    exact = ""
-    if "exact_match" in quality:
-        exact = f"{quality['exact_match']:.3f} of {quality['exact_match_uncompressed']:.3f}"
-    return [level, domain, *figures, exact]
+    def evaluate(roundtrip: RoundTrip) -> Mapping[str, Quality]:
+        coded = engine.coded_as(roundtrip, run.model.dtype)
+        found: Mapping[str, Quality] = judge()(in_chunks(coded, sizes.context_tokens))
+        return found
+
+    return LongTexts(sizes.long_tokens, evaluate)

@@ -17,6 +17,8 @@ from cachegen.codec.calibration.sizing import TransformSizes
 
 # Steps that are tried until all levels are placed: one or two for each of five levels.
 TRIALS = 7
+# The default level as it is placed; half of the time it is placed finer.
+_LONG_TRIALS = 1.5
 NUM_LEVELS = 5
 # Work besides products (rounding, rotations, symbols, synthesis), as FLOP of float32 products that
 # take as long, for each value of a cache.
@@ -112,6 +114,7 @@ class Work:
         features: features of a single token, after they are projected.
         asked_tokens: tokens that the model is run on one by one.
         plan: what `transform` learns; None for other presets.
+        long: long contexts to measure the default level on.
     """
 
     preset: str
@@ -124,6 +127,7 @@ class Work:
     features: int
     asked_tokens: int
     plan: TransformSizes | None
+    long: Sequence[Piece] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +192,8 @@ def costs_of(shape: Shape, work: Work, speeds: Speeds, *, resident_bytes: float)
         passes = NUM_LEVELS if work.preset == "paper" else 1
         tables = work.num_samples * (passes * own + NUM_LEVELS * counted)
     found["levels"] = TRIALS * _evaluation_s(shape, work, speeds)
+    if work.long:
+        found["lengths"] = _long_s(shape, work, speeds)
     found["tables"] = tables
     found["sizes"] = NUM_LEVELS * sum(
         _coding_s(one.context, shape, work, speeds)
@@ -254,13 +260,25 @@ def _solving_s(shape: Shape, work: Work, plan: TransformSizes, speeds: Speeds) -
     return cubes / speeds.eigenvectors + products / speeds.float64 + weighing / speeds.float32
 
 
+def _long_s(shape: Shape, work: Work, speeds: Speeds) -> float:
+    """Seconds of reference runs and trials on long contexts."""
+    total = 0.0
+    for one in work.long:
+        total += shape.flop(one.context) / speeds.own + _read_flop(shape, one) / speeds.twin
+        total += _LONG_TRIALS * _window_s(one, shape, work, speeds)
+    return total
+
+
+def _window_s(one: Piece, shape: Shape, work: Work, speeds: Speeds) -> float:
+    """Seconds of coding a context, continuing from it and comparing."""
+    coding = _coding_s(one.context, shape, work, speeds)
+    compared = one.read * shape.vocabulary * _COMPARING_FLOP / speeds.float32
+    return coding + _read_flop(shape, one) / speeds.twin + compared
+
+
 def _evaluation_s(shape: Shape, work: Work, speeds: Speeds) -> float:
     """Seconds of a trial: contexts coded, continued and compared, tasks answered."""
-    total = 0.0
-    for one in [one for own in work.windows for one in own]:
-        total += _coding_s(one.context, shape, work, speeds)
-        total += _read_flop(shape, one) / speeds.twin
-        total += one.read * shape.vocabulary * _COMPARING_FLOP / speeds.float32
+    total = sum(_window_s(one, shape, work, speeds) for own in work.windows for one in own)
     for one in work.tasks:
         total += _coding_s(one.context, shape, work, speeds)
         total += _read_flop(shape, one) / speeds.twin
@@ -290,7 +308,7 @@ def _held_bytes(shape: Shape, work: Work) -> float:
     if work.plan is None:
         sample = 3 * work.context_tokens * wide
         counts = 8 * 256 * NUM_LEVELS * shape.values
-        return judge + max(trial, sample + counts)
+        return judge + max(trial, sample + counts, _long_bytes(work, wide, logits))
     plan = work.plan
     features = 4 * shape.vocabulary * work.features
     kept = 4 * _rows(shape, work) * work.num_samples * shape.values
@@ -306,5 +324,12 @@ def _held_bytes(shape: Shape, work: Work) -> float:
         "moments": learning + kept + max(plan.learning_bytes, gradients),
         "solving": learning + kept + max(solving, plan.learning_bytes),
         "levels": kept + transform + trial,
+        "lengths": kept + transform + _long_bytes(work, wide, logits),
     }
     return judge + max(phases.values())
+
+
+def _long_bytes(work: Work, wide: int, logits: int) -> float:
+    """Of the long contexts: all of them, and one that is coded and continued."""
+    own = [one.context * wide + one.read * logits for one in work.long]
+    return sum(own) + 3.0 * max(own, default=0)

@@ -116,6 +116,11 @@ def work_of(
         num_samples=sizes.num_samples,
         windows=windows,
         tasks=tasks,
+        long=[
+            Piece(len(one.context), len(one.continuation) - 1)
+            for own in material.long_windows.values()
+            for one in own
+        ],
         coded=[one for own in windows for one in own[:most_coded]],
         features=features,
         asked_tokens=asked_tokens,
@@ -136,6 +141,8 @@ def left_of(costs: Costs, checkpoint: Checkpoint, *, num_samples: int) -> Costs:
         shares["statistics"] = 0.0
     if (trials := checkpoint.state("levels")) is not None:
         shares["levels"] = max(1 - len(trials["trials"]) / TRIALS, 0.0)
+    if checkpoint.state("lengths") is not None:
+        shares["lengths"] = 0.5
     left = {name: shares[name] * took for name, took in costs.seconds.items()}
     return replace(costs, seconds={name: took for name, took in left.items() if took})
 

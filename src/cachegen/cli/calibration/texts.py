@@ -9,7 +9,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # The metric was learned, and levels were measured, over so many tokens in all studies
 # (docs/decisions/2026-11-21-transform-codec.md).
 CONTINUATION_TOKENS = 128
+# Predicted behind a long context. One window of a domain is measured: twice as many tokens halve
+# what its mean varies by chance. Arbitrary: 128 to 1,024 do.
+LONG_CONTINUATION_TOKENS = 256
 _TASKS = "tasks"
 
 
@@ -31,26 +34,35 @@ class SampleSizes:
         num_samples: contexts to learn from.
         num_windows: contexts of a domain to measure on.
         read_tokens: read behind every sample, for its gradient; 0 where nothing is.
+        long_tokens: of the long contexts that the default level is measured on; 0 for none.
     """
 
     context_tokens: int
     num_samples: int
     num_windows: int
     read_tokens: int = CONTINUATION_TOKENS
+    long_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """Texts as tokens to learn from; by domain, windows and tasks to measure on."""
+    """Texts as tokens to learn from; by domain, windows and tasks to measure on.
+
+    Domains whose held-out text is too short have no long window.
+    """
 
     learned: list[Sequence[int]]
     windows: dict[str, list[Window]]
     tasks: list[Task]
+    long_windows: dict[str, list[Window]] = field(default_factory=dict)
 
     def digest(self) -> str:
         """SHA-256 of all tokens, names and answers, in their order."""
-        windows = {name: [asdict(one) for one in own] for name, own in self.windows.items()}
-        whole = [self.learned, list(windows.items()), [asdict(task) for task in self.tasks]]
+        windows, long = (
+            [(name, [asdict(one) for one in own]) for name, own in found.items()]
+            for found in (self.windows, self.long_windows)
+        )
+        whole = [self.learned, windows, [asdict(task) for task in self.tasks], long]
         return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
 
 
@@ -130,7 +142,8 @@ def _divide(
     if measured:
         shown = measured[: sizes.num_windows]
         windows[_TASKS] = [engine.answer_window(task, tokenizer) for task in shown]
-    return Material(learned, windows, measured)
+    long = _long_windows(texts, prefix, sizes, tell=tell)
+    return Material(learned, windows, measured, long)
 
 
 def _windows(name: str, ids: list[int], prefix: Sequence[int], sizes: SampleSizes) -> list[Window]:
@@ -151,6 +164,37 @@ def _windows(name: str, ids: list[int], prefix: Sequence[int], sizes: SampleSize
             f"text {name!r}, {len(ids)} tokens, --num-windows {sizes.num_windows} in its last "
             f"quarter: {exc}"
         ) from exc
+
+
+def _long_windows(
+    texts: dict[str, list[int]],
+    prefix: Sequence[int],
+    sizes: SampleSizes,
+    *,
+    tell: Callable[[str], None],
+) -> dict[str, list[Window]]:
+    """One of the last quarter of every text that is long enough."""
+    from cachegen.engines import transformers as engine
+
+    found: dict[str, list[Window]] = {}
+    if not sizes.long_tokens:
+        return found
+    for name, ids in texts.items():
+        held_out = ids[_cut(ids) :]
+        if sizes.long_tokens - len(prefix) + LONG_CONTINUATION_TOKENS < len(held_out):
+            found[name] = engine.cut_windows(
+                [held_out],
+                num_tokens=sizes.long_tokens,
+                continuation_tokens=LONG_CONTINUATION_TOKENS,
+                count=1,
+                prefix=prefix,
+            )
+    if not found:
+        tell(
+            f"no text has {sizes.long_tokens + LONG_CONTINUATION_TOKENS} tokens in its last "
+            f"quarter: levels are measured on contexts of {sizes.context_tokens} tokens only"
+        )
+    return found
 
 
 def _cut(items: Sequence[Any]) -> int:

@@ -5,7 +5,7 @@ Knows no engine: samples are caches, and `evaluate` tells how good a lossy round
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -14,10 +14,19 @@ import numpy as np
 
 from cachegen.codec import paper, plain
 from cachegen.codec.calibration.checkpoint import Checkpoint, Saved
+from cachegen.codec.calibration.long_contexts import PHASE as LENGTHS
+from cachegen.codec.calibration.long_contexts import LongTexts, held
 from cachegen.codec.calibration.placement import PHASE as LEVELS
-from cachegen.codec.calibration.placement import Ladder, Measure, place
+from cachegen.codec.calibration.placement import Ladder, place
 from cachegen.codec.calibration.progress import Progress, Status, silent
-from cachegen.codec.calibration.sample import START, Passes, Position, RoundTrip, Samples
+from cachegen.codec.calibration.sample import (
+    START,
+    Evaluate,
+    Passes,
+    Position,
+    RoundTrip,
+    Samples,
+)
 from cachegen.codec.calibration.stored_moments import (
     geometry_from_json,
     geometry_to_json,
@@ -32,6 +41,7 @@ from cachegen.codec.calibration.train import (
     TokenFeatures,
     TransformTraining,
 )
+from cachegen.codec.calibration.trials import measuring
 from cachegen.codec.codec import decode_chunk, encode_chunk
 from cachegen.codec.levels import (
     ADAPTIVE,
@@ -54,7 +64,6 @@ from cachegen.codec.tables import MARGIN, MAX_TABLES, cluster, table_frequencies
 from cachegen.codec.transform.stored_transform import MOST_SINKS
 from cachegen.kvcache import Geometry
 
-Evaluate = Callable[[RoundTrip], Mapping[str, Quality]]
 # Share of answers that are right without coding, below which those lost are not counted against the
 # promise. Arbitrary: 0.8 to 0.95 do; a model that guesses changes its answers by chance.
 _ABLE = 0.9
@@ -64,9 +73,9 @@ STATISTICS = "statistics"
 # others are arbitrary, each three to five times the next.
 TARGET_KL = (0.1, 0.03, 0.01, 0.0025, 0.0005)
 PHASES = {
-    "transform": (FEATURES, MOMENTS, SOLVING, LEVELS, TABLES),
-    "plain": (STATISTICS, LEVELS, TABLES),
-    "paper": (STATISTICS, LEVELS, TABLES),
+    "transform": (FEATURES, MOMENTS, SOLVING, LEVELS, LENGTHS, TABLES),
+    "plain": (STATISTICS, LEVELS, LENGTHS, TABLES),
+    "paper": (STATISTICS, LEVELS, LENGTHS, TABLES),
 }
 
 
@@ -83,6 +92,7 @@ def calibrate(
     windows: Sequence[int] = (),
     target_kl: tuple[float, ...] = TARGET_KL,
     noise_floor: float = 0.0,
+    long: LongTexts | None = None,
     notes: dict[str, str] | None = None,
     num_samples: int | None = None,
     checkpoint: Checkpoint | None = None,
@@ -111,6 +121,8 @@ def calibrate(
             for each of lowest, low, medium, high, highest.
         noise_floor: KL in nats per token by which the model differs from itself after changes
             below the rounding of its dtype; no level is placed below it.
+        long: contexts longer than the samples, on which the default level keeps its promise too;
+            None measures none.
         notes: kept in the profile, for people; joined by targets that were out of reach.
         num_samples: how many samples there are, for progress to say; None where nobody knows.
         checkpoint: keeps what is done, and gives it back to a run that was cut off: its inputs
@@ -131,6 +143,9 @@ def calibrate(
         progress=progress,
         noise_floor=noise_floor,
     )
+    at_length = partial(
+        held, texts=long, evaluate=evaluate, checkpoint=passes.checkpoint, progress=progress
+    )
     if preset == "transform":
         blank = TransformTraining.learn(
             passes,
@@ -141,8 +156,9 @@ def calibrate(
             num_sinks=num_sinks,
             windows=windows,
         )
-        placed = ladder(_measure(blank.roundtrip, evaluate), limits=blank.step_limits())
+        placed = ladder(measuring(blank.roundtrip, evaluate), limits=blank.step_limits())
         default, warning = _chosen_default(placed.levels, rope, evaluate, progress)
+        placed = at_length(placed, default, roundtrip=blank.roundtrip)
         progress(Status(TABLES))
         highest = blank.highest_ood_score(placed.levels, evaluate)
         profile = blank.finish(placed.levels, default_level=default, highest=highest)
@@ -153,8 +169,9 @@ def calibrate(
         scales, roundtrip = paper.bins(found.geometry, 1.0), _paper_roundtrip(found.geometry)
     else:
         scales, roundtrip = found.rms, _plain_roundtrip(found, rope)
-    placed = ladder(_measure(roundtrip, evaluate), limits=step_limits(scales))
+    placed = ladder(measuring(roundtrip, evaluate), limits=step_limits(scales))
     default, warning = _chosen_default(placed.levels, rope, evaluate, progress)
+    placed = at_length(placed, default, roundtrip=roundtrip)
     frequencies, table_ids = tables_of(passes, found, rope, placed.levels)
     return Profile(
         codec=preset,
@@ -184,10 +201,6 @@ def _check_arguments(
     falling = all(more > less for more, less in pairwise((*target_kl, 0.0)))
     if len(target_kl) != len(LADDER) or not falling:
         raise ValueError(f"expected {len(LADDER)} falling targets above 0, got {target_kl}")
-
-
-def _measure(roundtrip: Callable[[float], RoundTrip], evaluate: Evaluate) -> Measure:
-    return lambda step: evaluate(roundtrip(step))
 
 
 def _notes(notes: dict[str, str] | None, placed: Ladder, warning: str) -> dict[str, str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-from cachegen.codec.calibration.checkpoint import Checkpoint, Saved
+from cachegen.codec.calibration.checkpoint import Checkpoint
 from cachegen.codec.calibration.progress import Progress, Status
+from cachegen.codec.calibration.trials import Measure, Placed, Trials
 from cachegen.codec.levels import (
     LADDER,
     PROMISED_KL,
@@ -19,7 +19,6 @@ from cachegen.codec.levels import (
     worst,
 )
 from cachegen.codec.profile import StepLimits
-from cachegen.codec.symbols import Unrepresentable
 
 PHASE = "levels"
 # Of a target: what is aimed at, and what is close enough. As KL grows with the square of the step,
@@ -38,23 +37,6 @@ _SLOPE, _SLOPES = 2.0, (1.0, 3.0)
 _FIRST_STEP = 1.0
 # Arbitrary: 10^-5 to 10^-3 do; bfloat16 itself rounds by up to 2 * 10^-3 of a value.
 _FINEST_STEP = 1e-4
-_UNUSABLE = {"": Quality(kl=math.inf, rel_ppl=math.inf, top1=0.0, num_tokens=0)}
-
-Measure = Callable[[float], Mapping[str, Quality]]
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A step and what was measured at it: the worst over the domains, and each of them."""
-
-    step: float
-    quality: Quality
-    domains: Mapping[str, Quality]
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether every number measured is one that a profile can hold."""
-        return all(map(_is_finite, self.domains.values()))
 
 
 def cost(quality: Quality, target: float) -> float:
@@ -105,7 +87,7 @@ def place(
         ValueError: as `search`.
     """
     progress(Status(PHASE, 0, len(LADDER)))
-    trials = _Trials(measure, checkpoint, progress)
+    trials = Trials(measure, checkpoint, progress, phase=PHASE)
     levels: list[EncodingLevel] = []
     said: list[str] = []
     placed: Placed | None = None
@@ -281,51 +263,3 @@ def _out_of_reach(
     if is_low and all(quality.kl <= target for quality in coarser):
         return f"level {name}: KL stays below {target:.4g} whatever the step; {found}"
     return ""
-
-
-def _is_finite(quality: Quality) -> bool:
-    numbers = (getattr(quality, one.name) for one in fields(quality))
-    return all(number is None or math.isfinite(number) for number in numbers)
-
-
-@dataclass(slots=True)
-class _Trials:
-    """Steps that were tried: told, kept, and never tried twice.
-
-    `asked` are those of this run: a run that was cut off asks for the same again.
-    """
-
-    measure: Measure
-    checkpoint: Checkpoint
-    progress: Progress
-    known: dict[float, Mapping[str, Quality]] = field(default_factory=dict)
-    asked: dict[float, Mapping[str, Quality]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        saved = self.checkpoint.load(PHASE)
-        for step, domains in saved.state["trials"] if saved else []:
-            self.known[step] = {name: Quality(**one) for name, one in domains.items()}
-
-    def __call__(self, step: float, *, level: str, done: int) -> Placed:
-        """Try a step for a level, behind so many that are placed."""
-        again = " (known)" if step in self.known else ""
-        if step not in self.known:
-            self.known[step] = self._measured(step)
-            self.checkpoint.save(PHASE, Saved(state={"trials": self._described()}))
-        domains = self.asked[step] = self.known[step]
-        quality = worst(domains)
-        said = f"trial for level {level}: step {step:.4g}, KL {quality.kl:.5f}{again}"
-        self.progress(Status(PHASE, done, len(LADDER), said))
-        return Placed(step, quality, domains)
-
-    def _measured(self, step: float) -> Mapping[str, Quality]:
-        try:
-            return dict(self.measure(step))
-        except Unrepresentable:
-            return _UNUSABLE
-
-    def _described(self) -> list[Any]:
-        return [
-            (step, {name: asdict(one) for name, one in domains.items()})
-            for step, domains in self.known.items()
-        ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,10 +11,13 @@ import torch
 
 from cachegen.codec.calibration.checkpoint import Checkpoint, Saved
 from cachegen.codec.calibration.progress import Progress, Status, silent
+from cachegen.codec.levels import Quality
 from cachegen.kvcache import KVCache
 
 # What coding and decoding does to a cache of these tokens.
 RoundTrip = Callable[[KVCache, Sequence[int]], KVCache]
+# The quality by domain of continuations after a round trip of held-out caches.
+Evaluate = Callable[[RoundTrip], Mapping[str, Quality]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,7 +11,14 @@ from typing import Any
 
 import torch
 
-from cachegen.codec.levels import SELF_CONTAINED, TEXT, EncodingLevel, Quality, find_level
+from cachegen.codec.levels import (
+    SELF_CONTAINED,
+    TEXT,
+    EncodingLevel,
+    LongContexts,
+    Quality,
+    find_level,
+)
 from cachegen.errors import BitstreamError
 from cachegen.kvcache import DTYPES, Geometry, PlaneShape
 
@@ -27,6 +34,8 @@ _MOST_LAYERS, _MOST_VALUES = 4096, 2**24
 _MOST_HEADER_BYTES = 4 << 20
 # FORMAT.md, section 7: the number of a rung in a chunk is uint8.
 _MOST_LEVELS = 256
+# FORMAT.md, section 7: of a context is uint32.
+_TOO_MANY_TOKENS = 2**32
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
 
 
@@ -65,9 +74,14 @@ class Description:
 
 
 def _described(level: EncodingLevel) -> dict[str, Any]:
-    """For the metadata; sizes that nobody measured are left out, as before there were any."""
+    """For the metadata; what nobody measured is left out, as before there was any."""
     described = asdict(level)
-    for quality in (described["quality"], *described["domains"].values()):
+    qualities = [described["quality"], *described["domains"].values()]
+    if level.long is None:
+        del described["long"]
+    else:
+        qualities += [described["long"]["quality"], *described["long"]["domains"].values()]
+    for quality in qualities:
         for name in ("bits_per_value", "rel_ppl_error"):
             if quality is not None and quality[name] is None:
                 del quality[name]
@@ -206,8 +220,20 @@ def _level(entry: dict[str, Any], codec: str) -> EncodingLevel:
         step=float(entry["step"]),
         bound=float(entry["bound"]),
         quality=_quality(entry["quality"]) if entry["quality"] else None,
-        domains={str(name): _quality(one) for name, one in dict(entry["domains"]).items()},
+        domains=_domains(entry["domains"]),
+        long=_long(entry["long"]) if "long" in entry else None,
     )
+
+
+def _domains(entries: Any) -> dict[str, Quality]:
+    return {str(name): _quality(one) for name, one in dict(entries).items()}
+
+
+def _long(entry: dict[str, Any]) -> LongContexts:
+    num_tokens = int(entry["num_tokens"])
+    if not 1 <= num_tokens < _TOO_MANY_TOKENS:
+        raise BitstreamError(f"expected a number of tokens, got {num_tokens}", field="levels")
+    return LongContexts(num_tokens, _quality(entry["quality"]), _domains(entry["domains"]))
 
 
 def _quality(entry: dict[str, Any]) -> Quality:
