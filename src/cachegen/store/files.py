@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreTimeout
 from cachegen.store.http import Answer, HttpClient, body_of, client
-from cachegen.store.protocol import Buffer, check_key, check_range, current
+from cachegen.store.protocol import Buffer, check_key, check_range
 from cachegen.store.secrets import Secrets
+from cachegen.store.sizes import sizes
 
-# Arbitrary: 8 to 64 do; a lookup of so many keys takes about one round trip.
-_LOOKUP_THREADS = 16
 # From a name without a slash to one with it, or to a new folder. Arbitrary: 1 to 10 do.
 _MOST_REDIRECTS = 3
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -74,10 +71,7 @@ class FileServerStore:
         """See `Store.lookup`."""
         for key in keys:
             check_key(key)
-        if len(keys) < 2:
-            return [self._size(key) for key in keys]
-        with ThreadPoolExecutor(min(_LOOKUP_THREADS, len(keys))) as pool:
-            return list(pool.map(_heeding(self._size), keys))
+        return sizes(keys, self._size)
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """Refuse to list.
@@ -175,14 +169,3 @@ def connect(parts: SplitResult, *, url: str, timeout_s: float) -> FileServerStor
 
 def _server(parts: SplitResult) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
-
-
-def _heeding(size: Callable[[str], int | None]) -> Callable[[str], int | None]:
-    """The same for threads of a pool, whose waits end with those of this thread."""
-    hangup = current()
-
-    def heeding(key: str) -> int | None:
-        with hangup.heeded() if hangup is not None else nullcontext():
-            return size(key)
-
-    return heeding
