@@ -35,9 +35,9 @@ from cachegen.engines.transformers.quality import as_dtype, evaluator, noise_flo
 from cachegen.engines.transformers.rope import rope_map
 from cachegen.engines.transformers.tasks import first_tokens
 from cachegen.engines.transformers.text_windows import Window
+from cachegen.evaluation.coder import Coder
+from cachegen.evaluation.methods.presets import adaptive_coder, profile_coder
 from rate.ablation import configured_coders, path
-from rate.baselines import adaptive_coder, profile_coder
-from rate.coder import Coder
 from rate.constants import CODED, HALF_TOLD, LEARNED, NOISE_FLOOR, Constant, named
 from rate.curves import bits_at, of
 from rate.hostile import INPUTS, window

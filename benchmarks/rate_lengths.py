@@ -26,7 +26,7 @@ from typing import Any
 from cachegen.cli.models import PROFILE, load_network, load_tokenizer
 from cachegen.codec.codec import resolve_level
 from cachegen.codec.profile import read_profile
-from rate.baselines import profile_coder
+from cachegen.evaluation.methods.presets import profile_coder
 from rate.lengths import Chunks, measure
 from record import append
 

@@ -28,6 +28,7 @@ LAYERS = {
     "engines": 7,
     "refmodel": 8,
     ROOT: 9,
+    "evaluation": 9,
     "cli": 10,
 }
 # Policy decides and does nothing. Shaped links are between any two processes; the server knows keys

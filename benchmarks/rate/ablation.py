@@ -22,9 +22,9 @@ from cachegen.codec.matrix import coded_planes
 from cachegen.codec.profile import Profile
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.transform import quantisation
+from cachegen.evaluation.coder import Coder, Tokens
+from cachegen.evaluation.methods.presets import profile_coder
 from cachegen.kvcache import KVCache
-from rate.baselines import profile_coder
-from rate.coder import Coder, Tokens
 
 STEPS = (4.5, 3.0, 2.0, 1.35, 0.9, 0.6, 0.4, 0.27, 0.18)
 _NO_BOUND = 1e9

@@ -17,8 +17,8 @@ from cachegen.codec.profile import Profile
 from cachegen.engines.transformers.quality import as_dtype, evaluator
 from cachegen.engines.transformers.tasks import first_tokens
 from cachegen.engines.transformers.text_windows import Window
+from cachegen.evaluation.coder import Tokens
 from cachegen.kvcache import KVCache
-from rate.coder import Tokens
 from rate.texts import CONTEXT_TOKENS, CONTINUATION_TOKENS, token_ids
 
 _CHARACTERS = 12 * (CONTEXT_TOKENS + CONTINUATION_TOKENS)

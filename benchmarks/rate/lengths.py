@@ -10,8 +10,8 @@ import torch
 from cachegen.engines.transformers.cache import capture
 from cachegen.engines.transformers.quality import as_dtype, evaluator
 from cachegen.engines.transformers.text_windows import Window
+from cachegen.evaluation.coder import Coder, Tokens
 from cachegen.kvcache import KVCache
-from rate.coder import Coder, Tokens
 
 CHUNK_TOKENS = 1536
 _WAYS = ("stored", "continued", "mixed")

@@ -19,8 +19,8 @@ from cachegen.codec.levels import Quality
 from cachegen.engines.transformers.quality import evaluator
 from cachegen.engines.transformers.text_windows import Window
 from cachegen.errors import TokensMismatch
+from cachegen.evaluation.coder import Coder, Tokens
 from cachegen.kvcache import KVCache
-from rate.coder import Coder, Tokens
 
 Evaluators = Mapping[str, Callable[[RoundTrip], Mapping[str, Quality]]]
 

@@ -28,12 +28,13 @@ from cachegen.engines.transformers.quality import as_dtype, coded_as, evaluator
 from cachegen.engines.transformers.rope import rope_map
 from cachegen.engines.transformers.tasks import first_tokens
 from cachegen.engines.transformers.text_windows import Window, cut_windows, evenly
+from cachegen.evaluation.coder import Coder
+from cachegen.evaluation.methods.kvtc import kvtc_coders
+from cachegen.evaluation.methods.presets import adaptive_coder, paper_coders, profile_coder
+from cachegen.evaluation.methods.uniform import uniform_coders
 from cachegen.kvcache import KVCache
-from rate.baselines import adaptive_coder, paper_coders, profile_coder, uniform_coders
-from rate.coder import Coder
 from rate.curves import begins, reaches, summarise
 from rate.hostile import Hostile, hostile
-from rate.kvtc import kvtc_coders
 from rate.measure import Row, check, evaluators, measure
 from rate.speed import speed
 from rate.texts import CONTEXT_TOKENS, token_ids

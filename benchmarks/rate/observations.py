@@ -15,8 +15,8 @@ from cachegen.codec.paper import GROUP_TOKENS
 from cachegen.codec.rope import RopeMap
 from cachegen.engines.transformers.quality import evaluator
 from cachegen.engines.transformers.text_windows import Window
+from cachegen.evaluation.coder import Tokens
 from cachegen.kvcache import KVCache
-from rate.coder import Tokens
 
 COARSE_STEP = 1.2
 ENTROPY_STEP = 0.5

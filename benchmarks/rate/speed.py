@@ -14,8 +14,8 @@ import torch
 from cachegen.bitstream.chunk import decode, encode
 from cachegen.codec.profile import Profile
 from cachegen.engines.transformers.cache import capture
+from cachegen.evaluation.coder import Tokens
 from cachegen.kvcache import KVCache
-from rate.coder import Tokens
 
 
 def speed(

@@ -15,10 +15,11 @@ from cachegen.codec.profile import Profile, read_profile
 from cachegen.engines.transformers.cache import capture
 from cachegen.engines.transformers.rope import rope_map
 from cachegen.engines.transformers.tasks import answers_right
+from cachegen.evaluation.coder import Coder
+from cachegen.evaluation.methods.kvtc import kvtc_coders
+from cachegen.evaluation.methods.presets import paper_coders, plain_coders, profile_coder
+from cachegen.evaluation.methods.uniform import uniform_coders
 from rate.ablation import between_levels
-from rate.baselines import paper_coders, plain_coders, profile_coder, uniform_coders
-from rate.coder import Coder
-from rate.kvtc import kvtc_coders
 from rate.measure import Row, check, evaluators, lost_and_gained, measure_all
 from rate.report import say
 from rate.speed import speed

@@ -1,4 +1,4 @@
-"""What every method of the rate-quality study is: bytes from a cache, and a cache from bytes."""
+"""What every method is: bytes from a cache, and a cache from bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Coder:
     """One point of a method's curve.
 
     Attributes:
-        method: `uniform`, `paper`, `plain`, `kvtc` or `transform`.
+        method: name of the method, as rows and `--methods` say it.
         level: which point of the method's curve.
         encode: a cache from position 0 and its tokens to all bytes that have to be stored.
         decode: those bytes and the tokens to the cache.
@@ -40,7 +40,8 @@ def pack_bits(codes: np.ndarray, num_bits: int) -> bytes:
     if 8 % num_bits == 0:
         lanes = _in_lanes(codes, num_bits)
         shifted = (lanes[:, lane] << shift for lane, shift in _shifts(num_bits))
-        return np.bitwise_or.reduce(list(shifted)).tobytes()
+        whole: np.ndarray = np.bitwise_or.reduce(list(shifted))
+        return whole.tobytes()
     bits = np.unpackbits(codes[:, None], axis=1)[:, 8 - num_bits :]
     return np.packbits(bits).tobytes()
 

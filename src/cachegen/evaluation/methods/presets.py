@@ -1,39 +1,25 @@
-"""The methods to compare with: uniform quantisers, and presets `plain` and `paper` at any step."""
+"""This package's codecs: levels of a profile or of none, `plain` and `paper` at any step."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 import numpy as np
-import torch
 
 from cachegen.bitstream.chunk import decode, encode
-from cachegen.codec import matrix, paper, plain
+from cachegen.codec import paper, plain
 from cachegen.codec.levels import EncodingLevel
 from cachegen.codec.model import CodingModel
 from cachegen.codec.profile import Profile
 from cachegen.codec.rope import RopeMap
 from cachegen.codec.tables import MAX_TABLES, cluster, table_frequencies
-from cachegen.codec.vectors import bfloat16_above, from_bits, largest, to_bits
+from cachegen.evaluation.coder import Coder, Tokens
 from cachegen.kvcache import Geometry, KVCache
-from rate.coder import Coder, Tokens, pack_bits, packed_size, unpack_bits
 
-UNIFORM_BITS = (3, 4, 5, 6, 8)
 PLAIN_STEPS = (2.8, 1.85, 1.2, 0.8, 0.53, 0.35, 0.23, 0.15)
 PAPER_STEPS = (1.1, 0.75, 0.5, 0.34, 0.23, 0.155, 0.105, 0.07)
 _TABLE_MARGIN = 3
-
-
-def uniform_coders(geometry: Geometry) -> list[Coder]:
-    """Each head's vector of each token on its own grid of so many bits, with a bfloat16 scale."""
-    return [
-        Coder(
-            "uniform", str(bits), partial(_encode_uniform, bits), _uniform_decoder(bits, geometry)
-        )
-        for bits in UNIFORM_BITS
-    ]
 
 
 def plain_coders(
@@ -43,7 +29,7 @@ def plain_coders(
     found = plain.statistics(samples, rope)
     for step in steps:
         blank = plain.blank_model(found, rope, step)
-        counts = sum(plain.symbol_counts(kv, blank) for kv in samples)
+        counts = np.sum([plain.symbol_counts(kv, blank) for kv in samples], axis=0)
         sums, ids = cluster(counts, max_tables=MAX_TABLES)
         tables = table_frequencies(sums, margin=_TABLE_MARGIN, escape=True)
         model = CodingModel(blank.steps, ids, tables, found.means, rope)
@@ -108,37 +94,3 @@ def adaptive_coder(rope: RopeMap, level: str) -> Coder:
         return decode(data, threads=threads)
 
     return Coder("adaptive", level, to_bytes, from_bytes)
-
-
-def _encode_uniform(bits: int, kv: KVCache, tokens: Tokens) -> bytes:
-    del tokens
-    limit = 2 ** (bits - 1) - 1
-    scales, codes = [], []
-    for plane in kv.planes():
-        rows = plane.to(torch.float32)
-        scale = bfloat16_above(largest(rows) / limit)
-        code = (rows / torch.where(scale > 0, scale, 1.0)).round_() + limit
-        scales.append(to_bits(scale))
-        codes.append(code.to(torch.uint8).numpy().ravel())
-    return np.concatenate(scales).tobytes() + pack_bits(np.concatenate(codes), bits)
-
-
-def _uniform_decoder(bits: int, geometry: Geometry) -> partial[KVCache]:
-    return partial(_decode_uniform, bits, geometry)
-
-
-def _decode_uniform(bits: int, geometry: Geometry, data: bytes, tokens: Tokens) -> KVCache:
-    vectors = sum(plane.heads for plane in geometry.planes) * len(tokens)
-    count = geometry.values_per_token * len(tokens)
-    assert len(data) == 2 * vectors + packed_size(count, bits)
-    scales = from_bits(np.frombuffer(data, np.uint16, vectors))
-    codes = unpack_bits(data[2 * vectors :], bits, count=count).astype(np.float32)
-    centred = torch.from_numpy(codes - (2 ** (bits - 1) - 1))
-    planes = {}
-    for index, plane in enumerate(geometry.planes):
-        shape = (plane.heads, len(tokens), plane.dim)
-        own, centred = centred[: plane.width * len(tokens)], centred[plane.width * len(tokens) :]
-        scale, scales = scales[: plane.heads * len(tokens)], scales[plane.heads * len(tokens) :]
-        rows = own.view(shape) * scale.view(plane.heads, len(tokens), 1)
-        planes[index] = matrix.saturate(rows, geometry.dtype).to(geometry.dtype)
-    return matrix.from_planes(planes, geometry, start=0, num_tokens=len(tokens))

@@ -23,8 +23,8 @@ import torch
 
 from cachegen.codec import matrix
 from cachegen.codec.rope import RopeMap, rotations, turn
+from cachegen.evaluation.coder import Coder, Tokens, pack_bits, packed_size, unpack_bits
 from cachegen.kvcache import Geometry, KVCache
-from rate.coder import Coder, Tokens, pack_bits, packed_size, unpack_bits
 
 SINKS = 4
 STEPS = (4.4, 3.0, 2.1, 1.45, 1.0, 0.68, 0.46, 0.31)
@@ -113,7 +113,8 @@ def allocate(spread: np.ndarray, step: float) -> np.ndarray:
     largest = np.floor(spread / step + 0.5)
     needed = np.where(largest > 0, np.ceil(np.log2(2 * largest + 1)), 0).clip(0, _WIDTHS[-1])
     widths = np.array(_WIDTHS)
-    return widths[np.searchsorted(widths, needed)]
+    found: np.ndarray = widths[np.searchsorted(widths, needed)]
+    return found
 
 
 def parts_of(one: Matrix, step: float) -> list[Part]:
@@ -127,12 +128,13 @@ def parts_of(one: Matrix, step: float) -> list[Part]:
 
 def _to_codes(values: np.ndarray, step: float, bits: int) -> np.ndarray:
     half = 2 ** (bits - 1)
-    codes = np.floor(values / step + 0.5).clip(1 - half, half - 1) + half
+    codes: np.ndarray = np.floor(values / step + 0.5).clip(1 - half, half - 1) + half
     return codes.astype(np.uint8 if bits <= 8 else np.uint16)
 
 
 def _from_codes(codes: np.ndarray, step: float, bits: int) -> np.ndarray:
-    return (codes.astype(np.float32) - 2 ** (bits - 1)) * np.float32(step)
+    values: np.ndarray = (codes.astype(np.float32) - 2 ** (bits - 1)) * np.float32(step)
+    return values
 
 
 def _encode(level: Level, kv: KVCache, tokens: Tokens) -> bytes:
@@ -163,8 +165,8 @@ def _decode(level: Level, data: bytes, tokens: Tokens) -> KVCache:
             packed = packed[packed_size(count, part.bits) :]
         found |= dict(zip(one.planes, _planes(rows, level, one.planes), strict=True))
     for index, shape in enumerate(geometry.planes):
-        own, sinks = sinks[: SINKS * shape.width], sinks[SINKS * shape.width :]
-        found[index] = torch.cat([own.view(shape.heads, SINKS, shape.dim), found[index]], dim=1)
+        first, sinks = sinks[: SINKS * shape.width], sinks[SINKS * shape.width :]
+        found[index] = torch.cat([first.view(shape.heads, SINKS, shape.dim), found[index]], dim=1)
     return matrix.from_planes(found, geometry, start=0, num_tokens=len(tokens))
 
 

@@ -1,0 +1,1 @@
+"""The evaluation of `cachegen eval`: methods, datasets, scores, and a report."""

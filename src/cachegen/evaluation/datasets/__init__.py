@@ -1,0 +1,1 @@
+"""What methods are compared on: contexts, and what is read or asked behind them."""

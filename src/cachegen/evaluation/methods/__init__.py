@@ -1,0 +1,1 @@
+"""What is compared: each method makes coders, one for each point of its curve."""
