@@ -20,13 +20,16 @@ class Coder:
         method: name of the method, as rows and `--methods` say it.
         level: which point of the method's curve.
         encode: a cache from position 0 and its tokens to all bytes that have to be stored.
-        decode: those bytes and the tokens to the cache.
+        decode: those bytes and the tokens to the cache; of fewer tokens where some are dropped.
+        is_shorter_text: whether what is decoded is the cache of a shorter text, at whose end the
+            model goes on; else it goes on at the context's, whatever was dropped.
     """
 
     method: str
     level: str
     encode: Callable[[KVCache, Tokens], bytes]
     decode: Callable[[bytes, Tokens], KVCache]
+    is_shorter_text: bool = False
 
     def roundtrip(self, kv: KVCache, tokens: Tokens) -> KVCache:
         """The cache as it comes back."""
