@@ -63,6 +63,7 @@ class CacheGenConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
         super().__init__(vllm_config, role, kv_cache_config)
         transfer = self._kv_transfer_config
         self._config = read_config(transfer.kv_connector_extra_config, role=transfer.kv_role)
+        _refuse_sleep(vllm_config)
         specs = check_groups(kv_cache_config, vllm_config=vllm_config)
         grouping = grouping_of(specs, chunk_tokens=self._config.chunk_tokens)
         self._identity = model_identity(vllm_config)
@@ -327,6 +328,15 @@ def _profile_of(config: ConnectorConfig, identity: ModelIdentity) -> Profile | N
     return (
         shipped_profile(identity.fingerprint) if identity.tp_size * identity.pp_size == 1 else None
     )
+
+
+def _refuse_sleep(vllm_config: Any) -> None:
+    """0.32 does not ask `supports_sleep_mode`, and would unmap blocks that loads write into."""
+    if vllm_config.model_config.enable_sleep_mode:
+        raise UnsupportedCache(
+            "sleep mode unmaps the KV cache while saves read it and loads write into it: expected "
+            "vLLM without --enable-sleep-mode"
+        )
 
 
 def _warn_of_policy(policy: str) -> None:

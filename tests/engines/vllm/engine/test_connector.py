@@ -7,6 +7,8 @@ from importlib.metadata import entry_points
 import pytest
 
 from cachegen.engines.vllm.jobs import LoadJob, Report, Step
+from cachegen.errors import UnsupportedCache
+from tests.engines.vllm.identity.configs import vllm_config
 
 
 def test_the_plugin_makes_the_name_known_and_may_be_called_again() -> None:
@@ -30,6 +32,26 @@ def test_every_method_of_vllm_is_answered() -> None:
         assert callable(getattr(CacheGenConnector, method)), "since vLLM 0.33"
     assert not CacheGenConnector.supports_sleep_mode(None)
     assert not CacheGenConnector.requires_piecewise_for_cudagraph({})
+
+
+def test_sleep_mode_is_refused(tmp_path) -> None:
+    from vllm.config import KVTransferConfig
+    from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorRole
+
+    from cachegen.engines.vllm import CacheGenConnector
+
+    transfer = KVTransferConfig(
+        kv_connector="CacheGenConnector",
+        kv_connector_module_path="cachegen.engines.vllm",
+        kv_role="kv_both",
+        kv_connector_extra_config={"store": str(tmp_path)},
+    )
+    config = vllm_config(kv_transfer_config=transfer)
+    # A platform without it, as CPUs, refuses it before any connector is asked.
+    config.model_config.enable_sleep_mode = True
+    for role in KVConnectorRole:
+        with pytest.raises(UnsupportedCache, match="without --enable-sleep-mode"):
+            CacheGenConnector(config, role, kv_cache_config=None)
 
 
 def test_jobs_travel_between_processes() -> None:
