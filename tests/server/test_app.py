@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 import urllib3
@@ -38,6 +40,15 @@ def test_any_http_client_reads_and_writes(server) -> None:
     assert request(server, "DELETE", "/any/client").status == 204
     assert request(server, "GET", "/any/client").status == 404
     assert request(server, "HEAD", "/any/client").status == 404
+
+
+def test_objects_say_when_they_were_written(server) -> None:
+    server.client().put("when", b"1")
+    path = Path(server.store) / "when"
+    os.utime(path, (1e9, 1e9))
+    answer = request(server, "GET", "/when")
+    assert answer.headers["Last-Modified"] == "Sun, 09 Sep 2001 01:46:40 GMT"
+    assert server.client().get("when").modified_s == 1e9
 
 
 def test_our_read_only_store_reads_it_too(server) -> None:

@@ -56,6 +56,16 @@ def test_the_least_recently_used_make_room(make_bounded_store: MakeStore, store:
     assert bounded_store.index.stored_bytes() == 250
 
 
+def test_what_is_only_looked_at_is_not_used(make_bounded_store: MakeStore, store: Store) -> None:
+    bounded_store = make_bounded_store(capacity_bytes=200)
+    for key in ("a", "b"):
+        assert bounded_store.put(key, bytes(100))
+    with bounded_store.reading("a", whole, peeks=True) as reading:
+        assert b"".join(reading.buffers) == bytes(100)
+    assert bounded_store.put("c", bytes(100))
+    assert sorted(store.list()) == ["b", "c"]
+
+
 def test_a_chain_goes_from_its_end(make_bounded_store: MakeStore, store: Store) -> None:
     bounded_store = make_bounded_store(capacity_bytes=400)
     for number in range(3):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -44,6 +45,20 @@ def test_what_is_opened_tells_the_size_of_the_whole(
     writer.put("k", b"0123456789")
     if request.node.callspec.params["pair"] not in ("server", "http", "nginx"):
         assert [reader.get("k").size_bytes, reader.get("k", (2, 5)).size_bytes] == [10, 10]
+
+
+def test_what_is_opened_tells_when_it_was_written_where_the_store_knows(
+    pair: Pair, request: pytest.FixtureRequest
+) -> None:
+    writer, reader = pair
+    before_s = time.time()
+    writer.put("k", b"0123456789")
+    opened = reader.get("k")
+    assert b"".join(opened) == b"0123456789"
+    if request.node.callspec.params["pair"] in ("memory", "redis"):
+        assert opened.modified_s is None
+    else:
+        assert before_s - 2 < opened.modified_s < time.time() + 2
 
 
 def test_a_range_behind_the_end_is_an_error(pair: Pair) -> None:

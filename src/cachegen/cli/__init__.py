@@ -9,6 +9,7 @@ from cachegen.cli.calibration.command import calibrate
 from cachegen.cli.chunks import decode, encode, inspect
 from cachegen.cli.contexts import load, save
 from cachegen.cli.demo.command import demo
+from cachegen.cli.listing import contexts
 from cachegen.cli.serve import serve
 from cachegen.cli.simulate import simulate
 
@@ -40,7 +41,10 @@ def cachegen(
     del version
 
 
-for command in (demo, calibrate, encode, decode, inspect, save, load, serve, simulate):
+for command in (
+    *(demo, calibrate, encode, decode, inspect),
+    *(save, load, contexts, serve, simulate),
+):
     app.command()(command)
 
 

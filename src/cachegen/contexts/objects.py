@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from cachegen.bitstream.format import unpack
 from cachegen.bitstream.identity import LINK_TOKENS, TOKEN_BYTES, tokens_from_bytes
@@ -29,6 +30,7 @@ from cachegen.errors import (
 )
 from cachegen.store import Buffer, Store
 
+Item = TypeVar("Item")
 # The second replaces a damaged object; further ones need other writers. Arbitrary: 3 to 10 does.
 _ATTEMPTS = 4
 # Profiles of the chunks of a context: one, and more where others stored the same text with
@@ -56,18 +58,28 @@ def read_at_most(
         BitstreamError: it is longer.
         StoreError: the store fails.
     """
-    found = bytearray()
     with closing_of(store.get(key, range)) as pieces:
-        for piece in pieces:
-            if len(found) + len(piece) > max_bytes:
-                raise BitstreamError(f"expected at most {max_bytes} bytes, got more", field=key)
-            found += piece
+        return taken_at_most(pieces, key, max_bytes)
+
+
+def taken_at_most(pieces: Iterator[Buffer], key: str, max_bytes: int) -> bytes:
+    """The rest of an object that was opened, of bounded length.
+
+    Raises:
+        BitstreamError: it is longer.
+        StoreError: the store fails.
+    """
+    found = bytearray()
+    for piece in pieces:
+        if len(found) + len(piece) > max_bytes:
+            raise BitstreamError(f"expected at most {max_bytes} bytes, got more", field=key)
+        found += piece
     return bytes(found)
 
 
 @contextmanager
-def closing_of(pieces: Iterator[Buffer]) -> Iterator[Iterator[Buffer]]:
-    """End a transfer as soon as nothing more of it is wanted."""
+def closing_of(pieces: Iterator[Item]) -> Iterator[Iterator[Item]]:
+    """End a transfer, or a listing, as soon as nothing more of it is wanted."""
     try:
         yield pieces
     finally:
@@ -129,9 +141,22 @@ def read_stored_manifest(store: Store, context_id: bytes, *, fingerprint: bytes)
         StoreError: the store fails.
     """
     key = manifest_key(context_id)
-    manifest = read_manifest(read_at_most(store, key, MAX_SIZE_BYTES))
-    if (manifest.context_id, manifest.fingerprint) != (context_id, fingerprint):
-        raise BitstreamError("it describes another context or model", field=key)
+    manifest = checked_manifest(read_at_most(store, key, MAX_SIZE_BYTES), context_id)
+    if manifest.fingerprint != fingerprint:
+        raise BitstreamError("it describes a context of another model", field=key)
+    return manifest
+
+
+def checked_manifest(data: bytes, context_id: bytes) -> Manifest:
+    """The manifest that the bytes under a context's id are.
+
+    Raises:
+        BitstreamError: they are no manifest, one of another context, or one of more chunks, objects
+            or profiles than a load can handle.
+    """
+    key, manifest = manifest_key(context_id), read_manifest(data)
+    if manifest.context_id != context_id:
+        raise BitstreamError("it describes another context", field=key)
     _check_extent(manifest, key)
     return manifest
 

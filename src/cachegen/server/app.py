@@ -10,8 +10,9 @@ import itertools
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from email.utils import formatdate
 from functools import partial
 from typing import IO
 
@@ -40,7 +41,14 @@ from cachegen.server.shares import MAX_LOOKUP_BYTES, Share, Shares
 from cachegen.server.streamed import Content, Streamed
 from cachegen.server.tenants import Tenant, Tenants
 from cachegen.store.protocol import is_key
-from cachegen.store.wire import LIST_PATH, LOOKUP_PATH, MAX_LOOKUP_KEYS, PARENT_HEADER, RESERVED
+from cachegen.store.wire import (
+    LIST_PATH,
+    LOOKUP_PATH,
+    MAX_LOOKUP_KEYS,
+    PARENT_HEADER,
+    PEEK_HEADER,
+    RESERVED,
+)
 
 # Arbitrary: 64 to 4,096 do. Spares a change of threads for every key; a piece is 128 KiB at most.
 _KEYS_A_PIECE = 256
@@ -109,7 +117,8 @@ class _Handlers:
         """Answer with an object, or with a range of it."""
         tenant, share = await self._admit(request)
         key = _full(tenant, request.path_params["key"])
-        return Streamed(_object(self.bounded_store, key, request.headers.get("range")), share)
+        peeks, wanted = PEEK_HEADER in request.headers, request.headers.get("range")
+        return Streamed(_object(self.bounded_store, key, wanted, peeks=peeks), share)
 
     async def put(self, request: Request) -> Response:
         """Create an object: 201, or 412 where there is one.
@@ -220,10 +229,15 @@ def _full(tenant: Tenant, key: str, *, empty: bool = False) -> str:
 
 
 @contextmanager
-def _object(bounded_store: BoundedStore, key: str, wanted: str | None) -> Iterator[Content]:
-    with bounded_store.reading(key, partial(span_of, wanted)) as reading:
+def _object(
+    bounded_store: BoundedStore, key: str, wanted: str | None, *, peeks: bool
+) -> Iterator[Content]:
+    with bounded_store.reading(key, partial(span_of, wanted), peeks=peeks) as reading:
         size_bytes = reading.stop - reading.start
         status, headers = 200, _headers(size_bytes)
+        if reading.modified_s is not None:
+            with suppress(ValueError, OverflowError, OSError):  # files may have any time
+                headers["last-modified"] = formatdate(reading.modified_s, usegmt=True)
         if size_bytes < reading.size_bytes:
             status = 206
             span = f"{reading.start}-{reading.stop - 1}/{reading.size_bytes}"

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreFull, StoreTimeout
 from cachegen.server.index import Holding, Index, num_segments
@@ -44,12 +44,16 @@ class KeyConflict(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """An object that is read: its size, the range asked for, and the bytes of that range."""
+    """An object that is read: its size, the range asked for, and the bytes of that range.
+
+    `modified_s` is as of `Opened`.
+    """
 
     size_bytes: int
     start: int
     stop: int
     buffers: Iterator[Buffer]
+    modified_s: float | None = None
 
 
 class BoundedStore:
@@ -175,10 +179,13 @@ class BoundedStore:
                 self._listings[owner] -= 1
 
     @contextmanager
-    def reading(self, key: str, span: Callable[[int], tuple[int, int]]) -> Iterator[Reading]:
+    def reading(
+        self, key: str, span: Callable[[int], tuple[int, int]], *, peeks: bool = False
+    ) -> Iterator[Reading]:
         """Read the bytes (start, stop) that ``span`` chooses of an object's size.
 
-        The size is that of the object that is opened, whoever wrote it.
+        The size is that of the object that is opened, whoever wrote it. One that is only looked at
+        (``peeks``) does not count as used.
 
         Raises:
             KeyNotFound: there is no such object; at the first bytes, also that it was deleted.
@@ -189,9 +196,10 @@ class BoundedStore:
                 use = stack.enter_context(self._pins.using(key))
                 opened = self._open(key, span)
             stack.callback(_close, opened.buffers)
-            self.index.touch([key])
+            if not peeks:
+                self.index.touch([key])
             buffers = _checked(opened.buffers, use, opened.stop - opened.start)
-            yield Reading(opened.size_bytes, opened.start, opened.stop, buffers)
+            yield replace(opened, buffers=buffers)
 
     def admits(
         self,
@@ -331,7 +339,8 @@ class BoundedStore:
             if size_bytes != said_bytes:
                 size_bytes = self._adopt(key)
             if size_bytes == said_bytes:
-                return Reading(said_bytes, start, stop, buffers)
+                modified_s = getattr(buffers, "modified_s", None)
+                return Reading(said_bytes, start, stop, buffers, modified_s)
             _close(buffers)
         raise StoreError(f"{key}: it is replaced again and again")
 

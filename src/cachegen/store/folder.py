@@ -79,7 +79,7 @@ class FolderStore:
         assert descriptor is not None and found is not None
         pieces = self._pieces(key, descriptor, found, span=(start, stop))
         next(pieces)
-        return Opened(found.st_size, pieces)
+        return Opened(found.st_size, pieces, found.st_mtime)
 
     def lookup(self, keys: Sequence[str]) -> list[int | None]:
         """See `Store.lookup`."""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, NoReturn
 
@@ -217,7 +218,12 @@ class Body(Iterator[Buffer]):
     """The bytes of an answer as they arrive; closing it early drops the connection.
 
     With ``num_bytes`` it has exactly so many, or fails.
+
+    Attributes:
+        modified_s: as of `Opened`.
     """
+
+    modified_s: float | None = None
 
     def __init__(
         self, client: HttpClient, answer: Answer, doing: str, *, num_bytes: int | None = None
@@ -277,7 +283,9 @@ def body_of(
         answer.close()
         client.fail(doing, "expected the bytes as they are stored, got them encoded")
     if asked is None and answer.status == 200:
-        return Body(client, answer, doing)
+        body = Body(client, answer, doing)
+        body.modified_s = _modified_s(answer)
+        return body
     num_bytes = None if asked is None else _num_bytes(answer, asked)
     if num_bytes is None:
         answer.close()
@@ -339,6 +347,13 @@ def _num_bytes(answer: Answer, asked: tuple[int, int]) -> int | None:
     is_asked = (int(parts[1]), int(parts[2])) == (start, end - 1) and start < end
     is_long = length is None or int(length[0]) == end - start
     return end - start if is_asked and is_long else None
+
+
+def _modified_s(answer: Answer) -> float | None:
+    try:
+        return parsedate_to_datetime(answer.headers.get("Last-Modified", "")).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _slices(view: memoryview) -> Iterator[bytes]:

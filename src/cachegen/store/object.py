@@ -58,8 +58,10 @@ class ObjectStore:
             result = self.backend.get(key, options=None if range is None else {"range": range})
             stream = result.stream(min_chunk_size=_AS_THEY_ARRIVE)
             size_bytes = int(result.meta["size"])
+            modified_s = result.meta["last_modified"].timestamp()
         start, stop = range or (0, size_bytes)
-        return Opened(size_bytes, self._buffers(stream, key, min(stop, size_bytes) - start))
+        buffers = self._buffers(stream, key, min(stop, size_bytes) - start)
+        return Opened(size_bytes, buffers, modified_s)
 
     def lookup(self, keys: Sequence[str]) -> list[int | None]:
         """See `Store.lookup`."""

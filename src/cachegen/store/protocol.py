@@ -74,10 +74,13 @@ class Opened:
     Attributes:
         size_bytes: of the whole object as it was opened, whatever range is read.
         buffers: the bytes.
+        modified_s: when it was written, in seconds since the epoch; None where the store does not
+            tell.
     """
 
     size_bytes: int
     buffers: Generator[Buffer, None, None]
+    modified_s: float | None = None
 
     def __iter__(self) -> Opened:
         return self

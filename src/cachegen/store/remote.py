@@ -20,6 +20,7 @@ from cachegen.store.wire import (
     MAX_LISTED_KEYS,
     MAX_LOOKUP_KEYS,
     PARENT_HEADER,
+    PEEK_HEADER,
     RESERVED,
 )
 
@@ -42,9 +43,11 @@ class RemoteStore:
 
     Attributes:
         client: of that server.
+        peeks: what is read does not count as used.
     """
 
     client: HttpClient
+    peeks: bool = False
 
     @property
     def url(self) -> str:
@@ -68,7 +71,9 @@ class RemoteStore:
         """See `Store.get`."""
         check_key(key)
         check_range(range)
-        headers = {} if range is None else {"Range": f"bytes={range[0]}-{range[1] - 1}"}
+        headers = {PEEK_HEADER: "1"} if self.peeks else {}
+        if range is not None:
+            headers["Range"] = f"bytes={range[0]}-{range[1] - 1}"
         answer = self.client.ask("GET", self._path(key), f"get {key}", headers=headers)
         self._check(answer, f"get {key}", expected=(200, 206))
         return body_of(self.client, answer, f"get {key}", asked=range)

@@ -7,6 +7,8 @@ LOOKUP_PATH = "/~/lookup"
 LIST_PATH = "/~/list"
 RESERVED = ("healthz", "metrics")
 PARENT_HEADER = "Cachegen-Parent"
+# On a GET, of whatever value: the object is looked at, and does not count as used.
+PEEK_HEADER = "Cachegen-Peek"
 # Arbitrary: 512 to 16,384 do. A request then takes 2 MiB at most.
 MAX_LOOKUP_KEYS = 4096
 # All keys of a listing: of a store of 3 TB at 300 kB an object. 10 million keys take some 1 GB in
