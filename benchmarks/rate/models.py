@@ -12,7 +12,6 @@ is none, it is calibrated first and put there.
 from __future__ import annotations
 
 import lzma
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,14 +31,15 @@ from cachegen.evaluation.coder import Coder
 from cachegen.evaluation.methods.kvtc import kvtc_coders
 from cachegen.evaluation.methods.presets import adaptive_coder, paper_coders, profile_coder
 from cachegen.evaluation.methods.uniform import uniform_coders
+from cachegen.evaluation.speed import speed
+from cachegen.evaluation.texts import texts_of
 from cachegen.kvcache import KVCache
 from rate.curves import begins, reaches, summarise
 from rate.hostile import Hostile, hostile
 from rate.measure import Row, check, evaluators, measure
-from rate.speed import speed
 from rate.texts import CONTEXT_TOKENS, token_ids
 from training.open_models.calibrating import calibrate
-from training.open_models.texts import check_data, write_texts
+from training.open_models.texts import check_data
 
 NOVELS = "corpus/eltec-eng.valid.txt.xz"
 _NOVEL_CHARACTERS = 400_000
@@ -145,12 +145,7 @@ def divided(tokenizer: Any, data: Path) -> dict[str, Sequence[int]]:
     def count(text: str) -> int:
         return len(token_ids(tokenizer, text))
 
-    with tempfile.TemporaryDirectory() as made:
-        texts = write_texts(data, Path(made), count)
-        return {
-            name: token_ids(tokenizer, path.read_text(encoding="utf-8"))
-            for name, path in texts.items()
-        }
+    return {name: token_ids(tokenizer, text) for name, text in texts_of(data, count).items()}
 
 
 def held_out(

@@ -1,29 +1,11 @@
-"""Texts to calibrate with, cut so that what is measured was not learned from.
-
-`cachegen calibrate` learns from the first three quarters of a file's tokens and measures on the
-rest: every file here is made of whole pieces, and no piece lies in both.
-"""
+"""Files of the texts that models are calibrated with."""
 
 from __future__ import annotations
 
-import json
-import lzma
-import random
-import re
-from collections.abc import Callable
 from pathlib import Path
 
+from cachegen.evaluation.texts import CHAT, NOVELS, WIKITEXT, Count, texts_of
 from training.open_models.whole import new_file
-
-NOVELS = "corpus/eltec-eng.train.txt.xz"
-WIKITEXT = "text/wikitext2_valid.txt"
-CHAT = "longchat/conversations.jsonl"
-_NOVEL_CHARACTERS = 12_000
-_BOOK = re.compile(r"^<<<.*>>>$", re.MULTILINE)
-_ARTICLE = re.compile(r"^(?= = [^=\n]+ = \n)", re.MULTILINE)
-_ROUNDS = 2
-
-Count = Callable[[str], int]
 
 
 def check_data(data: Path | None) -> None:
@@ -55,71 +37,9 @@ def write_texts(data: Path, folder: Path, count: Count) -> dict[str, Path]:
         ValueError: a file is not what its name says.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    found = {
-        "novels": _novels(data / NOVELS),
-        "wikitext": _articles(data / WIKITEXT),
-        "chat": _conversations(data / CHAT),
-    }
     written = {}
-    for name, pieces in found.items():
-        random.Random(name).shuffle(pieces)
+    for name, text in texts_of(data, count).items():
         written[name] = folder / f"{name}.txt"
         with new_file(written[name]) as file:
-            file.write(parted(pieces, count).encode())
+            file.write(text.encode())
     return written
-
-
-def parted(pieces: list[str], count: Count) -> str:
-    """Pieces joined such that the last quarter of the tokens begins where a piece does.
-
-    The half that has too many tokens for that loses some at its outer end.
-
-    Raises:
-        ValueError: fewer than two pieces.
-    """
-    if len(pieces) < 2:
-        raise ValueError(f"expected at least two pieces of text, got {len(pieces)}")
-    middle = _boundary([count(piece) for piece in pieces])
-    first, last = "\n\n".join(pieces[:middle]) + "\n\n", "\n\n".join(pieces[middle:])
-    for _ in range(_ROUNDS):
-        learned, measured = count(first), count(last)
-        if learned > 3 * measured:
-            first = first[-round(len(first) * 3 * measured / learned) :]
-        else:
-            last = last[: round(len(last) * learned / (3 * measured))]
-    return first + last
-
-
-def _boundary(sizes: list[int]) -> int:
-    """How many pieces are nearest to three quarters of all tokens; one at least is left."""
-    total = sum(sizes)
-    return min(range(1, len(sizes)), key=lambda n: abs(sum(sizes[:n]) - 0.75 * total))
-
-
-def _novels(path: Path) -> list[str]:
-    """From the middle of every book, where neither preface nor contents are."""
-    with lzma.open(path, "rt", encoding="utf-8") as file:
-        books = [book.strip() for book in _BOOK.split(file.read())]
-    return [_middle(book) for book in books if len(book) > _NOVEL_CHARACTERS]
-
-
-def _middle(book: str) -> str:
-    start = book.find("\n", (len(book) - _NOVEL_CHARACTERS) // 2) + 1
-    return book[start : start + _NOVEL_CHARACTERS].rpartition(" ")[0]
-
-
-def _articles(path: Path) -> list[str]:
-    parts = _ARTICLE.split(path.read_text(encoding="utf-8"))
-    return [part.strip() for part in parts if part.strip()]
-
-
-def _conversations(path: Path) -> list[str]:
-    found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            found.append(str(json.loads(line)["conversation"]).strip())
-        except (ValueError, LookupError, TypeError) as exc:
-            raise ValueError(
-                f'{path}, line {number}: expected an object with "conversation", got {exc!r}'
-            ) from exc
-    return found

@@ -1,31 +1,16 @@
-"""Texts whose last quarter was not in the first three."""
+"""The files of the texts that models are calibrated with."""
 
 import json
 import lzma
 
 import pytest
 
-from training.open_models import texts
-from training.open_models.texts import CHAT, NOVELS, WIKITEXT, check_data, parted, write_texts
+from cachegen.evaluation.texts import CHAT, NOVELS, WIKITEXT, texts_of
+from training.open_models.texts import check_data, write_texts
 
 
 def count(text: str) -> int:
     return len(text.split())
-
-
-@pytest.mark.parametrize("seed_sizes", [(100, 30, 77, 50), (10, 300, 100), (5, 5)])
-def test_the_last_quarter_begins_where_a_piece_does(seed_sizes):
-    pieces = [" ".join([f"w{number}"] * size) for number, size in enumerate(seed_sizes)]
-    words = parted(pieces, count).split()
-    cut = len(words) * 3 // 4
-    shared = set(words[: cut - 1]) & set(words[cut + 1 :])
-    assert shared == set()
-    assert len(words) > 0.3 * sum(seed_sizes)
-
-
-def test_one_piece_cannot_be_parted():
-    with pytest.raises(ValueError, match="at least two pieces of text, got 1"):
-        parted(["alone"], count)
 
 
 @pytest.fixture
@@ -46,21 +31,7 @@ def data(tmp_path):
 def test_every_kind_of_text_becomes_a_file(data, tmp_path):
     check_data(data)
     written = write_texts(data, tmp_path / "texts", count)
-    assert list(written) == ["novels", "wikitext", "chat"]
-    for name, word in (("novels", "book"), ("wikitext", "article"), ("chat", "talk")):
-        words = [w for w in written[name].read_text().split() if w.startswith(word)]
-        assert 6 <= len(set(words)) <= 8
-        cut = len(words) * 3 // 4
-        assert len(set(words[: cut - 9]) & set(words[cut + 9 :])) == 0
-    again = write_texts(data, tmp_path / "again", count)
-    assert all(again[name].read_bytes() == path.read_bytes() for name, path in written.items())
-
-
-def test_a_book_gives_its_middle():
-    book = "a front\n" * 1000 + "the middle\n" * 5000 + "a back\n" * 1000
-    middle = texts._middle(book)
-    assert 11_980 < len(middle) <= 12_000
-    assert set(middle.split()) == {"the", "middle"}
+    assert {name: path.read_text() for name, path in written.items()} == texts_of(data, count)
 
 
 def test_no_data_says_what_is_wanted(data):
@@ -69,9 +40,3 @@ def test_no_data_says_what_is_wanted(data):
     (data / CHAT).unlink()
     with pytest.raises(ValueError, match=r"in DATA=.*, longchat/conversations\.jsonl not found"):
         check_data(data)
-
-
-def test_lines_that_are_no_conversations_are_named(data, tmp_path):
-    (data / CHAT).write_text('{"conversation": "hello"}\n{"talk": "hello"}\n')
-    with pytest.raises(ValueError, match='line 2: expected an object with "conversation"'):
-        write_texts(data, tmp_path / "texts", count)
