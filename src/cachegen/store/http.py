@@ -8,12 +8,14 @@ import re
 import socket
 import ssl
 import time
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, NoReturn
+from urllib.parse import unquote, urlsplit
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -126,12 +128,14 @@ class HttpClient:
         url: the server's name in messages, free of credentials.
         secrets: what no message shows, whatever the server says.
         timeout_s: for a connection, the head of an answer, the next piece, a whole short answer.
+        origin: what a proxy is told before each path, where it forwards requests; else empty.
     """
 
     pool: PerProcess[urllib3.HTTPConnectionPool]
     url: str
     secrets: Secrets = field(repr=False)
     timeout_s: float
+    origin: str = ""
 
     def ask(
         self,
@@ -155,7 +159,7 @@ class HttpClient:
                 try:
                     return pool.urlopen(
                         method,
-                        path,
+                        f"{self.origin}{path}",
                         body=None if body is None else _slices(body),
                         headers={**pool.headers, **(headers or {})},
                         retries=False,
@@ -304,22 +308,32 @@ def client(
     secrets: Secrets,
     tls: bool,
     timeout_s: float,
+    proxy: str | None = None,
 ) -> HttpClient:
     """A client of a server; no connection is made yet.
 
     Certificates are checked against the system's authorities, or those in ``SSL_CERT_FILE``, by
     TLS 1.2 or later. Proxies that the environment names are not used: the credentials of a store
-    go to the host of its URL and nowhere else.
+    go to the host of its URL and nowhere else, but through a ``proxy`` that is given.
     """
-    pool = PerProcess(
-        partial(_connections, host, port, authorization=authorization, tls=tls, timeout_s=timeout_s)
-    )
+    making = partial(_connections, host, port, tls=tls, timeout_s=timeout_s, proxy=proxy)
+    pool = PerProcess(partial(making, authorization=authorization))
     pool()  # authorities that cannot be read are an error now
-    return HttpClient(pool, url, secrets, timeout_s)
+    origin = ""
+    if proxy is not None:
+        secrets = Secrets((*secrets.words, *_credentials(proxy)))
+        origin = "" if tls else f"http://{host}:{port or 80}"
+    return HttpClient(pool, url, secrets, timeout_s, origin)
 
 
 def _connections(
-    host: str, port: int | None, *, authorization: str | None, tls: bool, timeout_s: float
+    host: str,
+    port: int | None,
+    *,
+    authorization: str | None,
+    tls: bool,
+    timeout_s: float,
+    proxy: str | None,
 ) -> urllib3.HTTPConnectionPool:
     options: dict[str, Any] = {
         "timeout": urllib3.Timeout(connect=min(_CONNECT_S, timeout_s), read=timeout_s),
@@ -327,11 +341,41 @@ def _connections(
         "headers": {} if authorization is None else {"Authorization": authorization},
         "socket_options": [*HTTPConnection.default_socket_options, _UNSENT],
     }
-    if not tls:
-        return _Pool(host, port, **options)
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return _SecurePool(host, port, ssl_context=context, **options)
+    if tls:
+        options["ssl_context"] = ssl.create_default_context()
+        options["ssl_context"].minimum_version = ssl.TLSVersion.TLSv1_2
+    if proxy is not None:
+        return _through(proxy, host, port, tls=tls, options=options)
+    return _SecurePool(host, port, **options) if tls else _Pool(host, port, **options)
+
+
+def _through(
+    proxy: str, host: str, port: int | None, *, tls: bool, options: dict[str, Any]
+) -> urllib3.HTTPConnectionPool:
+    """The connections through a proxy: tunnels, or for HTTP in clear what it forwards."""
+    words = ":".join(_credentials(proxy)[:2])
+    shown = urllib3.make_headers(proxy_basic_auth=words) if words else None
+    manager = urllib3.ProxyManager(proxy, proxy_headers=shown, **options)
+    manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+    return manager.connection_from_host(host, port, "https" if tls else "http")
+
+
+def _credentials(proxy: str) -> tuple[str, ...]:
+    """User and password of a proxy, and both as they are sent."""
+    parts = urlsplit(proxy)
+    if parts.username is None:
+        return ()
+    words = unquote(parts.username), unquote(parts.password or "")
+    return (*words, b64encode(":".join(words).encode()).decode())
+
+
+def whole_size(answer: Answer) -> int | None:
+    """Bytes of the object that an answer with the status 200 or 206 is, or is a part of."""
+    if answer.status == 206:
+        parts = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+        return None if parts is None or parts[3] == "*" else int(parts[3])
+    length = _LENGTH.fullmatch(answer.headers.get("Content-Length", ""))
+    return None if length is None else int(length[0])
 
 
 def _num_bytes(answer: Answer, asked: tuple[int, int]) -> int | None:

@@ -1,145 +1,211 @@
-"""A store for the buckets that obstore reaches."""
+"""A store for buckets: obstore says how requests are authorised, and our own client sends them.
+
+So the answers have a most, of bytes and of seconds.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+import re
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import NoReturn
+from urllib.parse import urlsplit
 
-from obstore.exceptions import AlreadyExistsError
-from obstore.store import ObjectStore as Backend
+from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreTimeout
+from cachegen.forks import PerProcess
+from cachegen.store.backend import check_threads
+from cachegen.store.bucket_request import BucketRequest, Writer
+from cachegen.store.http import Answer, Body, HttpClient, body_of, client, whole_size
+from cachegen.store.listing import keys_below
+from cachegen.store.protocol import Buffer, Opened, check_key, check_range
+from cachegen.store.proxies import proxy_for
+from cachegen.store.secrets import Secrets
+from cachegen.store.sizes import sizes
 
-from cachegen.errors import StoreError
-from cachegen.forks import num_forks
-from cachegen.store.failures import translated
-from cachegen.store.protocol import Buffer, Opened, check_key, check_range, is_key
-from cachegen.store.wire import LISTING_S, MAX_LISTED_KEYS
-
-# Of a buffer, in bytes: obstore then passes on what has arrived, which tells the throughput.
-_AS_THEY_ARRIVE = 1
-_threads_began: int | None = None
+_FAILURES: dict[int, type[StoreError]] = {
+    401: StoreDenied,
+    403: StoreDenied,
+    404: KeyNotFound,
+    408: StoreTimeout,
+    504: StoreTimeout,
+}
+_REDIRECTS = (301, 302, 303, 307, 308)
+_CREATED = (200, 201)
+# R2 says 304, S3 412, and 409 while somebody else creates the object; Azure says 409 or 412.
+_TAKEN = (304, 409, 412)
+_DELETED = (200, 202, 204)
+_REASON = re.compile(rb"<(Code|Message)>([^<]*)</")
+# Azure deletes by a request that holds requests; the answer holds theirs.
+_HELD_STATUS = re.compile(rb"HTTP/1\.1 ([0-9]{3})")
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectStore:
-    """Objects in a bucket.
+    """Objects in a bucket; made by `connect`.
 
     It evicts nothing, so the parents of objects do not matter to it.
 
     Attributes:
-        backend: the store of obstore; it works in threads, which a forked child does not have.
         url: the store's name in messages, free of credentials.
-        lookup_threads: how many requests of one lookup run at once.
+        writer: of requests; it needs threads, which a forked child does not have.
+        clients: of the servers that requests go to, by scheme, host and port: one as a rule.
+        timeout_s: for a connection, the head of an answer, the next piece, a whole short answer.
     """
 
-    backend: Backend
     url: str
-    lookup_threads: int = 1
+    writer: Writer = field(repr=False)
+    clients: PerProcess[dict[str, HttpClient]] = field(repr=False)
+    timeout_s: float
 
     def put(self, key: str, data: Buffer, *, parent: str | None = None) -> bool:
         """See `Store.put`."""
         for name in (key,) if parent is None else (key, parent):
             check_key(name)
-        payload = data if isinstance(data, bytes) else bytes(memoryview(data))
-        with self._asking(f"put {key}"):
-            try:
-                self.backend.put(key, payload, mode="create", use_multipart=False)
-            except AlreadyExistsError:
-                return False
-        return True
+        asked = self._ask("PUT", key, f"put {key}", body=memoryview(data).cast("B"))
+        if asked.answer.status not in (*_CREATED, *_TAKEN):
+            asked.refuse()
+        asked.said()
+        return asked.answer.status in _CREATED
 
     def get(self, key: str, range: tuple[int, int] | None = None) -> Iterator[Buffer]:
         """See `Store.get`."""
         check_key(key)
         check_range(range)
-        with self._asking(f"get {key}"):
-            result = self.backend.get(key, options=None if range is None else {"range": range})
-            stream = result.stream(min_chunk_size=_AS_THEY_ARRIVE)
-            size_bytes = int(result.meta["size"])
-            modified_s = result.meta["last_modified"].timestamp()
-        start, stop = range or (0, size_bytes)
-        buffers = self._buffers(stream, key, min(stop, size_bytes) - start)
-        return Opened(size_bytes, buffers, modified_s)
+        asked = self._ask("GET", key, f"get {key}", range=range)
+        if asked.answer.status not in (200, 206):
+            asked.refuse()
+        return asked.opened(range)
 
     def lookup(self, keys: Sequence[str]) -> list[int | None]:
         """See `Store.lookup`."""
         for key in keys:
             check_key(key)
-        if self.lookup_threads == 1 or len(keys) < 2:
-            return [self._size(key) for key in keys]
-        with ThreadPoolExecutor(min(self.lookup_threads, len(keys))) as pool:
-            return list(pool.map(self._size, keys))
+        return sizes(keys, self._size)
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """See `Store.list`."""
         if prefix:
             check_key(prefix)
-        return self._keys(prefix)
+        check_threads(self.url, f"list {prefix or 'all keys'}")
+        return keys_below(self.url, prefix, timeout_s=self.timeout_s)
 
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
         check_key(key)
-        with self._asking(f"delete {key}"):
-            try:
-                self.backend.delete(key)
-            except FileNotFoundError:
-                return
+        asked = self._ask("DELETE", key, f"delete {key}")
+        if asked.answer.status not in (*_DELETED, 404):
+            asked.refuse()
+        held = _HELD_STATUS.search(asked.said())
+        if held is not None and int(held[1]) not in (*_DELETED, 404):
+            asked.fail(int(held[1]), "")
 
     def _size(self, key: str) -> int | None:
-        with self._asking(f"look up {key}"):
-            try:
-                return int(self.backend.head(key)["size"])
-            except FileNotFoundError:
-                return None
+        asked = self._ask("HEAD", key, f"look up {key}")
+        asked.answer.close()
+        if asked.answer.status == 404:
+            return None
+        if asked.answer.status != 200:
+            asked.refuse()
+        return asked.size()
 
-    def _buffers(
-        self, stream: Iterable[bytes], key: str, num_bytes: int
-    ) -> Generator[Buffer, None, None]:
-        """The pieces of exactly so many bytes; obstore passes on what a server sends beside."""
-        with self._asking(f"get {key}"):
-            for piece in stream:
-                num_bytes -= len(piece)
-                if num_bytes < 0:
-                    break
-                yield piece
-        if num_bytes:
-            raise StoreError(f"{self.url}: cannot get {key}: expected its bytes, got more or fewer")
+    def _ask(
+        self,
+        method: str,
+        key: str,
+        doing: str,
+        *,
+        range: tuple[int, int] | None = None,
+        body: memoryview | None = None,
+    ) -> _Asked:
+        check_threads(self.url, doing)
+        request = self.writer.write(method, key, range=range, body=body)
+        found = self._client(request)
+        parts = urlsplit(request.url)
+        target = f"{parts.path}?{parts.query}" if parts.query else parts.path
+        sent, headers = request.body, request.headers
+        answer = found.ask(request.method, target, doing, body=sent, headers=headers)
+        return _Asked(found, answer, doing)
 
-    def _keys(self, prefix: str) -> Iterator[str]:
-        with self._asking(f"list {prefix or 'all keys'}"):
-            num_keys, due_s = 0, time.monotonic() + LISTING_S
-            for batch in self.backend.list(prefix or None):
-                num_keys += len(batch)
-                if num_keys > MAX_LISTED_KEYS or time.monotonic() > due_s:
-                    raise StoreError(
-                        f"{self.url}: cannot list {prefix or 'all keys'}: expected at most "
-                        f"{MAX_LISTED_KEYS} keys within {LISTING_S:g} s, got more; list below a "
-                        "prefix"
-                    )
-                yield from (entry["path"] for entry in batch if is_key(entry["path"]))
+    def _client(self, request: BucketRequest) -> HttpClient:
+        """The client of the server that a request goes to, which shows nothing of the request."""
+        parts = urlsplit(request.url)
+        origin = f"{parts.scheme}://{parts.netloc}"
+        clients = self.clients()
+        found = clients.get(origin)
+        if found is None:
+            proxy = proxy_for(parts.scheme, str(parts.hostname))
+            made = client(
+                str(parts.hostname),
+                parts.port,
+                url=self.url,
+                authorization=None,
+                secrets=Secrets(),
+                tls=parts.scheme == "https",
+                timeout_s=self.timeout_s,
+                proxy=proxy,
+            )
+            found = clients.setdefault(origin, made)
+        words = (*request.secrets.words, *found.secrets.words)
+        return replace(found, secrets=Secrets(words))
 
-    @contextmanager
-    def _asking(self, doing: str) -> Iterator[None]:
-        """Call the backend; a failure becomes a StoreError that names the store and the action."""
-        _check_threads(self.url, doing)
-        with translated(self.url, doing):
-            yield
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """An answer, and what it answers."""
 
-def _check_threads(url: str, doing: str) -> None:
-    """Refuse to use the backend in a child forked after its threads had started.
+    client: HttpClient
+    answer: Answer
+    doing: str
 
-    They start with the first request of a process to any store of this kind; the child would wait
-    for them for ever.
-    """
-    global _threads_began
-    if _threads_began is None:
-        _threads_began = num_forks()
-    if _threads_began != num_forks():
-        raise StoreError(
-            f"{url}: cannot {doing}: this process was forked from one that had used such a store, "
-            "whose threads it does not have; start processes by 'spawn' "
-            "(multiprocessing.get_context('spawn')), or use such stores after the fork only"
+    def opened(self, range: tuple[int, int] | None) -> Opened:
+        """The object, or what was asked for of it."""
+        body = body_of(self.client, self.answer, self.doing, asked=range)
+        return Opened(self.size(), _pieces(body), body.modified_s)
+
+    def size(self) -> int:
+        """Of the whole object."""
+        found = whole_size(self.answer)
+        if found is None:
+            self.answer.close()
+            self.client.fail(self.doing, "expected the object's size, got none")
+        return found
+
+    def said(self) -> bytes:
+        """What the server says beside a status."""
+        return self.client.said(self.answer, self.doing)
+
+    def refuse(self) -> NoReturn:
+        """Raise the error of an unexpected status, with the server's own reason."""
+        try:
+            reason = _REASON.findall(self.said())
+        except StoreError:
+            reason = []
+        self.fail(
+            self.answer.status, ": ".join(text.decode(errors="replace") for _, text in reason)
         )
+
+    def fail(self, status: int, reason: str) -> NoReturn:
+        """Raise the error of a status."""
+        if status in _REDIRECTS:
+            reason = "the bucket is elsewhere: set its region or endpoint"
+        why = f"status {status}, {reason}" if reason else f"status {status}"
+        self.client.fail(self.doing, why, _FAILURES.get(status, StoreError))
+
+
+def connect(name: str, *, timeout_s: float) -> ObjectStore:
+    """The store at an ``s3://``, ``gs://`` or ``az://`` URL; no connection is made yet.
+
+    Raises:
+        StoreError: the account is not configured.
+    """
+    from cachegen.store.drafts import DraftedRequests
+    from cachegen.store.signed import SignedRequests
+
+    written = SignedRequests if name.startswith("s3:") else DraftedRequests
+    return ObjectStore(name, written(name, timeout_s=timeout_s), PerProcess(dict), timeout_s)
+
+
+def _pieces(body: Body) -> Generator[Buffer, None, None]:
+    with closing(body):
+        yield from body

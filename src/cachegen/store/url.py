@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from cachegen.errors import StoreError
@@ -13,9 +11,6 @@ from cachegen.store.folder import FolderStore
 from cachegen.store.memory import MemoryStore
 from cachegen.store.place import absolute, check_folder
 from cachegen.store.protocol import Store, public_name
-
-if TYPE_CHECKING:
-    from obstore.store import ClientConfig, RetryConfig
 
 MEMORY = "memory:"
 SCHEMES = (
@@ -26,8 +21,6 @@ _SERVERS = ("cachegen", "cachegens")
 _REDIS = ("redis", "rediss")
 _FILES = ("http", "https")
 _WITH_CREDENTIALS = (*_FILES, *_SERVERS, *_REDIS)
-# Arbitrary: 8 to 64 do; a lookup of so many keys takes about one round trip.
-_LOOKUP_THREADS = 16
 
 
 def open_store(
@@ -169,38 +162,6 @@ def _open_files(parts: SplitResult, *, timeout_s: float) -> Store:
 
 
 def _open_bucket(parts: SplitResult, *, timeout_s: float) -> Store:
-    from obstore.store import from_url
+    from cachegen.store.object import connect
 
-    from cachegen.store.failures import translated
-    from cachegen.store.object import ObjectStore
-
-    name = public_name(parts.geturl())
-    client, retry = _client_options(timeout_s), _retry_options(timeout_s)
-    with translated(name, "open the store"):
-        bucket = from_url(name, client_options=client, retry_config=retry)
-    return ObjectStore(bucket, name, lookup_threads=_LOOKUP_THREADS)
-
-
-def _client_options(timeout_s: float) -> ClientConfig:
-    """Options of obstore's client; a whole transfer has no limit, as slow links take long."""
-    wait = timedelta(seconds=timeout_s)
-    return {
-        "allow_http": True,
-        "timeout": timedelta(days=1),
-        "connect_timeout": min(wait, timedelta(seconds=5)),
-        "read_timeout": wait,
-    }
-
-
-def _retry_options(timeout_s: float) -> RetryConfig:
-    """Try once more, for a pooled connection that the server has closed.
-
-    Callers know better than a store whether another attempt, another level or no object at all
-    is worth their time.
-    """
-    pause = timedelta(milliseconds=50)
-    return {
-        "max_retries": 1,
-        "retry_timeout": timedelta(seconds=timeout_s),
-        "backoff": {"init_backoff": pause, "max_backoff": pause, "base": 2},
-    }
+    return connect(public_name(parts.geturl()), timeout_s=timeout_s)
