@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from cachegen.bitstream.chunk import describe
 from cachegen.codec.calibration.sample import RoundTrip
 from cachegen.codec.levels import Quality
 from cachegen.engines.transformers.quality import evaluator
 from cachegen.engines.transformers.text_windows import Window
-from cachegen.errors import TokensMismatch
+from cachegen.evaluation import gate
 from cachegen.evaluation.coder import Coder, Tokens
 from cachegen.kvcache import KVCache
 
@@ -94,38 +93,11 @@ def _row(coder: Coder, domain: str, judge: Callable[[RoundTrip], Mapping[str, Qu
 
 
 def check(coder: Coder, kv: KVCache, tokens: Tokens) -> None:
-    """Exit unless what is decoded is the same each time, of the right shape, and near the input.
-
-    Chunks of the transform codec must refuse other tokens; those it codes otherwise need none.
-    """
-    data = coder.encode(kv, tokens)
-    once, twice = coder.decode(data, tokens), coder.decode(data, tokens)
-    name = f"{coder.method} {coder.level}"
-    if once.geometry != kv.geometry or once.num_tokens != kv.num_tokens:
-        sys.exit(f"{name} gives back another geometry; nothing was measured")
-    if not all(map(torch.equal, once.planes(), twice.planes())):
-        sys.exit(f"{name} decodes differently each time; nothing was measured")
-    if not _relative_error(kv, once) < 1:
-        sys.exit(f"{name} gives back something else than it got; nothing was measured")
-    predicted = coder.method == "transform" and describe(data).chunk.codec == "transform"
-    if predicted and not _refuses(coder, data, tokens):
-        sys.exit(f"{name} decodes for other tokens; nothing was measured")
-
-
-def _relative_error(kv: KVCache, other: KVCache) -> float:
-    """Energy of the difference over that of the cache."""
-    pairs = list(zip(kv.planes(), other.planes(), strict=True))
-    lost = sum(float((a.float() - b.float()).square().sum()) for a, b in pairs)
-    return lost / sum(float(a.float().square().sum()) for a, _ in pairs)
-
-
-def _refuses(coder: Coder, data: bytes, tokens: Tokens) -> bool:
-    others = [*tokens[:-1], tokens[-1] + 1]
+    """Exit unless the coder passes the gate."""
     try:
-        coder.decode(data, others)
-    except TokensMismatch:
-        return True
-    return False
+        gate.check(coder, kv, tokens)
+    except gate.GateError as exc:
+        sys.exit(f"{exc}; nothing was measured")
 
 
 def lost_and_gained(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
