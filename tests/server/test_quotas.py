@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from cachegen.errors import StoreFull
+from cachegen.errors import KeyNotFound, StoreDenied, StoreFull
+from cachegen.store.wire import Usage
 
 QUOTA_MB = 10
 
@@ -65,3 +66,24 @@ def test_a_quota_of_objects(serve, tmp_path: Path) -> None:
         for key in ("more", "more/below/it"):  # a client's mistake, no failure of the store
             answer = urllib3.request("PUT", f"{server.url}/{key}", body=b"", retries=False)
             assert (answer.status, "goes on" in answer.json()["error"]) == (409, True)
+
+
+def test_a_tenant_is_told_what_it_uses(serve, two_tenants: Path, tmp_path: Path) -> None:
+    with serve("--store", tmp_path, "--tenants", two_tenants) as server:
+        client = server.client("token-b")
+        assert client.usage() == Usage(0, 0, 0, quota_bytes=5_000_000)
+        client.put("a", bytes(100))
+        client.put("b/c", bytes(200))
+        server.client("token-a").put("a", bytes(1000))
+        assert client.usage() == Usage(2, 300, 300 + 5 * 4096, quota_bytes=5_000_000)
+        client.delete("b/c")
+        assert client.usage().objects == 1
+        assert server.client("token-a").usage() == Usage(1, 1000, 1000 + 2 * 4096)
+        with pytest.raises(StoreDenied):
+            server.client("wrong").usage()
+
+
+def test_without_limits_nobody_counts(serve, tmp_path: Path) -> None:
+    """The index then knows of what was asked for only."""
+    with serve("--store", tmp_path) as server, pytest.raises(KeyNotFound, match="with a quota"):
+        server.client().usage()

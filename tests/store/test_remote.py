@@ -178,6 +178,23 @@ def test_answers_to_a_list_that_are_none(body: bytes) -> None:
             next(keys)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]",
+        b'{"objects": 1, "size_bytes": null}',
+        b'{"objects": 1, "size_bytes": 2, "quota_bytes": "3"}',
+        b'{"objects": -1, "size_bytes": 2}',
+    ],
+)
+def test_answers_about_usage_that_are_none(body: bytes) -> None:
+    def say_it(connection: socket.socket) -> None:
+        connection.sendall(HEAD % len(body) + body)
+
+    with scripted(say_it) as host, pytest.raises(StoreError, match="expected a number as"):
+        open_store(f"cachegen://{host}").usage()
+
+
 def test_a_refused_connection_is_no_timeout(open_client) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         host, port = closed.getsockname()

@@ -11,7 +11,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from email.utils import formatdate
 from functools import partial
 from typing import IO
@@ -48,6 +48,7 @@ from cachegen.store.wire import (
     PARENT_HEADER,
     PEEK_HEADER,
     RESERVED,
+    USAGE_PATH,
 )
 
 # Arbitrary: 64 to 4,096 do. Spares a change of threads for every key; a piece is 128 KiB at most.
@@ -74,6 +75,7 @@ def make_app(
         Route("/metrics", handlers.render_metrics),
         Route(LOOKUP_PATH, handlers.lookup, methods=["POST"]),
         Route(LIST_PATH, handlers.list_keys),
+        Route(USAGE_PATH, handlers.usage),
         Route("/{key:path}", handlers.head, methods=["HEAD"]),
         Route("/{key:path}", handlers.get, methods=["GET"]),
         Route("/{key:path}", handlers.put, methods=["PUT"]),
@@ -171,6 +173,15 @@ class _Handlers:
         (tenant, share), prefix = await self._admit(request), request.query_params.get("prefix", "")
         below = _full(tenant, prefix, empty=True)
         return Streamed(_listing(self.bounded_store, tenant, below), share)
+
+    async def usage(self, request: Request) -> Response:
+        """Answer with what the tenant has stored, and its quotas."""
+        tenant, _ = await self._admit(request)
+        usage = self.bounded_store.usage(tenant.namespace)
+        if usage is None:
+            raise HTTPException(404, "objects are counted with a quota or a capacity only")
+        quotas = {"quota_objects": tenant.quota_objects, "quota_bytes": tenant.quota_bytes}
+        return JSONResponse({**asdict(usage), **quotas})
 
     def _sizes(self, tenant: Tenant, body: bytearray) -> list[int | None]:
         return self.bounded_store.lookup([_full(tenant, key) for key in _keys_in(body)])

@@ -16,6 +16,7 @@ from cachegen.server.index import Holding, Index, num_segments
 from cachegen.server.key_locks import KeyLocks
 from cachegen.server.pins import Pin, Pins
 from cachegen.store import Buffer, Store
+from cachegen.store.wire import Usage
 
 _LOG = logging.getLogger("cachegen.server")
 # Arbitrary: 100 to 4,096 do. Keys of one lookup while the store is scanned.
@@ -89,6 +90,7 @@ class BoundedStore:
         self._reserved_objects: Counter[str] = Counter()
         self._listings: Counter[str] = Counter()
         self._unfinished_bytes = 0
+        self._was_scanned = False
 
     def sweep(self) -> None:
         """Remove what killed writers left, where the store can; what is not old enough counts."""
@@ -115,6 +117,14 @@ class BoundedStore:
             for key in unseen:
                 self._adopt(key)
             last = unseen[-1]
+        self._was_scanned = True
+
+    def usage(self, owner: str) -> Usage | None:
+        """What an owner's objects are together; None before all objects are known."""
+        if not self._was_scanned:
+            return None
+        holding = self.index.holding(owner)
+        return Usage(holding.objects, holding.size_bytes, self._cost_of(holding))
 
     @contextmanager
     def tidying(self, *, scans: bool, every_s: float = TIDY_S) -> Iterator[None]:

@@ -6,7 +6,8 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 from urllib.parse import urlencode
 
 from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreFull, StoreTimeout
@@ -22,6 +23,8 @@ from cachegen.store.wire import (
     PARENT_HEADER,
     PEEK_HEADER,
     RESERVED,
+    USAGE_PATH,
+    Usage,
 )
 
 # Of a size in the answer to a lookup: 19 digits of 2^63, a comma and a blank, and room.
@@ -103,6 +106,23 @@ class RemoteStore:
         answer = self.client.ask("DELETE", self._path(key), f"delete {key}")
         self._check(answer, f"delete {key}", expected=(204,))
         self.client.said(answer, f"delete {key}")
+
+    def usage(self) -> Usage:
+        """What the client's tenant has stored, and its quotas.
+
+        Raises:
+            KeyNotFound: the server does not count, as it has neither quotas nor a capacity.
+            StoreError: it does not tell.
+        """
+        doing = "tell what is stored"
+        answer = self.client.ask("GET", USAGE_PATH, doing)
+        self._check(answer, doing, expected=(200,))
+        body = self.client.said(answer, doing)
+        told: dict[str, Any] = {one.name: _field(body, one.name) for one in fields(Usage)}
+        for name, found in told.items():
+            if not _is_size(found) or (found is None and name in ("objects", "size_bytes")):
+                self.client.fail(doing, f"expected a number as {name}, got another answer")
+        return Usage(**told)
 
     def _lookup(self, keys: Sequence[str]) -> Sequence[int | None]:
         doing = f"look up {len(keys)} keys"

@@ -123,4 +123,5 @@ def test_a_second_server_loads_what_the_first_has_saved(model: str, tmp_path, lo
         assert complete(url, PROMPT) == cold
         assert awaited(url, "vllm:cachegen_tokens_loaded_total", 1) == 1024
         assert metric(url, "vllm:cachegen_hits_total") == 1
+        assert awaited(url, "vllm:cachegen_store_bytes", 1) > 10_000
         assert metric(url, "vllm:external_prefix_cache_hits_total") == 1024

@@ -11,6 +11,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.metrics import (
 )
 
 from cachegen.engines.vllm.metrics.counters import Counts, add_up, labelled
+from cachegen.engines.vllm.metrics.usage import StoreUsage
 
 # Name: (help, label). Names in seconds and bytes say so; what has no label is a plain sum.
 METRICS: dict[str, tuple[str, str]] = {
@@ -78,7 +79,7 @@ def summary(counts: Counts) -> dict[str, int | float]:
 
 
 class ConnectorMetrics(KVConnectorPromMetrics):  # type: ignore[misc]
-    """Counters ``vllm:cachegen_<name>_total`` of every engine."""
+    """Counters ``vllm:cachegen_<name>_total`` of every engine, and gauges of the store."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -90,6 +91,8 @@ class ConnectorMetrics(KVConnectorPromMetrics):  # type: ignore[misc]
             )
             for name, (text, label) in METRICS.items()
         }
+        settings = self._kv_transfer_config.kv_connector_extra_config
+        self._usage = StoreUsage(self._gauge_cls, settings)
 
     def observe(self, transfer_stats_data: Counts, engine_idx: int = 0) -> None:
         """Add sums."""
