@@ -24,6 +24,7 @@ import redis
 import urllib3
 
 from cachegen.store import Store, open_store
+from tests.store import buckets
 
 
 class FileServer(http.server.ThreadingHTTPServer):
@@ -167,6 +168,13 @@ def s3_server() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture
+def bucket_server() -> Iterator[buckets.BucketServer]:
+    """What a store needs of GCS and Azure, empty."""
+    with buckets.bucket_serving() as server:
+        yield server
+
+
 NGINX = """
 daemon off; master_process off; pid {0}/pid; error_log {0}/errors;
 events {{}}
@@ -214,11 +222,20 @@ def _redis(request: Request, _: Path) -> Store:
 
 def _s3(request: Request, directory: Path) -> Store:
     environment = request.getfixturevalue("monkeypatch")
-    environment.setenv("AWS_ENDPOINT", request.getfixturevalue("s3_server"))
-    environment.setenv("AWS_REGION", "us-east-1")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        environment.setenv(name, "testing")
+    buckets.use(environment, "s3", request.getfixturevalue("s3_server"))
     return open_store(f"s3://bucket/{directory.parent.name}")
+
+
+def _gcs(request: Request, _: Path) -> Store:
+    server = request.getfixturevalue("bucket_server")
+    buckets.use(request.getfixturevalue("monkeypatch"), "gs", server.url)
+    return open_store("gs://bucket/some/prefix")
+
+
+def _azure(request: Request, _: Path) -> Store:
+    server = request.getfixturevalue("bucket_server")
+    buckets.use(request.getfixturevalue("monkeypatch"), "az", f"{server.url}/account")
+    return open_store("az://container")
 
 
 Open = Callable[[Request, Path], Store]
@@ -228,6 +245,8 @@ WRITABLE: dict[str, Open] = {
     "server": _own,
     "redis": _redis,
     "s3": _s3,
+    "gs": _gcs,
+    "az": _azure,
 }
 READABLE = (*WRITABLE, "http", "nginx")
 

@@ -99,7 +99,7 @@ def main() -> None:
         return
     for key, data in DATA.items():
         store.put(key, data)
-    if store.url.startswith("s3"):
+    if store.url.startswith(("s3", "gs", "az")):
         in_child(lambda: in_child(lambda: is_refused(store)))
         use(store, "parent")
         print("refused")

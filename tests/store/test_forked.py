@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import redis
 
+from tests.store.buckets import BucketServer, use
+
 FORKER = Path(__file__).with_name("forker.py")
 LIMIT_S = 100
 
@@ -43,12 +45,17 @@ def test_redis_works_in_children(redis_server: str) -> None:
     assert run_forker(redis_server) == "done\n"
 
 
-def test_buckets_name_spawn_in_children(s3_server: str, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT", s3_server)
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
+def test_buckets_of_s3_name_spawn_in_children(s3_server: str, tmp_path: Path, monkeypatch) -> None:
+    use(monkeypatch, "s3", s3_server)
     assert run_forker(f"s3://bucket/{tmp_path.name}-forked") == "refused\n"
+
+
+@pytest.mark.parametrize("scheme", ["gs", "az"])
+def test_buckets_name_spawn_in_children(
+    scheme: str, bucket_server: BucketServer, monkeypatch
+) -> None:
+    use(monkeypatch, scheme, bucket_server.url)
+    assert run_forker(f"{scheme}://bucket") == "refused\n"
 
 
 class PortServer(http.server.ThreadingHTTPServer):

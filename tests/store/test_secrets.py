@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import hypothesis.strategies as st
 import pytest
 import trustme
-from hypothesis import assume, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 
 from cachegen.errors import StoreDenied, StoreError
 from cachegen.store import open_store, read, shared_store
@@ -19,9 +21,11 @@ from cachegen.store.protocol import public_name
 from cachegen.store.secrets import Secrets
 from cachegen.store.url import SCHEMES
 from tests.hostile import Server, lying
+from tests.store.buckets import use
 from tests.toy import Toy
 
 SECRET = "S3CR3T-W0RD"
+SCHEMES_OF_BUCKETS = ("s3", "gs", "az")
 SOME = st.text(alphabet="aZ0/:?#%[]@\\ é\n\t&=+-_.~\uff01\uff05", max_size=8)
 SCHEME = st.sampled_from([name for name in SCHEMES if "://" in name] + ["ftp://", "CACHEGEN://"])
 HOST = st.sampled_from(
@@ -35,7 +39,20 @@ def text_of(error: BaseException) -> str:
     return "".join(traceback.format_exception(error)) + repr(error)
 
 
-@settings(max_examples=200, deadline=None)
+@pytest.fixture
+def buckets(monkeypatch) -> None:
+    """Buckets at a server that is not there, and credentials for them."""
+    for bucket in SCHEMES_OF_BUCKETS:
+        use(monkeypatch, bucket, "http://127.0.0.1:9")
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "GOOGLE_BEARER_TOKEN"):
+        monkeypatch.setenv(name, SECRET)
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_KEY")
+    monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", f"sv=2020-04-08&sig={SECRET}")
+
+
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(scheme=SCHEME, before=SOME, after=SOME, host=HOST, query=QUERY)
 @example("cachegen://", ":", "/x", "127.0.0.1:9", "")
 @example("redis://", ":", "/x", "127.0.0.1:9", "")
@@ -44,7 +61,7 @@ def text_of(error: BaseException) -> str:
 @example("s3://", "key:", "/x", "bucket", "")
 @example("file://", "key:", "", "host/x", "")
 @example("cachegen://", ":\n", "", "127.0.0.1:9", "")
-def test_no_url_shows_a_secret(scheme, before, after, host, query) -> None:
+def test_no_url_shows_a_secret(buckets, scheme, before, after, host, query) -> None:
     assume(scheme != "file://" or not before.startswith("/"))  # a folder, whose name is shown
     url = f"{scheme}{before}{SECRET}{after}@{host}{query}"
     assert SECRET not in public_name(url)
@@ -55,7 +72,7 @@ def test_no_url_shows_a_secret(scheme, before, after, host, query) -> None:
             assert SECRET not in text_of(error)
             continue
         assert SECRET not in f"{store!r} {store.url}"
-        if host.startswith("127.") and not scheme.startswith(("s3", "gs", "az")):
+        if host.startswith("127.") or scheme.startswith(SCHEMES_OF_BUCKETS):
             with pytest.raises(StoreError) as failure:
                 store.lookup(["k"])
             assert SECRET not in text_of(failure.value)
@@ -99,6 +116,53 @@ def test_no_server_can_have_them_shown(scheme: str, secret: str) -> None:
         result = toy.load(tokens, store, recompute=toy.recompute(tokens))
     assert result.num_tokens == 64
     assert "S3CR3T" not in repr(result)
+
+
+def echo_as_xml(server: Server, connection: socket.socket, request: bytes) -> None:
+    """Say what was asked, with the credentials, as a reason of a bucket."""
+    said = request.decode("latin-1").replace("\r\n", " ").replace("<", "")
+    body = f"<Error><Code>{said}</Code><Message>{said}</Message></Error>".encode()
+    connection.sendall(b"HTTP/1.1 403 X\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+
+SIGNED = {
+    "s3": ("AWS_SESSION_TOKEN", "{}"),
+    "gs": ("GOOGLE_BEARER_TOKEN", "{}"),
+    "az": ("AZURE_STORAGE_SAS_TOKEN", "sv=2020-04-08&sig={}"),
+}
+
+
+@pytest.mark.parametrize("scheme", SIGNED)
+@pytest.mark.parametrize("secret", [SECRET, "S3CR3T/W0RD+=="])
+def test_no_bucket_can_have_them_shown(scheme: str, secret: str, monkeypatch) -> None:
+    requests: list[bytes] = []
+
+    def remember(server: Server, connection: socket.socket, request: bytes) -> None:
+        requests.append(request)
+        echo_as_xml(server, connection, request)
+
+    with lying(remember) as server:
+        use(monkeypatch, scheme, f"http://{server.host}")
+        name, form = SIGNED[scheme]
+        is_azure = scheme == "az"
+        if is_azure:
+            monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_KEY")
+        monkeypatch.setenv(name, form.format(quote(secret, safe="") if is_azure else secret))
+        store = open_store(f"{scheme}://bucket", timeout_s=1.0)
+        verbs = (
+            lambda: read(store, "k"),
+            lambda: store.lookup(["k", "l"]),
+            lambda: store.put("k", b"1"),
+            lambda: store.delete("k"),
+            lambda: list(store.list()),
+        )
+        for verb in verbs:
+            with pytest.raises(StoreDenied) as failure:
+                verb()
+            assert "S3CR3T" not in text_of(failure.value) + repr(store)
+    signatures = re.findall(rb"X-Amz-Signature=(\w+)", b" ".join(requests))
+    assert len(signatures) == (5 if scheme == "s3" else 0)
+    assert not any(found.decode() in text_of(failure.value) for found in signatures)
 
 
 def test_what_secrets_hide() -> None:

@@ -139,6 +139,9 @@ class _Desk:
         proof: ClientConfig = {"default_headers": {_PROOF: self._proof}}
         self._backend = opened(name, timeout_s=timeout_s, config=config, client=proof)
 
+    def __del__(self) -> None:
+        self._listening.close()
+
     def draft(self, call: Call) -> _Head:
         """What obstore says when it is called.
 

@@ -164,6 +164,7 @@ class HttpClient:
                         headers={**pool.headers, **(headers or {})},
                         retries=False,
                         redirect=False,
+                        assert_same_host=not self.origin,
                         preload_content=False,
                         decode_content=False,
                     )
@@ -322,7 +323,7 @@ def client(
     origin = ""
     if proxy is not None:
         secrets = Secrets((*secrets.words, *_credentials(proxy)))
-        origin = "" if tls else f"http://{host}:{port or 80}"
+        origin = "" if tls else f"http://{_authority(host, port)}"
     return HttpClient(pool, url, secrets, timeout_s, origin)
 
 
@@ -358,6 +359,11 @@ def _through(
     manager = urllib3.ProxyManager(proxy, proxy_headers=shown, **options)
     manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
     return manager.connection_from_host(host, port, "https" if tls else "http")
+
+
+def _authority(host: str, port: int | None) -> str:
+    name = f"[{host}]" if ":" in host else host
+    return name if port is None else f"{name}:{port}"
 
 
 def _credentials(proxy: str) -> tuple[str, ...]:
