@@ -1,0 +1,195 @@
+"""What the paper showed and what held here, section by section, from the numbers of one run."""
+
+from __future__ import annotations
+
+from cachegen.evaluation.report import numbers
+from cachegen.evaluation.report.figures import COMPARED_KL
+from cachegen.evaluation.report.links import break_evens, series_name, varied
+from cachegen.evaluation.report.points import (
+    OURS,
+    better_than_ours,
+    default_rows,
+    left_out,
+    ours,
+)
+from cachegen.evaluation.results import Result
+
+# An uncompressed model that scores less has too little to lose.
+_LEAST_SCORE = 0.2
+_MOST_NAMED = 12
+_SMALL = 7e9
+
+
+def quality(result: Result) -> list[str]:
+    """Size at equal quality, and every point of another method below our curve."""
+    found = []
+    summary = result.summary
+    bits, paper = summary.default_bits_per_value, summary.paper_bits_at_default_kl
+    if bits and paper:
+        found.append(
+            f"At the default level's KL, the paper's encoder takes {numbers.figure(paper)} bits per "
+            f"value and ours {numbers.figure(bits)}: {numbers.times(paper / bits)} the bytes."
+        )
+    if ours(result) not in {row.method for row in result.rows}:
+        return [*found, "This package's own method is not in this run, so nothing is compared."]
+    better = better_than_ours(result, most_kl=COMPARED_KL)
+    clear = [one for one in better if one.is_clear]
+    if not better:
+        found.append(
+            f"No point of another method with a KL of at most {COMPARED_KL:g} lies below our "
+            "curve, where our levels span its size."
+        )
+    for one in better[:_MOST_NAMED]:
+        how = "clearly below" if one.is_clear else "below, within its interval,"
+        found.append(
+            f"{one.point.method} {one.point.level} on {one.dataset} lies {how} our curve: KL "
+            f"{numbers.kl(one.point.kl)} at {numbers.figure(one.point.bits)} bits, ours there "
+            f"{numbers.kl(one.our_kl)}."
+        )
+    if len(better) > _MOST_NAMED:
+        found.append(f"{len(better)} points do so in all, {len(clear)} of them clearly.")
+    if without := left_out(result):
+        found.append(
+            f"Measured on some datasets only, so not in the picture above: {_some(without)}."
+        )
+    return found
+
+
+def scores(result: Result) -> list[str]:
+    """Which datasets show a loss at the default level."""
+    lost, open_, kept = [], [], []
+    for row in default_rows(result):
+        if row.score is None or row.score_uncompressed is None:
+            continue
+        text = (
+            f"{row.dataset} {numbers.points(row.score - row.score_uncompressed)} points (n = {row.n})"
+        )
+        if row.score_interval is None:
+            open_.append(text)
+        elif row.score_interval[1] < row.score_uncompressed:
+            lost.append(text)
+        else:
+            kept.append(text)
+    parts = (
+        ("The default level's interval lies below the uncompressed score on", lost),
+        ("It holds the uncompressed score, or lies above it, on", kept),
+        ("No interval is known on", open_),
+    )
+    return [f"{start} {', '.join(names)}." for start, names in parts if names]
+
+
+def ttft(result: Result) -> list[str]:
+    """Whether ours was the fastest everywhere, and what load and length do."""
+    rows = varied(result, "mbit_s")
+    found = []
+    beaten = []
+    links = sorted({row.mbit_s for series in rows.values() for row in series if row.mbit_s})
+    for rate in links:
+        here = {name: row for name, line in rows.items() for row in line if row.mbit_s == rate}
+        first = min(here.values(), key=lambda row: row.ttft_s_p50)
+        if first.method not in OURS:
+            beaten.append(f"{series_name(first)} at {numbers.link(rate)}")
+    if links:
+        found.append(
+            f"The paper: below every baseline at every bandwidth. Here: ours had the lowest median "
+            f"at {len(links) - len(beaten)} of {len(links)} links"
+            f"{'; lower was ' + _some(beaten) if beaten else ''}."
+        )
+    slower = [one for one in break_evens(result) if one.behind]
+    if slower:
+        shortest = min(one.context_tokens for one in slower)
+        found.append(
+            "The paper: short contexts go back to text. Here prefill was faster for "
+            f"{_some([f'{one.context_tokens:,} tokens' for one in slower])}; the shortest of these "
+            f"has {shortest:,}."
+        )
+    return found
+
+
+def slo(result: Result) -> list[str]:
+    """Deadlines missed over all rows, policy by policy."""
+    found = []
+    for policy in dict.fromkeys(row.policy for row in result.slo):
+        rows = [row for row in result.slo if row.policy == policy]
+        loads = sum(row.n for row in rows)
+        missed = sum((1 - row.met) * row.n for row in rows) / loads if loads else 0.0
+        found.append(f"{policy} missed {numbers.percent(missed)} of {loads:,} deadlines.")
+    return found
+
+
+def ablation(result: Result) -> list[str]:
+    """Whether each part made it smaller, as in the paper."""
+    steps = result.ablation
+    grew = [
+        after.step
+        for before, after in zip(steps, steps[1:], strict=False)
+        if after.bits_per_value >= before.bits_per_value
+    ]
+    if not steps:
+        return []
+    if grew:
+        return [f"The paper: each part makes it smaller. Here not: {_some(grew)}."]
+    return ["The paper: each part makes it smaller. Here too, at the KL given."]
+
+
+def breakdown(result: Result) -> list[str]:
+    """Decoding and encoding beside prefill."""
+    summary = result.summary
+    found = []
+    if summary.decode_over_prefill is not None:
+        found.append(
+            f"Decoding the default level takes {numbers.percent(summary.decode_over_prefill)} of "
+            "the prefill's time."
+        )
+    if summary.encode_over_prefill is not None:
+        found.append(
+            f"Encoding it takes {numbers.percent(summary.encode_over_prefill)}, once for a context."
+        )
+    return found
+
+
+def limits(result: Result) -> list[str]:
+    """What a run on this model and machine cannot show."""
+    model = result.model
+    found = []
+    if model.parameters < _SMALL:
+        found.append(
+            f"{model.name} has {_parameters(model.parameters)} parameters, "
+            f"{model.layers} layers and {model.kv_heads} heads of keys and values; models "
+            "that are served have 7 B and more. Redundancy between heads and layers, outliers, and how errors add up "
+            "over depth may differ there: sizes and KL do not carry over, they have to be measured."
+        )
+    weak = [
+        f"{row.dataset} ({numbers.percent(row.score_uncompressed, 0)})"
+        for row in default_rows(result)
+        if row.score_uncompressed is not None and row.score_uncompressed < _LEAST_SCORE
+    ]
+    if weak:
+        found.append(
+            f"{model.name} hardly solves {', '.join(weak)} even uncompressed: a score that is low "
+            "already cannot fall far, so it says little about compression; KL does."
+        )
+    long = max((row.tokens for row in result.rows), default=0)
+    found.append(
+        f"Contexts of this run hold {long:,.0f} tokens on average at the longest; the model reads "
+        f"{model.positions:,}. Longer ones were not seen."
+    )
+    found.append(
+        f"Times are of {result.machine}. On a fast GPU prefill is far quicker against the same "
+        "link, so bandwidths at which loading pays do not carry over."
+    )
+    if result.quick:
+        found.append("This was a short run (--quick): few cases, wide intervals.")
+    return found
+
+
+def _parameters(count: int) -> str:
+    if count >= 1e9:
+        return f"{numbers.figure(count / 1e9, 2)} B"
+    return f"{numbers.figure(count / 1e6, 3)} M"
+
+
+def _some(names: list[str] | tuple[str, ...]) -> str:
+    shown = list(dict.fromkeys(names))
+    more = len(shown) - _MOST_NAMED
+    return ", ".join(shown[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

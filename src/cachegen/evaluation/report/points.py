@@ -1,0 +1,136 @@
+"""Points of the methods' curves, over all datasets of a model or over one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cachegen.evaluation.results import Result, Row
+
+# Names under which this package's own method is evaluated.
+OURS = ("cachegen", "transform")
+TEXT = "text"
+# Bits of a value of an uncompressed cache.
+FULL_BITS = 16.0
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One level of a method: means over datasets, each of which counts the same."""
+
+    method: str
+    level: str
+    bits: float
+    kl: float
+    top1: float
+    n: int
+
+    @property
+    def smaller(self) -> float:
+        """How many times smaller than 16 bits."""
+        return FULL_BITS / self.bits
+
+
+@dataclass(frozen=True, slots=True)
+class Better:
+    """A point of another method below our curve."""
+
+    dataset: str
+    point: Point
+    our_kl: float
+    is_clear: bool
+
+
+def ours(result: Result) -> str:
+    """The name of this package's method in a result; empty where it is not there."""
+    methods = {row.method for row in result.rows} | set(result.methods)
+    return next((name for name in OURS if name in methods), "")
+
+
+def default_rows(result: Result) -> tuple[Row, ...]:
+    """The default level on every dataset."""
+    wanted = (ours(result), result.summary.default_level)
+    return tuple(row for row in result.rows if (row.method, row.level) == wanted)
+
+
+def pooled(result: Result) -> dict[str, list[Point]]:
+    """Points of every method over all datasets, smallest first.
+
+    A point that lacks a dataset would be compared on other texts; it is left out.
+    """
+    wanted = {row.dataset for row in default_rows(result) or result.rows}
+    found: dict[str, list[Point]] = {}
+    for method, level in dict.fromkeys((row.method, row.level) for row in result.rows):
+        rows = [row for row in result.rows if (row.method, row.level) == (method, level)]
+        if {row.dataset for row in rows} == wanted:
+            found.setdefault(method, []).append(_mean(rows))
+    return _sorted(found)
+
+
+def left_out(result: Result) -> tuple[str, ...]:
+    """Levels that were measured on some datasets only."""
+    kept = {(one.method, one.level) for points in pooled(result).values() for one in points}
+    measured = dict.fromkeys((row.method, row.level) for row in result.rows)
+    return tuple(f"{method} {level}" for method, level in measured if (method, level) not in kept)
+
+
+def on_dataset(result: Result, dataset: str) -> dict[str, list[Point]]:
+    """Points of every method on one dataset, smallest first."""
+    found: dict[str, list[Point]] = {}
+    for row in result.rows:
+        if row.dataset == dataset:
+            found.setdefault(row.method, []).append(_mean([row]))
+    return _sorted(found)
+
+
+def kl_at(curve: Sequence[Point], bits: float) -> float | None:
+    """KL of a curve at so many bits, a straight line between points of logarithms.
+
+    Returns:
+        None left or right of the curve.
+    """
+    floor = 1e-12
+    for low, high in zip(curve, curve[1:], strict=False):
+        if low.bits <= bits <= high.bits:
+            span = math.log(high.bits / low.bits)
+            share = math.log(bits / low.bits) / span if span else 0.0
+            ends = math.log(max(low.kl, floor)), math.log(max(high.kl, floor))
+            return math.exp(ends[0] + share * (ends[1] - ends[0]))
+    return next((one.kl for one in curve if one.bits == bits), None)
+
+
+def better_than_ours(result: Result, *, most_kl: float) -> tuple[Better, ...]:
+    """Points of other methods with at most this KL that lie below our curve, dataset by dataset.
+
+    Points whose sizes our levels do not span are not among them, nor is what KL below the noise
+    floor seems to tell. A point is clearly below if the interval of its KL is.
+    """
+    floor = result.summary.noise_floor_kl or 0.0
+    found = []
+    for dataset in dict.fromkeys(row.dataset for row in result.rows):
+        curve = on_dataset(result, dataset).get(ours(result), [])
+        for row in result.rows:
+            if row.dataset != dataset or row.method in (ours(result), TEXT) or row.kl > most_kl:
+                continue
+            ours_there = kl_at(curve, row.bits_per_value)
+            if ours_there is not None and max(row.kl, floor) < ours_there:
+                clear = bool(row.kl_interval and row.kl_interval[1] < ours_there)
+                found.append(Better(dataset, _mean([row]), ours_there, clear))
+    return tuple(found)
+
+
+def _mean(rows: Sequence[Row]) -> Point:
+    count = len(rows)
+    return Point(
+        rows[0].method,
+        rows[0].level,
+        sum(row.bits_per_value for row in rows) / count,
+        sum(row.kl for row in rows) / count,
+        sum(row.top1 for row in rows) / count,
+        sum(row.n for row in rows),
+    )
+
+
+def _sorted(found: dict[str, list[Point]]) -> dict[str, list[Point]]:
+    return {method: sorted(points, key=lambda one: one.bits) for method, points in found.items()}
