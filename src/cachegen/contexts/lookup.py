@@ -59,17 +59,22 @@ class _Candidate:
     prefix_key: PrefixKey
 
 
-def find_prefix(tokens: Tokens, *, store: Store, prefix_keys: list[PrefixKey]) -> Prefix:
+def find_prefix(
+    tokens: Tokens, *, store: Store, prefix_keys: list[PrefixKey], expects_whole: bool = True
+) -> Prefix:
     """Find the longest stored prefix; of equally long ones, that of the earlier key.
 
     The manifest of all tokens is requested first: a context stored as a whole takes one round trip.
     A lookup of all prefixes follows 10 ms later, or as soon as that manifest is known to be absent.
+    Who does not expect the whole to be stored looks all up at once.
 
     Raises:
         StoreError: the store fails.
     """
     candidates = [found for prefix_key in prefix_keys for found in _candidates(tokens, prefix_key)]
     keys = [manifest_key(candidate.context_id) for candidate in candidates]
+    if not expects_whole:
+        return _longest(store, candidates, _again(partial(store.lookup, keys)))
     longest = next(c for c in candidates if c.num_tokens == len(tokens))
     whole = begun(partial(_read, store, longest))
     wait([whole], _HEAD_START_S)
@@ -81,13 +86,19 @@ def find_prefix(tokens: Tokens, *, store: Store, prefix_keys: list[PrefixKey]) -
         wait(either, return_when=FIRST_COMPLETED)
     if _was_had(whole):
         return _prefix(whole.result(), [])
-    there = [c for c, s in zip(candidates, sizes.result(), strict=True) if s is not None]
-    if longest in there:
+    found = sizes.result()
+    if found[candidates.index(longest)] is not None:
         wait([whole])
+        if _was_had(whole):
+            return _prefix(whole.result(), [])
+    return _longest(store, candidates, found)
+
+
+def _longest(store: Store, candidates: list[_Candidate], sizes: list[int | None]) -> Prefix:
+    """Of the candidates that are stored, the longest that can be read."""
+    there = [c for c, s in zip(candidates, sizes, strict=True) if s is not None]
     lost: list[tuple[int, str]] = []
     for candidate in sorted(there, key=lambda c: -c.num_tokens):
-        if candidate is longest and _was_had(whole):
-            return _prefix(whole.result(), lost)
         try:
             return _prefix(_again(partial(_read, store, candidate)), lost)
         except (KeyNotFound, BitstreamError) as error:
@@ -205,17 +216,27 @@ class Stored:
 
 
 def look_up(
-    tokens: NDArray[np.uint32], prefix_key: PrefixKey, *, store: Store, profiles: Profiles
+    tokens: NDArray[np.uint32],
+    prefix_key: PrefixKey,
+    *,
+    store: Store,
+    profiles: Profiles,
+    expects_whole: bool = True,
 ) -> Stored:
     """Read from the store all that is needed before chunks are fetched.
 
-    Exact KV is preferred if inexact KV is accepted too.
+    Exact KV is preferred if inexact KV is accepted too; ``expects_whole`` as in `find_prefix`.
 
     Raises:
         StoreError: the store fails, in whatever way.
     """
     try:
-        prefix = find_prefix(tokens, store=store, prefix_keys=_accepted(prefix_key))
+        prefix = find_prefix(
+            tokens,
+            store=store,
+            prefix_keys=_accepted(prefix_key),
+            expects_whole=expects_whole,
+        )
         if prefix.manifest is None:
             return Stored(prefix, None, [])
         profiles.read_for(prefix.manifest)

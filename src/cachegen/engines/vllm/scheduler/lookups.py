@@ -166,7 +166,15 @@ class Lookups:
         shortest: Found | None = None
         for key in question.keys:
             profiles = self._profiles or Profiles(settings.store, settings.profile)
-            ask = partial(look_up, usable, key, store=settings.store, profiles=profiles)
+            # What is stored ends with a chunk, which a prompt seldom does.
+            ask = partial(
+                look_up,
+                usable,
+                key,
+                store=settings.store,
+                profiles=profiles,
+                expects_whole=False,
+            )
             stored = within(_GIVEN_UP_S, ask)
             found = found_in(stored, profiles, settings.level)
             self._profiles = None if found.errors else profiles
