@@ -22,6 +22,7 @@ class LoadJob:
         blocks: where to.
         identity: of the request.
         slo_s: seconds left; None without a deadline.
+        is_trial: it does not pay by what is known, and shall cost little if that is still so.
     """
 
     request_id: str
@@ -31,6 +32,7 @@ class LoadJob:
     blocks: BlockIds
     identity: RequestIdentity
     slo_s: float | None = None
+    is_trial: bool = False
 
 
 @dataclass(frozen=True, slots=True)

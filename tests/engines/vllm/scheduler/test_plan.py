@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cachegen.engines.vllm.costs import Learned
+from cachegen.engines.vllm.costs import TRIAL_SHARE, Learned
 from cachegen.engines.vllm.scheduler.plan import Prospect
 from cachegen.policy.controller import ChunkState, Option
 from cachegen.policy.costs import Costs, DecodeCost, PrefillCost
@@ -41,6 +41,14 @@ def test_a_fast_link_brings_all_that_vllm_lacks(local: int) -> None:
 def test_a_slow_link_brings_nothing() -> None:
     plan = prospect(256, 512, 1024).plan(0, learned(1e5), None)
     assert plan.stop == 0
+
+
+def test_a_trial_brings_all_that_vllm_lacks_and_is_worth_a_wait_of_its_own_only() -> None:
+    found = prospect(256, 512, 1024)
+    assert found.plan(256, learned(1e5), None).stop == 256
+    trial = found.trial(256, learned(1e5))
+    assert trial.stop == 1024 and trial.load_s == pytest.approx(TRIAL_SHARE * trial.compute_s)
+    assert trial.pays(0.0) and not trial.pays(trial.compute_s)
 
 
 def test_a_middling_link_brings_chunks_that_pay() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from cachegen.bitstream.identity import PrefixKey, tokens_from_bytes
 from cachegen.engines.vllm.config import read_config
+from cachegen.engines.vllm.costs import Learned
 from cachegen.engines.vllm.identity.request import RequestIdentity
 from cachegen.engines.vllm.jobs import Report, Step
 from cachegen.engines.vllm.metrics.counters import Counters
@@ -18,6 +19,7 @@ from cachegen.engines.vllm.scheduler.grouping import Grouping
 from cachegen.engines.vllm.scheduler.lookups import Lookups, LookupSettings, Question
 from cachegen.engines.vllm.scheduler.scheduling import Scheduling
 from cachegen.errors import StoreError
+from cachegen.policy.costs import Costs, DecodeCost, PrefillCost
 from cachegen.store import open_store
 from tests.toy import FINGERPRINT
 
@@ -368,6 +370,52 @@ def test_a_load_that_did_not_pay_holds_others_back(stored, toy) -> None:
     engine.side.ended(["a"], Report(short=("a",)))
     assert engine.hears("b") == 0
     assert engine.counters.take()["misses:link slow"] == 1
+
+
+# By what is known, of decoding or of the link, no load pays.
+BAD = {
+    "decoder": Learned(Costs(PrefillCost(0.0, 0.001), {"lossless": DecodeCost(10.0)}), 1e9),
+    "link": Learned(Costs(PrefillCost(0.0, 0.001)), 1.0),
+}
+
+
+@pytest.mark.parametrize("why", BAD)
+def test_what_was_once_slow_is_tried_again(stored, why: str) -> None:
+    """Nothing but a load measures anew: one is begun, and is told that it is a trial."""
+    engine = Engine(stored)
+    engine.side.learn(BAD[why])
+    for number in range(3):
+        name = f"r{number}"
+        engine.arrives(name)
+        assert engine.hears(name) == 512
+        engine.allocates(name, 512, external=512)
+        (job,) = engine.steps().loads
+        assert job.is_trial and (job.start, job.stop) == (0, 512)
+        engine.side.ended([name], None)
+        engine.allocates(name, 600)
+        engine.side.finished(name)
+    assert engine.counters.take() == {"hits": 3, "tokens_hit": 3 * 512, "trials": 3}
+
+
+def test_a_trial_that_did_not_pay_holds_back_trials_and_nothing_else(stored, toy) -> None:
+    other = [1000, *PROMPT[1:]]
+    toy.save(other[:512], stored, levels=["lossless"])
+    engine = Engine(stored)
+    engine.side.learn(BAD["link"])
+    engine.arrives("a")
+    assert engine.hears("a") == 512
+    engine.allocates("a", 512, external=512)
+    engine.arrives("b", other)
+    assert engine.hears("b") == 0, "one trial at a time"
+    engine.side.ended(["a"], Report(short=("a",)))
+    engine.arrives("c", other)
+    assert engine.hears("c") == 0
+    assert engine.counters.take()["misses:sooner computed"] == 2
+    engine.side.ended([], Report(learned=Learned(BAD["link"].costs, 1e9)))
+    engine.arrives("d", other)
+    assert engine.hears("d") == 512
+    engine.allocates("d", 512, external=512)
+    assert not engine.steps().loads[-1].is_trial
 
 
 def test_what_was_evicted_is_saved_again(toy) -> None:

@@ -10,6 +10,7 @@ from cachegen.engines.vllm.identity.request import RequestIdentity
 from cachegen.engines.vllm.jobs import SaveJob
 from cachegen.engines.vllm.metrics.counters import Counters
 from cachegen.engines.vllm.worker.saving import Saver, SaveSettings
+from cachegen.engines.vllm.worker.spare_time import SpareTime
 from cachegen.errors import StoreFull
 from cachegen.store import open_store
 from tests.toy import FINGERPRINT
@@ -50,7 +51,7 @@ def held():
 
 def saver(store, counters: Counters, *, max_bytes: int = 1 << 30, levels=("lossless",)) -> Saver:
     settings = SaveSettings(None, None, levels, 128)
-    return Saver(store, settings, max_bytes=max_bytes, counters=counters)
+    return Saver(store, settings, max_bytes=max_bytes, counters=counters, spare_time=SpareTime())
 
 
 def offer(saver: Saver, toy, *jobs: SaveJob, size_bytes: int = 100) -> list[int]:

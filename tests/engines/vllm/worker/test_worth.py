@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from cachegen.engines.vllm.costs import TRIAL_SHARE
 from cachegen.engines.vllm.worker.worth import WhileItPays, loads_s
 from cachegen.policy.controller import ChunkState, LoadState, Option, Status, Transfer
 from cachegen.policy.costs import Costs, DecodeCost, PrefillCost
@@ -29,9 +32,11 @@ def state(*, now_s: float, rate: float | None, done: int = 0) -> LoadState:
     return found
 
 
-def is_given_up(found: LoadState, *, token_s: float = 0.001) -> bool:
+def is_given_up(found: LoadState, *, token_s: float = 0.001, **options) -> bool:
     calls: list[int] = []
-    WhileItPays(Fixed("high"), PrefillCost(0.0, token_s), lambda: calls.append(1)).reconsider(found)
+    WhileItPays(
+        Fixed("high"), PrefillCost(0.0, token_s), lambda: calls.append(1), **options
+    ).reconsider(found)
     return bool(calls)
 
 
@@ -51,8 +56,34 @@ def test_a_load_ends_once_computing_the_rest_is_faster(rate, done: int, given_up
 
 
 def test_a_load_that_has_just_begun_is_not_judged() -> None:
-    assert not is_given_up(state(now_s=0.1, rate=1e3))
-    assert is_given_up(state(now_s=0.3, rate=1e3))
+    assert not is_given_up(state(now_s=0.05, rate=1e3))
+    assert is_given_up(state(now_s=0.07, rate=1e3))
+
+
+@given(
+    now_s=st.floats(0.0, 3.0),
+    rate=st.one_of(st.none(), st.floats(1.0, 1e9)),
+    done=st.integers(0, 3),
+    start=st.sampled_from([0, 256, 512]),
+)
+def test_a_trial_costs_little_and_goes_on_while_it_pays(
+    now_s: float, rate: float | None, done: int, start: int
+) -> None:
+    """Whatever is estimated: once it has ended, all takes 1.06 times as long as computing."""
+    done = max(done, start // 256)
+    found = state(now_s=now_s, rate=rate, done=done)
+    rest_s, all_s = 0.001 * (1024 - 256 * done), 0.001 * (1024 - start)
+    is_over = now_s + rest_s > (1 + TRIAL_SHARE) * all_s
+    assert is_given_up(found, start=start, is_trial=True) == is_over
+
+
+def test_a_trial_outlives_costs_that_are_not_true_any_more() -> None:
+    """Decoding is said to take ten times as long as computing; chunks come all the same."""
+    for done, now_s in ((0, 0.05), (1, 0.25), (2, 0.45), (3, 0.7)):
+        found = state(now_s=now_s, rate=1e4, done=done)
+        found.costs = Costs(decode={"high": DecodeCost(2.56)})
+        assert not is_given_up(found, is_trial=True)
+        assert done == 0 or is_given_up(found)
 
 
 def test_decisions_are_the_others() -> None:

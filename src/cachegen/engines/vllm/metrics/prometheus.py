@@ -16,6 +16,7 @@ from cachegen.engines.vllm.metrics.usage import StoreUsage
 # Name: (help, label). Names in seconds and bytes say so; what has no label is a plain sum.
 METRICS: dict[str, tuple[str, str]] = {
     "hits": ("Requests that loaded tokens", ""),
+    "trials": ("Of these, begun though computing seemed sooner", ""),
     "misses": ("Requests that loaded nothing, by reason", "reason"),
     "tokens_hit": ("Tokens asked for from the store", ""),
     "tokens_loaded": ("Tokens loaded into blocks", ""),

@@ -7,11 +7,27 @@ from dataclasses import dataclass, field
 # What failed is not loaded again for so long. Arbitrary: 5 to 120 s do.
 _FAILED_FOR_S = 30.0
 # After a load that was given up none begins for so long, twice as long after each further one: a
-# load that ends within its first bytes does not tell the throughput. Arbitrary: 0.5 to 5 s, and 10
-# to 120 s, do.
+# load that ends within its first bytes does not tell the throughput. So with trials, each of which
+# costs up to `TRIAL_SHARE` of a prefill (`worker/worth.py`). Arbitrary: 0.5 to 5 s, and 10 to 120
+# s, do.
 _HOLD_S, _LONGEST_HOLD_S = 2.0, 60.0
 # Only bounds memory. Arbitrary: 64 to 10,000 do.
 _MOST_FAILURES = 1000
+
+
+@dataclass(slots=True)
+class _Hold:
+    """A pause after what did not pay, ever longer until something does."""
+
+    lasts_s: float = 0.0
+    until_s: float = 0.0
+
+    def lengthen(self, now_s: float) -> None:
+        self.lasts_s = min(max(2 * self.lasts_s, _HOLD_S), _LONGEST_HOLD_S)
+        self.until_s = now_s + self.lasts_s
+
+    def end(self) -> None:
+        self.lasts_s = self.until_s = 0.0
 
 
 @dataclass(slots=True)
@@ -19,6 +35,7 @@ class _Load:
     name: bytes
     began_s: float
     load_s: float
+    is_trial: bool
     is_under_way: bool = True
     is_wanted: bool = True
 
@@ -34,21 +51,27 @@ class Admission:
     max_loads: int
     _loads: dict[str, _Load] = field(default_factory=dict)
     _failed_s: dict[bytes, float] = field(default_factory=dict)
-    _hold_s: float = 0.0
-    _held_until_s: float = 0.0
+    _hold: _Hold = field(default_factory=_Hold)
+    _trials: _Hold = field(default_factory=_Hold)
 
     def is_held(self, *, now_s: float) -> bool:
         """Whether loads do not pay at present."""
-        return now_s < self._held_until_s
+        return now_s < self._hold.until_s
 
-    def gave_up(self, *, now_s: float) -> None:
-        """Note that a load did not pay."""
-        self._hold_s = min(max(2 * self._hold_s, _HOLD_S), _LONGEST_HOLD_S)
-        self._held_until_s = now_s + self._hold_s
+    def may_try(self, *, now_s: float) -> bool:
+        """Whether a load may begin that does not pay by what is known: one at a time."""
+        is_trying = any(load.is_trial and load.is_under_way for load in self._loads.values())
+        return not is_trying and now_s >= self._trials.until_s
 
-    def went_well(self) -> None:
+    def gave_up(self, request_id: str, *, now_s: float) -> None:
+        """Note that a load did not pay; a trial that did not holds trials back, not others."""
+        (self._trials if self._is_trial(request_id) else self._hold).lengthen(now_s)
+
+    def went_well(self, request_id: str) -> None:
         """Note that a load brought everything."""
-        self._hold_s = self._held_until_s = 0.0
+        self._hold.end()
+        if self._is_trial(request_id):
+            self._trials.end()
 
     @property
     def is_full(self) -> bool:
@@ -68,9 +91,11 @@ class Admission:
             if request_id != beside
         )
 
-    def begin(self, request_id: str, name: bytes, *, now_s: float, load_s: float) -> None:
+    def begin(
+        self, request_id: str, name: bytes, *, now_s: float, load_s: float, is_trial: bool = False
+    ) -> None:
         """Note a load whose first chunk has this name."""
-        self._loads[request_id] = _Load(name, now_s, load_s)
+        self._loads[request_id] = _Load(name, now_s, load_s, is_trial)
 
     def loaded(self, request_id: str) -> None:
         """Note that a load has ended."""
@@ -99,6 +124,10 @@ class Admission:
         """Whether a load that began with this chunk failed lately."""
         failed_s = self._failed_s.get(name)
         return failed_s is not None and now_s - failed_s < _FAILED_FOR_S
+
+    def _is_trial(self, request_id: str) -> bool:
+        load = self._loads.get(request_id)
+        return load is not None and load.is_trial
 
     def _drop(self, request_id: str, load: _Load) -> None:
         if not (load.is_under_way or load.is_wanted):

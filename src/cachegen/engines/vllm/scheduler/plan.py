@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cachegen.engines.vllm.costs import Learned
+from cachegen.engines.vllm.costs import TRIAL_SHARE, Learned
 from cachegen.policy.controller import ChunkState, LoadState
 from cachegen.policy.schedule import decode_s, nearest
 
@@ -80,6 +80,16 @@ class Prospect:
             known = (local, learned, slo_s, self._best(local, learned, slo_s))
             self._known = known
         return known[3]
+
+    def trial(self, local: int, learned: Learned) -> Plan:
+        """All of it, though what is known says that it does not pay: what was measured may have
+        passed, and nothing but a load measures it again.
+
+        It takes no longer than it may before it is ended, unless it pays after all.
+        """
+        compute_s = learned.prefill_s(self._prompt_tokens - local, local)
+        load_s = TRIAL_SHARE * (compute_s or 0.0)
+        return Plan(self.stop, load_s, load_s, compute_s)
 
     def _best(self, local: int, learned: Learned, slo_s: float | None) -> Plan:
         if slo_s is None:

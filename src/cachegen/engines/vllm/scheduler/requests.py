@@ -26,6 +26,7 @@ class Tracked:
         identity: salt and extra of its contexts.
         arrived_s: when it came, on `time.monotonic`.
         local: tokens that vLLM has, as of the last question.
+        is_trial: whether the load that the last answer meant does not pay by what is known.
         is_exact: whether what it computes is exact; None until it is scheduled.
         marked: how many of its blocks are noted in `Exactness`.
         saved: up to where it is stored, or was given to be; None until that is known.
@@ -38,6 +39,7 @@ class Tracked:
     identity: RequestIdentity | None
     arrived_s: float
     local: int = 0
+    is_trial: bool = False
     is_exact: bool | None = None
     marked: int = 0
     saved: int | None = None

@@ -16,6 +16,7 @@ from cachegen.engines.vllm.metrics.counters import Counters
 from cachegen.engines.vllm.scheduler.admission import Admission
 from cachegen.engines.vllm.scheduler.grouping import Grouping
 from cachegen.engines.vllm.scheduler.lookups import Answer, Lookups, Question
+from cachegen.engines.vllm.scheduler.plan import Prospect
 from cachegen.engines.vllm.scheduler.requests import Exactness, Names, Tracked
 
 # An idle engine asks again at once, thousands of times a second; it waits this long for something
@@ -79,6 +80,7 @@ class Scheduling:
         if request is None:
             return 0
         request.is_exact, request.marked, request.local = None, 0, local
+        request.is_trial = False
         answer = request.answer
         if answer is None:
             return 0
@@ -104,7 +106,9 @@ class Scheduling:
             return None
         plan = prospect.plan(local, self._learned, self._config.slo_s)
         if plan.stop <= local:
-            return self._miss(request, "sooner computed")
+            if not self._admission.may_try(now_s=now_s):
+                return self._miss(request, "sooner computed")
+            plan, request.is_trial = prospect.trial(local, self._learned), True
         if not plan.pays(self._admission.backlog_s(now_s)):
             return self._miss(request, "link busy")
         if self._admission.is_full:
@@ -135,15 +139,19 @@ class Scheduling:
         answer, now_s = request.answer, time.monotonic()
         assert answer is not None and answer.prospect is not None and request.identity is not None
         start, stop = request.local, request.local + num_external
-        plan = answer.prospect.plan(start, self._learned, self._config.slo_s)
         name = self._name(answer, answer.prospect.chunk_stop(start))
-        self._admission.begin(request_id, name, now_s=now_s, load_s=plan.load_s)
+        load_s = self._load_s(request, answer.prospect)
+        self._admission.begin(
+            request_id, name, now_s=now_s, load_s=load_s, is_trial=request.is_trial
+        )
         grouping, is_exact = self._grouping, self._config.is_lossless
         written = slice(start // grouping.block_tokens, grouping.ends_at(stop))
         self._exactness.note(blocks[grouping.group][written], is_exact=is_exact)
         slo_s = self._config.slo_s
         self._counters.add("hits")
         self._counters.add("tokens_hit", num_external)
+        if request.is_trial:
+            self._counters.add("trials")
         return LoadJob(
             request_id,
             answer.tokens[: TOKEN_BYTES * answer.prospect.chunk_stop(stop - 1)],
@@ -152,7 +160,14 @@ class Scheduling:
             blocks,
             request.identity,
             None if slo_s is None else max(slo_s - (now_s - request.arrived_s), 0.0),
+            request.is_trial,
         )
+
+    def _load_s(self, request: Tracked, prospect: Prospect) -> float:
+        """Seconds that a load takes, as far as known."""
+        if request.is_trial:
+            return prospect.trial(request.local, self._learned).load_s
+        return prospect.plan(request.local, self._learned, self._config.slo_s).load_s
 
     def step(self, scheduler_output: Any) -> Step:
         """What is to be done in this step."""
@@ -267,15 +282,15 @@ class Scheduling:
                 if request_id in self._requests:
                     self._requests[request_id].may_load = False
                     if request_id not in report.failed:
-                        self._admission.gave_up(now_s=now_s)
+                        self._admission.gave_up(request_id, now_s=now_s)
             self._given.remove(report.unsaved)
             self._given.saved(report.saved, now_s=now_s)
             self._learned = report.learned or self._learned
         short = () if report is None else report.short
         for request_id in loaded:
-            self._admission.loaded(request_id)
             if request_id not in short:
-                self._admission.went_well()
+                self._admission.went_well(request_id)
+            self._admission.loaded(request_id)
 
     def learn(self, learned: Learned) -> None:
         """Take what a worker knew at its start."""

@@ -171,7 +171,9 @@ class Loader:
         controller = WhileItPays(
             self._config.controller(),
             self._prefill() or _UNKNOWN,
-            partial(under_way.end, "too slow"),
+            partial(under_way.end, "trial" if job.is_trial else "too slow"),
+            start=job.start,
+            is_trial=job.is_trial,
         )
         return load(
             tokens_from_bytes(job.tokens),

@@ -1,4 +1,7 @@
-"""Saves of a worker: copied out in the step, encoded and stored by one thread, never waited for."""
+"""Saves of a worker: copied out in the step, encoded and stored by one thread, never waited for.
+
+The thread is no nicer than the engine's: who holds the interpreter and gets no core holds up all.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 
@@ -18,6 +22,7 @@ from cachegen.contexts.save import save
 from cachegen.engines.vllm.jobs import SaveJob
 from cachegen.engines.vllm.metrics.counters import Counters
 from cachegen.engines.vllm.threads import start_thread
+from cachegen.engines.vllm.worker.spare_time import SpareTime
 from cachegen.kvcache import KVCache
 from cachegen.store import Store
 
@@ -64,6 +69,23 @@ class SaveSettings:
         return [name for name in self.levels if name not in EXACT_LEVELS]
 
 
+@dataclass(frozen=True, slots=True)
+class _Piecemeal:
+    """A store that waits for spare time after all that it stores: chunks, and manifests."""
+
+    store: Store
+    spare_time: SpareTime
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    def put(self, *args: Any, **options: Any) -> bool:
+        """As the other."""
+        is_new = self.store.put(*args, **options)
+        self.spare_time.wait()
+        return is_new
+
+
 class Saver:
     """A queue of bounded bytes, and the thread that empties it.
 
@@ -72,10 +94,17 @@ class Saver:
     """
 
     def __init__(
-        self, store: Store, settings: SaveSettings, *, max_bytes: int, counters: Counters
+        self,
+        store: Store,
+        settings: SaveSettings,
+        *,
+        max_bytes: int,
+        counters: Counters,
+        spare_time: SpareTime,
     ) -> None:
         """Start the thread."""
-        self._store, self._settings = store, settings
+        self._store, self._settings = cast(Store, _Piecemeal(store, spare_time)), settings
+        self._spare_time = spare_time
         self._max_bytes, self._counters = max_bytes, counters
         self._changed = threading.Condition()
         self._queue: deque[Waiting] = deque()
@@ -84,7 +113,7 @@ class Saver:
         self._saved: list[bytes] = []
         self._unsaved: list[bytes] = []
         self._is_ending = False
-        self._thread = start_thread(self._work, name="cachegen-vllm-save", is_nice=True)
+        self._thread = start_thread(self._work, name="cachegen-vllm-save")
 
     def offer(
         self, job: SaveJob, key: PrefixKey, size_bytes: int, copy: Callable[[], KVCache]
@@ -123,6 +152,7 @@ class Saver:
     def drain(self, seconds: float) -> None:
         """Take no more, and wait for what is there."""
         deadline_s = time.monotonic() + seconds
+        self._spare_time.end()
         with self._changed:
             self._is_ending = True
             self._changed.notify_all()
@@ -141,7 +171,10 @@ class Saver:
                 while not self._queue:
                     if self._is_ending:
                         return
+                    self._spare_time.pause()
                     self._changed.wait()
+            self._spare_time.wait()
+            with self._changed:
                 parts = self._next()
             try:
                 self._save(parts)

@@ -22,6 +22,7 @@ from cachegen.engines.vllm.metrics.counters import Counters
 from cachegen.engines.vllm.threads import on_any_core, start_thread
 from cachegen.engines.vllm.worker.loading import Ended, Loader
 from cachegen.engines.vllm.worker.saving import Saver, SaveSettings
+from cachegen.engines.vllm.worker.spare_time import SpareTime
 from cachegen.store import Store
 
 # An engine that computes nothing comes back at once; it waits this long for a load to end.
@@ -71,11 +72,13 @@ class Work:
         self._tells_blocks = is_plain
         default = UNCALIBRATED_DEFAULT if profile is None else profile.default_level
         levels = config.stored_levels(default)
+        self._spare_time = SpareTime()
         self._saver = Saver(
             store,
             SaveSettings(profile, rope, levels, config.chunk_tokens, windows),
             max_bytes=config.save_queue_bytes,
             counters=counters,
+            spare_time=self._spare_time,
         )
         self._loader = Loader(
             store,
@@ -101,6 +104,7 @@ class Work:
 
     def begin_step(self, step: Step) -> None:
         """A step begins."""
+        self._spare_time.step_began()
         self._is_idle = step.is_idle
         self._timed = (step.prefill, time.perf_counter()) if step.prefill else None
 
@@ -128,6 +132,7 @@ class Work:
 
     def finished(self, gone: set[str]) -> set[str]:
         """The requests whose loads have ended; ``gone`` are those that have ended themselves."""
+        self._spare_time.step_ended()
         for request_id in gone:
             self._saver.forget(request_id)
         ended = self._loader.take_ended(wait_s=_IDLE_S if self._is_idle else 0.0)
