@@ -47,8 +47,11 @@ def score_drop(result: Result) -> Drop | None:
     if not rows:
         return None if own is None else Drop(own, None, n, False)
     value = sum(whole - score for score, whole, _ in rows) / len(rows)
-    spans = [(whole - r.score_interval[1], whole - r.score_interval[0])
-             for _, whole, r in rows if r.score_interval]
+    spans = [
+        (whole - r.score_interval[1], whole - r.score_interval[0])
+        for _, whole, r in rows
+        if r.score_interval
+    ]
     if len(spans) < len(rows):
         return Drop(value if own is None else own, None, n, False)
     span = tuple(sum(ends) / len(spans) for ends in zip(*spans, strict=True))
@@ -68,8 +71,8 @@ def _size_and_quality(result: Result) -> str:
     if bits is None or summary.default_kl is None:
         return f"The default level, {summary.default_level}, was not measured."
     text = (
-        f"The default level, {summary.default_level}, stores a cache in {numbers.figure(bits)} bits "
-        f"per value, {numbers.times(FULL_BITS / bits)} smaller than 16 bits, at a KL of "
+        f"The default level, {summary.default_level}, stores a cache in {numbers.figure(bits)} "
+        f"bits per value, {numbers.times(FULL_BITS / bits)} smaller than 16 bits, at a KL of "
         f"{numbers.kl(summary.default_kl)} nats per token"
     )
     if summary.noise_floor_kl is not None:
@@ -92,13 +95,15 @@ def _scores(result: Result) -> str:
         return f"Scores {way} by {lost} {asked}; no interval is known, so do not rely on it."
     low, high = drop.span
     span = f"95% interval of the loss {numbers.points(low)} to {numbers.points(high)}"
+    if not drop.is_paired:
+        span += ", wider than of pairs"
     if low > 0:
         return f"Scores fell by {lost} {asked} ({span}): a loss that this run can tell from chance."
     if high < 0:
         return f"Scores rose by {lost} {asked} ({span}): no loss was seen."
     return (
-        f"Scores {way} by {lost} {asked} ({span}): the interval holds 0, so this run shows no loss, "
-        f"and cannot rule out one of up to {numbers.figure(100 * high, 2)} points."
+        f"Scores {way} by {lost} {asked} ({span}): the interval holds 0, so this run shows no "
+        f"loss, and cannot rule out one of up to {numbers.figure(100 * high, 2)} points."
     )
 
 
@@ -142,28 +147,33 @@ def _speed(result: Result) -> str:
 
 
 def _loading(result: Result) -> str:
+    """Of the setting with most links; of others where prefill was faster."""
     found = break_evens(result)
-    return " ".join(_break_even_sentence(one) for one in _outermost(found))
+    if not found:
+        return ""
+    widest = max(found, key=lambda one: (one.links, -one.concurrency, one.context_tokens))
+    text = _break_even_sentence(widest)
+    slower = [one for one in found if one.behind and one is not widest]
+    if slower:
+        text += f" Prefill was faster with {'; '.join(_setting(one) for one in slower)}."
+    return text
 
 
-def _outermost(found: Sequence[BreakEven]) -> Sequence[BreakEven]:
-    """The shortest and the longest context at the smallest load: the others lie between."""
-    least = min((one.concurrency for one in found), default=0)
-    alone = [one for one in found if one.concurrency == least]
-    return alone if len(alone) < 2 else (alone[0], alone[-1])
+def _setting(one: BreakEven) -> str:
+    return f"{one.context_tokens:,} tokens and {_requests(one.concurrency)} {_rates(one.behind)}"
 
 
 def _break_even_sentence(one: BreakEven) -> str:
     where = f"With {one.context_tokens:,} tokens and {_requests(one.concurrency)}"
-    links = len(one.ahead) + len(one.behind) + len(one.close)
     if not one.ahead:
-        return f"{where}, loading was not clearly faster than prefill at any of {links} links."
-    text = f"{where}, loading at level {one.level} beat prefill {_rates(one.ahead)}"
+        links = "the one link" if one.links == 1 else f"any of {one.links} links"
+        return f"{where}, loading was not clearly faster than prefill at {links}."
+    found = [f"beat prefill {_rates(one.ahead)}"]
     if one.close:
-        text += f", was about as fast {_rates(one.close)}"
+        found.append(f"was about as fast {_rates(one.close)}")
     if one.behind:
-        text += f", and was slower {_rates(one.behind)}"
-    return text + "."
+        found.append(f"was slower {_rates(one.behind)}")
+    return f"{where}, loading at level {one.level} {_listed(found)}."
 
 
 def _requests(count: int) -> str:
@@ -174,8 +184,10 @@ def _rates(rates: Sequence[float]) -> str:
     shown = ["without a limit" if math.isinf(one) else numbers.link(one) for one in rates]
     if len(shown) == 1:
         return f"at {shown[0]}" if not math.isinf(rates[0]) else shown[0]
-    return f"at all {len(shown)} links from {shown[0]} to {shown[-1]}" if len(shown) > 2 else (
-        f"at {shown[0]} and {shown[1]}"
+    return (
+        f"at all {len(shown)} links from {shown[0]} to {shown[-1]}"
+        if len(shown) > 2
+        else (f"at {shown[0]} and {shown[1]}")
     )
 
 
@@ -188,20 +200,15 @@ def _what_to_do(result: Result) -> str:
             "Before you use it, take a finer level and look at the scores of your task below: "
             "the default level lost something here."
         )
+    start = f"Start with level {summary.default_level}"
     found = break_evens(result)
     if not found:
-        return f"Start with level {summary.default_level}; measure your own link, this run has none."
+        return f"{start}, and measure your link: this run has none."
     if any(one.behind for one in found):
-        slow = [one for one in found if one.behind]
-        where = "; ".join(
-            f"{one.context_tokens:,} tokens, {_requests(one.concurrency)}: {_rates(one.behind)}"
-            for one in slow[:3]
-        )
-        return (
-            f"Start with level {summary.default_level}, and let the loader recompute where prefill "
-            f"was faster ({where})."
-        )
-    return f"Start with level {summary.default_level}: at no measured link was prefill faster."
+        return f"{start}, and let the loader recompute where prefill was faster."
+    if any(one.close for one in found):
+        return f"{start}; where the two are about as fast, loading still saves the computing."
+    return f"{start}: at no measured link was prefill faster."
 
 
 def _listed(parts: Sequence[str]) -> str:

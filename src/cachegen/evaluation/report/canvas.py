@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FONT_PX = 12.0
 # SVG of matplotlib counts points of which 72 are an inch; a point is shown as one pixel.
 _POINTS = 72.0
-_RC = {
+_RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "axes.unicode_minus": False,
@@ -93,7 +93,7 @@ def to_svg(figure: Figure, *, key: str, description: str) -> Markup:
     text = re.sub(r"<style[^>]*>.*?</style>", "", text, flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     text = _without_unused_ids(text)
-    text = re.sub(r"(\d+\.\d\d)\d+", r"\1", text)
+    text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), text)
     text = re.sub(r">\s+<", "><", text)
     width, height = (round(one * _POINTS) for one in figure.get_size_inches())
     opening = (
@@ -106,6 +106,4 @@ def to_svg(figure: Figure, *, key: str, description: str) -> Markup:
 
 def _without_unused_ids(text: str) -> str:
     used = set(re.findall(r"#([\w-]+)[\"')]", text))
-    return re.sub(
-        r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text
-    )
+    return re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)

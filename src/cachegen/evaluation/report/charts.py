@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 PANEL_PX = 352.0
 _ROW_PX = 34.0
 _AXIS_PX = 46.0
+# At the right end, of what is left free at the other ends: names stand there.
+_NAME_ROOM = 3
 _MOST_TICKS = {True: 8, False: 5}
 
 
@@ -93,8 +95,7 @@ def curves_chart(
         axes.set_title(upright.label)
         axes.grid(visible=True, axis="y")
         named = [
-            Named(one.name, one.look.colour, one.points, needed=one.look.is_named)
-            for one in curves
+            Named(one.name, one.look.colour, one.points, needed=one.look.is_named) for one in curves
         ]
         for mark in marks:
             axes.axhline(mark.value, color=sentinel("muted"), lw=1.0, ls=(0, (2, 2)), zorder=1)
@@ -127,7 +128,7 @@ def dots_chart(
             if dot.span:
                 axes.plot(dot.span, (place, place), color=colour, lw=2, solid_capstyle="round")
             axes.plot(dot.value, place, "o", ms=7, color=colour)
-            _write_row(axes, place, f"{dot.name}  {dot.shown}", dot.colour)
+            _write_row(axes, place, f"{dot.name}: {dot.shown}", dot.colour)
         if line is not None:
             axes.axvline(line, color=sentinel("muted"), lw=1.0, ls=(0, (2, 2)), zorder=1)
         _leave_rows(axes, len(dots))
@@ -146,7 +147,7 @@ def bars_chart(
         axes = figure.subplots()
         for place, (name, value, shown) in enumerate(bars):
             axes.barh(place, value, height=0.34, color=sentinel(colour))
-            _write_row(axes, place, f"{name}  {shown}", "ink")
+            _write_row(axes, place, f"{name}: {shown}", "ink")
         _leave_rows(axes, len(bars))
         axes.set_xlim(0, max(value for _, value, _ in bars) or 1)
         axes.spines["bottom"].set_visible(False)
@@ -227,7 +228,7 @@ def _set_axis(
     low, high = wanted.limits or (min(values), max(values))
     if wanted.is_log:
         margin = (high / low) ** 0.06 if high > low else 1.5
-        low, high = low / margin, high * margin
+        low, high = low / margin, high * margin ** (_NAME_ROOM if which == "x" else 1)
         axes.set(**{f"{which}scale": "log"})
         ticks = _log_ticks(low, high, most=_MOST_TICKS[wide > PANEL_PX])
     else:
@@ -244,9 +245,7 @@ def _log_ticks(low: float, high: float, *, most: int) -> list[float]:
     """Ticks at 1, 2 and 5 of every power of ten, or at fewer where those are too many."""
     found: list[float] = []
     for bases in ((1, 2, 5), (1, 3), (1,)):
-        found = [
-            base * 10.0**power for power in range(-9, 10) for base in bases
-        ]
+        found = [base * 10.0**power for power in range(-9, 10) for base in bases]
         found = [one for one in found if low <= one <= high]
         if len(found) <= most:
             break

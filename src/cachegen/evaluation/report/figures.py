@@ -25,6 +25,8 @@ from cachegen.evaluation.results import Result, Row, Ttft
 
 # Worse than this a cache is of no use, and curves that go on would press the others together.
 WORST_KL = 1.0
+# Nobody sees a difference below this in text; what is better is drawn here.
+BEST_KL = 1e-4
 # Scores are compared between points at most this far from the uncompressed run.
 COMPARED_KL = 0.01
 # A page beside its margins.
@@ -58,9 +60,19 @@ def per_dataset(result: Result, looks: Looks, *, key: str) -> list[Picture]:
     """Quality against size, a panel for every dataset."""
     names = dict.fromkeys(row.dataset for row in result.rows)
     return [
-        _quality(result, on_dataset(result, name), looks, key=f"{key}-{place}", title=name)
+        _quality(
+            result,
+            on_dataset(result, name),
+            looks,
+            key=f"{key}-{place}",
+            title=_titled(result, name),
+        )
         for place, name in enumerate(names)
     ]
+
+
+def _titled(result: Result, dataset: str) -> str:
+    return f"{dataset}, n = {max(row.n for row in result.rows if row.dataset == dataset)}"
 
 
 def scores(result: Result, *, key: str) -> list[Picture]:
@@ -71,7 +83,9 @@ def scores(result: Result, *, key: str) -> list[Picture]:
         chosen = comparable(rows, ours(result), result.summary.default_level)
         if not chosen:
             continue
-        whole = next((r.score_uncompressed for r in chosen if r.score_uncompressed is not None), None)
+        whole = next(
+            (r.score_uncompressed for r in chosen if r.score_uncompressed is not None), None
+        )
         dots = [
             Dot(
                 f"{row.method} {row.level}",
@@ -198,7 +212,7 @@ def timeline(result: Result, *, key: str) -> list[tuple[Picture, Picture]]:
             [one.choice for one in moments],
             key=f"{key}-{name}",
             title="one load",
-            description="The link's rate over time and what was chosen for every chunk of one load.",
+            description="The link's rate over time, and what was chosen for each chunk of a load.",
             size=size,
         )
 
@@ -251,11 +265,7 @@ def _quality(
     size: tuple[float, float] = (PANEL_PX, 320.0),
 ) -> Picture:
     """KL, the small values on top, against how many times smaller."""
-    floor = result.summary.noise_floor_kl or 0.0
-    lowest = min(
-        (one.kl for line in points.values() for one in line if one.kl > 0), default=PROMISED_KL
-    )
-    floor = floor or lowest
+    floor = max(result.summary.noise_floor_kl or 0.0, BEST_KL)
     curves = [
         Curve(method, looks[method], kept)
         for method, line in points.items()
@@ -286,14 +296,15 @@ def _quality(
             limits=(min(kls) * _MARGIN_KL, max(kls)) if kls else (floor, WORST_KL),
         ),
         marks=(Mark(PROMISED_KL, f"promise, {PROMISED_KL:g}"),),
-        stressed=default
-        and (
-            default.smaller,
-            max(default.kl, floor),
-            f"{default.level}, {numbers.times(default.smaller)}",
-        ),
+        stressed=(default.smaller, max(default.kl, floor), _default_name(default))
+        if default
+        else None,
         size=size,
     )
+
+
+def _default_name(point: Point) -> str:
+    return f"{point.level}, {numbers.times(point.smaller)}"
 
 
 def _described(points: Mapping[str, Sequence[Point]]) -> str:
@@ -333,5 +344,3 @@ def series(results: Sequence[Result]) -> list[str]:
     names += [series_name(row) for result in results for row in result.ttft]
     names += [row.policy for result in results for row in result.slo]
     return list(dict.fromkeys(names))
-
-

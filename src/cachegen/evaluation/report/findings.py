@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import pairwise
+
 from cachegen.evaluation.report import numbers
 from cachegen.evaluation.report.figures import COMPARED_KL
 from cachegen.evaluation.report.links import break_evens, series_name, varied
 from cachegen.evaluation.report.points import (
     OURS,
+    Better,
     better_than_ours,
     default_rows,
     left_out,
@@ -27,8 +31,8 @@ def quality(result: Result) -> list[str]:
     bits, paper = summary.default_bits_per_value, summary.paper_bits_at_default_kl
     if bits and paper:
         found.append(
-            f"At the default level's KL, the paper's encoder takes {numbers.figure(paper)} bits per "
-            f"value and ours {numbers.figure(bits)}: {numbers.times(paper / bits)} the bytes."
+            f"At the default level's KL, the paper's encoder takes {numbers.figure(paper)} bits "
+            f"per value and ours {numbers.figure(bits)}: {numbers.times(paper / bits)} the bytes."
         )
     if ours(result) not in {row.method for row in result.rows}:
         return [*found, "This package's own method is not in this run, so nothing is compared."]
@@ -39,15 +43,18 @@ def quality(result: Result) -> list[str]:
             f"No point of another method with a KL of at most {COMPARED_KL:g} lies below our "
             "curve, where our levels span its size."
         )
-    for one in better[:_MOST_NAMED]:
-        how = "clearly below" if one.is_clear else "below, within its interval,"
+    for one in clear[:_MOST_NAMED]:
         found.append(
-            f"{one.point.method} {one.point.level} on {one.dataset} lies {how} our curve: KL "
-            f"{numbers.kl(one.point.kl)} at {numbers.figure(one.point.bits)} bits, ours there "
-            f"{numbers.kl(one.our_kl)}."
+            f"{_name(one)} lies clearly below our curve: KL {numbers.kl(one.point.kl)} at "
+            f"{numbers.figure(one.point.bits)} bits, ours there {numbers.kl(one.our_kl)}."
         )
-    if len(better) > _MOST_NAMED:
-        found.append(f"{len(better)} points do so in all, {len(clear)} of them clearly.")
+    if len(clear) > _MOST_NAMED:
+        found.append(f"{len(clear)} points do so in all.")
+    if close := [one for one in better if not one.is_clear]:
+        found.append(
+            f"Below our curve too, but by less than the interval of their KL: "
+            f"{_some([_name(one) for one in close])}."
+        )
     if without := left_out(result):
         found.append(
             f"Measured on some datasets only, so not in the picture above: {_some(without)}."
@@ -61,9 +68,8 @@ def scores(result: Result) -> list[str]:
     for row in default_rows(result):
         if row.score is None or row.score_uncompressed is None:
             continue
-        text = (
-            f"{row.dataset} {numbers.points(row.score - row.score_uncompressed)} points (n = {row.n})"
-        )
+        change = numbers.points(row.score - row.score_uncompressed)
+        text = f"{row.dataset} {change} points (n = {row.n})"
         if row.score_interval is None:
             open_.append(text)
         elif row.score_interval[1] < row.score_uncompressed:
@@ -72,7 +78,7 @@ def scores(result: Result) -> list[str]:
             kept.append(text)
     parts = (
         ("The default level's interval lies below the uncompressed score on", lost),
-        ("It holds the uncompressed score, or lies above it, on", kept),
+        ("The default level's interval holds the uncompressed score, or lies above it, on", kept),
         ("No interval is known on", open_),
     )
     return [f"{start} {', '.join(names)}." for start, names in parts if names]
@@ -117,12 +123,26 @@ def slo(result: Result) -> list[str]:
     return found
 
 
+def timeline(result: Result) -> list[str]:
+    """How often each choice was made."""
+    counts = Counter(one.choice for one in result.timeline)
+    if not counts:
+        return []
+    shown = ", ".join(f"{choice} {count}" for choice, count in counts.items())
+    low = min(one.mbit_s for one in result.timeline)
+    high = max(one.mbit_s for one in result.timeline)
+    return [
+        f"{counts.total()} chunks, while the link went from {numbers.link(high)} down to "
+        f"{numbers.link(low)}: {shown}."
+    ]
+
+
 def ablation(result: Result) -> list[str]:
     """Whether each part made it smaller, as in the paper."""
     steps = result.ablation
     grew = [
         after.step
-        for before, after in zip(steps, steps[1:], strict=False)
+        for before, after in pairwise(steps)
         if after.bits_per_value >= before.bits_per_value
     ]
     if not steps:
@@ -156,8 +176,9 @@ def limits(result: Result) -> list[str]:
         found.append(
             f"{model.name} has {_parameters(model.parameters)} parameters, "
             f"{model.layers} layers and {model.kv_heads} heads of keys and values; models "
-            "that are served have 7 B and more. Redundancy between heads and layers, outliers, and how errors add up "
-            "over depth may differ there: sizes and KL do not carry over, they have to be measured."
+            "that are served have 7 B and more. Redundancy between heads and layers, outliers, and "
+            "how errors add up over depth may differ there: sizes and KL do not carry over, they "
+            "have to be measured."
         )
     weak = [
         f"{row.dataset} ({numbers.percent(row.score_uncompressed, 0)})"
@@ -181,6 +202,10 @@ def limits(result: Result) -> list[str]:
     if result.quick:
         found.append("This was a short run (--quick): few cases, wide intervals.")
     return found
+
+
+def _name(one: Better) -> str:
+    return f"{one.point.method} {one.point.level} on {one.dataset}"
 
 
 def _parameters(count: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from cachegen.evaluation.report.canvas import FONT_PX
@@ -16,6 +17,7 @@ Place = tuple[float, float]
 # Of a letter, over the size of the font: more than the mean of sans-serif fonts.
 _LETTER = 0.58
 _GAP_PX = 7.0
+_BETWEEN_NAMES_PX = 4.0
 # What a name costs that lies on another name, outside, or on a point of a curve.
 _ON_NAME, _OUTSIDE, _ON_CURVE = 100.0, 60.0, 3.0
 
@@ -46,8 +48,8 @@ class _Box:
 
     def meets(self, other: _Box) -> bool:
         return (
-            self.left < other.right
-            and other.left < self.right
+            self.left < other.right + _BETWEEN_NAMES_PX
+            and other.left < self.right + _BETWEEN_NAMES_PX
             and self.bottom < other.top
             and other.bottom < self.top
         )
@@ -69,7 +71,9 @@ def write_names(axes: Axes, curves: Sequence[Named]) -> tuple[str, ...]:
     obstacles = [place for line in drawn for place in _along(line)]
     taken: list[_Box] = []
     unnamed = []
-    for curve, places in sorted(zip(curves, seen, strict=True), key=lambda pair: not pair[0].needed):
+    for curve, places in sorted(
+        zip(curves, seen, strict=True), key=lambda pair: not pair[0].needed
+    ):
         options = [box for place in places for box in _around(place, curve.name)]
         if not options:
             continue
@@ -116,11 +120,9 @@ def _cost(box: _Box, taken: Sequence[_Box], obstacles: Sequence[Place], frame: _
 def _along(line: Sequence[Place]) -> list[Place]:
     """Points of a line, close enough that no name fits between two of them."""
     found = list(line)
-    for (x0, y0), (x1, y1) in zip(line, line[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(line):
         count = int(max(abs(x1 - x0), abs(y1 - y0)) / (FONT_PX / 2))
-        found += [
-            (x0 + (x1 - x0) * i / count, y0 + (y1 - y0) * i / count) for i in range(1, count)
-        ]
+        found += [(x0 + (x1 - x0) * i / count, y0 + (y1 - y0) * i / count) for i in range(1, count)]
     return found
 
 

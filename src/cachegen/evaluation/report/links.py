@@ -32,6 +32,11 @@ class BreakEven:
     behind: tuple[float, ...]
     close: tuple[float, ...]
 
+    @property
+    def links(self) -> int:
+        """How many were measured."""
+        return len(self.ahead) + len(self.behind) + len(self.close)
+
 
 def series_name(row: Ttft) -> str:
     """Method and level as one name."""
@@ -83,7 +88,9 @@ def _break_even(result: Result, tokens: int, load: int) -> BreakEven | None:
         return None
     wanted = (_ADAPTIVE, result.summary.default_level, *sorted(levels))
     level = next(one for one in wanted if one in levels)
-    ahead, behind, close = [], [], []
+    ahead: list[float] = []
+    behind: list[float] = []
+    close: list[float] = []
     for row in sorted((row for row in own if row.level == level), key=rate):
         same = [one for one in texts if one.mbit_s == row.mbit_s] or texts
         prefill = min(one.ttft_s_p50 for one in same)

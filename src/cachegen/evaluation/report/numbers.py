@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from cachegen.evaluation.results import Interval
 
@@ -18,7 +19,7 @@ def figure(value: float | None, digits: int = 3) -> str:
         return "0"
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     text = f"{value:,.{min(decimals, 8)}f}"
-    if "." in text and abs(value) >= 1:
+    if "." in text:
         text = text.rstrip("0").rstrip(".")
     return text.replace("-", _MINUS)
 
@@ -78,7 +79,7 @@ def interval(span: Interval | None, show: str = "kl") -> str:
     return f"{shown(span[0])} to {shown(span[1])}"
 
 
-FILTERS = {
+FILTERS: dict[str, Callable[..., str]] = {
     "figure": figure,
     "kl": kl,
     "times": times,

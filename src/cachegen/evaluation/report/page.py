@@ -29,6 +29,7 @@ _FINDINGS: dict[str, Callable[[Result], list[str]]] = {
     "scores": findings.scores,
     "ttft": findings.ttft,
     "slo": findings.slo,
+    "timeline": findings.timeline,
     "ablation": findings.ablation,
     "breakdown": findings.breakdown,
 }
@@ -85,6 +86,7 @@ def page(results: Sequence[Result]) -> str:
         dark=style_variables(dark=True),
         full_bits=FULL_BITS,
         most_kl=figures.WORST_KL,
+        least_kl=figures.BEST_KL,
         compared_kl=figures.COMPARED_KL,
         advice=advice,
         score_drop=score_drop,

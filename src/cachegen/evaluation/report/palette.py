@@ -37,7 +37,7 @@ _KNOWN = {
     "paper": "s3",
     "algorithm": "s3",
     "uniform": "s4",
-    "raw": "s4",
+    "raw": "s5",
     "kivi": "s5",
     "text": "s6",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from cachegen.evaluation.results import Result, Row
 
@@ -91,7 +92,7 @@ def kl_at(curve: Sequence[Point], bits: float) -> float | None:
         None left or right of the curve.
     """
     floor = 1e-12
-    for low, high in zip(curve, curve[1:], strict=False):
+    for low, high in pairwise(curve):
         if low.bits <= bits <= high.bits:
             span = math.log(high.bits / low.bits)
             share = math.log(bits / low.bits) / span if span else 0.0

@@ -45,6 +45,4 @@ def check_packages() -> None:
         import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
     except ModuleNotFoundError as error:
-        raise ValueError(
-            f"a report needs {error.name}: pip install 'cachegen[eval]'"
-        ) from error
+        raise ValueError(f"a report needs {error.name}: pip install 'cachegen[eval]'") from error
