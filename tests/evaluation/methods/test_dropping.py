@@ -59,6 +59,9 @@ def test_rules():
         [True, False, True, False, False, False, True, True],
         [False, False, False, True, False, True, True, True],
     ]
+    peaks = torch.tensor([[0.0, 0, 0, 9, 0, 0, 0, 8, 8, 0, 0, 0, 5, 5, 5, 5]])
+    # Sums over 5 of the first 12: 0 9 9 9 9 17 16 16 16 16 8 0.
+    assert seen_and_window(peaks, 8)[0].nonzero()[:, 0].tolist() == [5, 6, 7, 8, 12, 13, 14, 15]
     many = torch.arange(200.0).flip(0)[None]
     found = seen_and_window(many, 150)[0]
     assert found[:86].all() and found[-64:].all() and int(found.sum()) == 150

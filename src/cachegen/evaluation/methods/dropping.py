@@ -6,7 +6,7 @@ published rule evicts while the model reads; here, as in its authors' simulation
 of full attention and tokens are dropped once, at the end, in its favour.
 
 `snapkv`: Li et al., SnapKV, NeurIPS 2024, arXiv 2404.14469: kept are the last 64 tokens, and those
-that these look at most, by average pooling over 5 neighbours: the defaults of its code
+that these look at most, averaged over 5 neighbours: the defaults of its code
 (FasterDecoding/SnapKV). In the publication the last tokens are the question, here the end of the
 context: a cache that is stored is reused for questions nobody knows yet, to SnapKV's disadvantage.
 
@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import avg_pool1d
+from torch.nn.functional import avg_pool1d, pad
 
 from cachegen.codec import matrix
 from cachegen.codec.levels import UNCALIBRATED_DEFAULT
@@ -56,8 +56,8 @@ def h2o_scores(model: Any) -> Scores:
 
 
 def snapkv_scores(model: Any) -> Scores:
-    """What the window pays to each token, remembered for some contexts."""
-    return lru_cache(_REMEMBERED)(partial(pooled, model))
+    """What the last queries pay to each token, remembered for some contexts."""
+    return lru_cache(_REMEMBERED)(partial(_from_window, model))
 
 
 def h2o_coders(
@@ -76,29 +76,33 @@ def snapkv_coders(
 
 def heavy_and_recent(scores: torch.Tensor, count: int) -> torch.Tensor:
     """Half of them the last ones, the others those of the largest scores before."""
-    return _largest(scores, count, last=count - count // 2)
+    last = count - count // 2
+    return _largest(scores[:, : scores.shape[1] - last], count, last=last)
 
 
 def seen_and_window(scores: torch.Tensor, count: int) -> torch.Tensor:
-    """The window, or half of what is kept where that is less, and the largest scores before."""
-    return _largest(scores, count, last=min(_WINDOW, count - count // 2))
+    """The window, or half of what is kept where that is less, and the largest scores before.
+
+    Scores are averaged with those of their neighbours, which are 0 beyond either end.
+    """
+    last = min(_WINDOW, count - count // 2)
+    before = scores[:, : scores.shape[1] - last]
+    if before.shape[1]:
+        before = avg_pool1d(before, _POOLED, stride=1, padding=_POOLED // 2)
+    return _largest(before, count, last=last)
 
 
-def pooled(model: Any, tokens: Tokens) -> list[torch.Tensor]:
-    """What the last tokens pay to each token before, averaged with its neighbours."""
+def _from_window(model: Any, tokens: Tokens) -> list[torch.Tensor]:
     weights = from_last(model, tokens, window=min(_WINDOW, len(tokens)))
-    paid = (layer.sum(dim=1) for layer in weights)
-    return [avg_pool1d(layer, _POOLED, stride=1, padding=_POOLED // 2) for layer in paid]
+    return [layer.sum(dim=1) for layer in weights]
 
 
-def _largest(scores: torch.Tensor, count: int, *, last: int) -> torch.Tensor:
-    """Kept: the last ones, and of those before the largest; the earlier where they are equal."""
-    kept = torch.zeros(scores.shape, dtype=torch.bool)
-    before = scores.shape[1] - last
-    order = scores[:, :before].argsort(dim=1, descending=True, stable=True)
-    kept.scatter_(1, order[:, : count - last], True)
-    kept[:, before:] = True
-    return kept
+def _largest(before: torch.Tensor, count: int, *, last: int) -> torch.Tensor:
+    """Kept: the largest scores, the earlier of equal ones, and so many tokens behind them."""
+    order = before.argsort(dim=1, descending=True, stable=True)
+    largest = torch.zeros(before.shape, dtype=torch.bool)
+    largest.scatter_(1, order[:, : count - last], True)
+    return pad(largest, (0, last), value=True)
 
 
 def _coders(
