@@ -1,0 +1,61 @@
+"""WikiText-2: articles of its validation part, and what follows in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from cachegen.engines.transformers.tasks import first_tokens
+from cachegen.engines.transformers.text_windows import evenly
+from cachegen.evaluation.case import Case
+from cachegen.evaluation.datasets.dataset import Dataset, Request
+
+_NAME = "wikitext"
+_FILE = "text/wikitext2_valid.txt"
+# Tokens that are predicted behind a context: some paragraphs, 15,000 of all articles. Arbitrary.
+_FOLLOWING_TOKENS = 256
+_ARTICLE = re.compile(r"^(?= = [^=\n]+ = \n)", re.MULTILINE)
+
+
+def _load(request: Request) -> list[Case]:
+    """A case an article: from its heading on, into the next ones where it is short.
+
+    After the last article comes the first.
+    """
+    path = request.data / _FILE
+    parts = _ARTICLE.split(path.read_text(encoding="utf-8"))
+    articles = [part for part in parts if part.strip()]
+    ids = [request.tokenizer(text, add_special_tokens=False).input_ids for text in articles]
+    first, total = first_tokens(request.tokenizer), sum(map(len, ids))
+    num_tokens = request.context_tokens - len(first)
+    if not _FOLLOWING_TOKENS < num_tokens <= total:
+        raise ValueError(
+            f"expected more than {_FOLLOWING_TOKENS} tokens for a context with what follows, and "
+            f"as many in {path}; got {num_tokens} and {total}; leave {_NAME} out, or give contexts "
+            "of other lengths"
+        )
+    cases = []
+    for index in evenly(range(len(articles)), request.count):
+        stream = tuple(islice(_from(index, ids), num_tokens))
+        cases.append(
+            Case(
+                dataset=_NAME,
+                name=f"{index:02} {_heading(articles[index])}",
+                context=(*first, *stream[:-_FOLLOWING_TOKENS]),
+                following=stream[-_FOLLOWING_TOKENS:],
+            )
+        )
+    return cases
+
+
+def _from(index: int, articles: Sequence[Sequence[int]]) -> Iterator[int]:
+    for article in (*articles[index:], *articles[:index]):
+        yield from article
+
+
+def _heading(article: str) -> str:
+    return article.strip().partition("\n")[0].strip(" =")
+
+
+DATASET = Dataset(_NAME, (_FILE,), _load)
