@@ -20,7 +20,14 @@ from cachegen.evaluation.report.charts import (
 )
 from cachegen.evaluation.report.links import series_name, varied
 from cachegen.evaluation.report.palette import Look
-from cachegen.evaluation.report.points import TEXT, Point, on_dataset, ours, pooled
+from cachegen.evaluation.report.points import (
+    TEXT,
+    Point,
+    on_dataset,
+    ours,
+    point_name,
+    pooled,
+)
 from cachegen.evaluation.results import Result, Row, Ttft
 
 # Worse than this a cache is of no use, and curves that go on would press the others together.
@@ -41,25 +48,22 @@ def opening(results: Sequence[Result], looks: Looks) -> list[tuple[Picture, Pict
     """Quality kept against times smaller over all datasets: for a page, and for a telephone."""
     columns = min(len(results), 2)
     wide = ((PAGE_PX - 24 * (columns - 1)) / columns, _WIDE_HEIGHT)
-    return [
-        (
-            _quality(result, pooled(result), looks, key=f"opening-wide-{place}", size=wide),
-            _quality(
-                result,
-                pooled(result),
-                looks,
-                key=f"opening-narrow-{place}",
-                size=(PANEL_PX, _TALL_HEIGHT),
-            ),
-        )
-        for place, result in enumerate(results)
-    ]
+    narrow = (PANEL_PX, _TALL_HEIGHT)
+    found = []
+    for place, result in enumerate(results):
+        pair = [
+            _quality(result, pooled(result), looks, key=f"opening-{name}-{place}", size=size)
+            for name, size in (("wide", wide), ("narrow", narrow))
+        ]
+        if pair[0] and pair[1]:
+            found.append((pair[0], pair[1]))
+    return found
 
 
 def per_dataset(result: Result, looks: Looks, *, key: str) -> list[Picture]:
     """Quality against size, a panel for every dataset."""
     names = dict.fromkeys(row.dataset for row in result.rows)
-    return [
+    found = (
         _quality(
             result,
             on_dataset(result, name),
@@ -68,11 +72,16 @@ def per_dataset(result: Result, looks: Looks, *, key: str) -> list[Picture]:
             title=_titled(result, name),
         )
         for place, name in enumerate(names)
-    ]
+    )
+    return [one for one in found if one]
 
 
 def _titled(result: Result, dataset: str) -> str:
-    return f"{dataset}, n = {max(row.n for row in result.rows if row.dataset == dataset)}"
+    return f"{dataset}, {_counts([row.n for row in result.rows if row.dataset == dataset])}"
+
+
+def _counts(ns: Sequence[int]) -> str:
+    return f"n = {ns[0]}" if len(set(ns)) == 1 else f"n = {min(ns)} to {max(ns)}"
 
 
 def scores(result: Result, *, key: str) -> list[Picture]:
@@ -88,7 +97,7 @@ def scores(result: Result, *, key: str) -> list[Picture]:
         )
         dots = [
             Dot(
-                f"{row.method} {row.level}",
+                point_name(row.method, row.level),
                 100 * (row.score or 0.0),
                 None
                 if row.score_interval is None
@@ -102,7 +111,7 @@ def scores(result: Result, *, key: str) -> list[Picture]:
             dots_chart(
                 dots,
                 key=f"{key}-{place}",
-                title=f"{name}, n = {max(row.n for row in chosen)}",
+                title=f"{name}, {_counts([row.n for row in chosen])}",
                 description=f"Scores of {result.model.name} on {name} with 95% intervals; "
                 "the table below has every number.",
                 across=Axis("score, 0 to 100; dashed: uncompressed"),
@@ -145,12 +154,12 @@ def ttft(result: Result, looks: Looks, *, key: str) -> list[Picture]:
         curves = [_ttft_curve(name, rows, by, looks) for name, rows in series.items() if rows]
         if not curves:
             continue
-        held = next(row for rows in series.values() for row in rows)
+        timed = [row for rows in series.values() for row in rows]
         found.append(
             curves_chart(
                 curves,
                 key=f"{key}-{by}",
-                title=f"{title}: {_held(held, by)}",
+                title=f"{title}: {_held(timed[0], by)}, {_counts([row.n for row in timed])}",
                 description=f"Time to the first token {title}, a curve for each method; "
                 "the table below has every number.",
                 across=across,
@@ -179,7 +188,7 @@ def slo(result: Result, looks: Looks, *, key: str) -> list[Picture]:
                 curves_chart(
                     curves,
                     key=f"{key}-{place}",
-                    title=trace,
+                    title=f"{trace}, {_counts([row.n for row in rows])}",
                     description=f"Share of deadlines missed against the deadline on {trace}.",
                     across=Axis("deadline, seconds"),
                     upright=Axis("deadlines missed, %", limits=(0.0, 100.0)),
@@ -191,7 +200,8 @@ def slo(result: Result, looks: Looks, *, key: str) -> list[Picture]:
                 bars_chart(
                     bars,
                     key=f"{key}-{place}",
-                    title=f"{trace}, deadline {numbers.seconds(rows[0].deadline_s)}",
+                    title=f"{trace}, deadline {numbers.seconds(rows[0].deadline_s)}, "
+                    f"{_counts([row.n for row in rows])}",
                     description=f"Share of deadlines missed by each policy on {trace}.",
                     colour="s0",
                 )
@@ -263,8 +273,8 @@ def _quality(
     key: str,
     title: str = "",
     size: tuple[float, float] = (PANEL_PX, 320.0),
-) -> Picture:
-    """KL, the small values on top, against how many times smaller."""
+) -> Picture | None:
+    """KL, the small values on top, against how many times smaller; None without a point."""
     floor = max(result.summary.noise_floor_kl or 0.0, BEST_KL)
     curves = [
         Curve(method, looks[method], kept)
@@ -272,6 +282,8 @@ def _quality(
         if method != TEXT
         and (kept := [(one.smaller, max(one.kl, floor)) for one in line if one.kl <= WORST_KL])
     ]
+    if not curves:
+        return None
     default = next(
         (
             one
@@ -293,7 +305,7 @@ def _quality(
             numbers.kl,
             is_log=True,
             is_reversed=True,
-            limits=(min(kls) * _MARGIN_KL, max(kls)) if kls else (floor, WORST_KL),
+            limits=(min(kls) * _MARGIN_KL, max(kls)),
         ),
         marks=(Mark(PROMISED_KL, f"promise, {PROMISED_KL:g}"),),
         stressed=(default.smaller, max(default.kl, floor), _default_name(default))

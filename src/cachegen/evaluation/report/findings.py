@@ -15,6 +15,7 @@ from cachegen.evaluation.report.points import (
     default_rows,
     left_out,
     ours,
+    point_name,
 )
 from cachegen.evaluation.results import Result
 
@@ -101,13 +102,11 @@ def ttft(result: Result) -> list[str]:
             f"at {len(links) - len(beaten)} of {len(links)} links"
             f"{'; lower was ' + _some(beaten) if beaten else ''}."
         )
-    slower = [one for one in break_evens(result) if one.behind]
+    slower = [f"{one.context_tokens:,}" for one in break_evens(result) if one.behind]
     if slower:
-        shortest = min(one.context_tokens for one in slower)
         found.append(
-            "The paper: short contexts go back to text. Here prefill was faster for "
-            f"{_some([f'{one.context_tokens:,} tokens' for one in slower])}; the shortest of these "
-            f"has {shortest:,}."
+            "The paper: short contexts go back to text. Here prefill was faster over at least one "
+            f"link for contexts of {_some(slower)} tokens."
         )
     return found
 
@@ -205,7 +204,7 @@ def limits(result: Result) -> list[str]:
 
 
 def _name(one: Better) -> str:
-    return f"{one.point.method} {one.point.level} on {one.dataset}"
+    return f"{point_name(one.point.method, one.point.level)} on {one.dataset}"
 
 
 def _parameters(count: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from cachegen.evaluation.report.points import OURS, TEXT
+from cachegen.evaluation.report.points import OURS, TEXT, point_name
 from cachegen.evaluation.results import Result, Ttft
 
 _ADAPTIVE = "adaptive"
@@ -40,7 +40,7 @@ class BreakEven:
 
 def series_name(row: Ttft) -> str:
     """Method and level as one name."""
-    return row.method if row.level in ("", row.method) else f"{row.method} {row.level}"
+    return point_name(row.method, row.level)
 
 
 def break_evens(result: Result) -> tuple[BreakEven, ...]:

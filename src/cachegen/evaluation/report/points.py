@@ -43,6 +43,11 @@ class Better:
     is_clear: bool
 
 
+def point_name(method: str, level: str) -> str:
+    """Method and level as one name; a method whose only level is itself is said once."""
+    return method if level in ("", method) else f"{method} {level}"
+
+
 def ours(result: Result) -> str:
     """The name of this package's method in a result; empty where it is not there."""
     methods = {row.method for row in result.rows} | set(result.methods)
@@ -56,24 +61,25 @@ def default_rows(result: Result) -> tuple[Row, ...]:
 
 
 def pooled(result: Result) -> dict[str, list[Point]]:
-    """Points of every method over all datasets, smallest first.
+    """Points of every method over the datasets of the default level, smallest first.
 
-    A point that lacks a dataset would be compared on other texts; it is left out.
+    A point that lacks one of them would be compared on other texts; it is left out.
     """
     wanted = {row.dataset for row in default_rows(result) or result.rows}
     found: dict[str, list[Point]] = {}
     for method, level in dict.fromkeys((row.method, row.level) for row in result.rows):
         rows = [row for row in result.rows if (row.method, row.level) == (method, level)]
+        rows = [row for row in rows if row.dataset in wanted]
         if {row.dataset for row in rows} == wanted:
             found.setdefault(method, []).append(_mean(rows))
     return _sorted(found)
 
 
 def left_out(result: Result) -> tuple[str, ...]:
-    """Levels that were measured on some datasets only."""
+    """Levels that lack a dataset of the default level."""
     kept = {(one.method, one.level) for points in pooled(result).values() for one in points}
     measured = dict.fromkeys((row.method, row.level) for row in result.rows)
-    return tuple(f"{method} {level}" for method, level in measured if (method, level) not in kept)
+    return tuple(point_name(*one) for one in measured if one not in kept)
 
 
 def on_dataset(result: Result, dataset: str) -> dict[str, list[Point]]:

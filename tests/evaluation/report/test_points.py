@@ -1,0 +1,58 @@
+import pytest
+
+from cachegen.evaluation.report import findings
+from cachegen.evaluation.report.points import better_than_ours, kl_at, left_out, on_dataset, pooled
+from cachegen.evaluation.results_json import read_result
+from tests.evaluation.report import example
+
+
+def with_rows(*more):
+    return read_result(example.result(rows=[*example.result()["rows"], *more]))
+
+
+def test_datasets_count_the_same():
+    rows = [
+        example.row("cachegen", "high", "topics", 0.4, 0.001),
+        example.row("cachegen", "high", "articles", 0.6, 0.003),
+    ]
+    (point,) = pooled(read_result(example.result(rows=rows)))["cachegen"]
+    assert (point.bits, point.kl, point.n) == pytest.approx((0.5, 0.002, 32))
+    assert point.smaller == pytest.approx(32)
+
+
+def test_a_point_that_lacks_a_dataset_is_left_out_and_named():
+    result = with_rows(example.row("kivi", "2", "topics", 2.5, 0.1))
+    assert "kivi" not in pooled(result)
+    assert left_out(result) == ("kivi 2",)
+    assert "kivi 2" in " ".join(findings.quality(result))
+
+
+def test_between_points_logarithms_are_straight():
+    curve = on_dataset(with_rows(), "topics")["cachegen"]
+    assert kl_at(curve, 0.5) == pytest.approx(0.002)
+    assert kl_at(curve, (0.5 * 0.8) ** 0.5) == pytest.approx((0.002 * 0.0008) ** 0.5)
+    assert kl_at(curve, 5.0) is None
+
+
+def test_points_below_our_curve_are_named():
+    assert better_than_ours(with_rows(), most_kl=0.01) == ()
+    assert "No point of another method" in " ".join(findings.quality(with_rows()))
+    clear = example.row("kivi", "2", "topics", 0.6, 0.0001, kl_interval=[0.00005, 0.0002])
+    close = example.row("h2o", "1", "topics", 0.6, 0.001, kl_interval=[0.0005, 0.01])
+    found = better_than_ours(with_rows(clear, close), most_kl=0.01)
+    assert [(one.point.method, one.is_clear) for one in found] == [("kivi", True), ("h2o", False)]
+    text = " ".join(findings.quality(with_rows(clear, close)))
+    assert "kivi 2 on topics lies clearly below our curve: KL 0.0001 at 0.6 bits" in text
+    assert "less than the interval of their KL: h2o 1 on topics" in text
+
+
+def test_text_is_no_point():
+    text = example.row("text", "text", "topics", 0.5, 0.0)
+    assert better_than_ours(with_rows(text), most_kl=0.01) == ()
+
+
+def test_a_model_that_cannot_answer_is_said():
+    rows = [example.row("cachegen", "high", "topics", 0.5, 0.002, score_uncompressed=0.05)]
+    assert "hardly solves topics (5%)" in " ".join(
+        findings.limits(read_result(example.result(rows=rows)))
+    )
