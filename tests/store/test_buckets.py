@@ -273,6 +273,19 @@ def test_a_connection_that_the_server_has_closed_meanwhile(at) -> None:
     assert len(asked) >= 3  # more where a request was on its way when the connection ended
 
 
+def test_lookups_share_a_connection(at) -> None:
+    used = set()
+
+    def answer(server: Server, connection: socket.socket, request: bytes) -> None:
+        used.add(connection)
+        connection.sendall(OK + b"Content-Length: 1\r\n\r\n")
+
+    with lying(answer) as server:
+        store = at("s3", server)
+        assert [store.lookup(["k"]) for _ in range(5)] == [[1]] * 5
+    assert len(used) == 1
+
+
 def answering(asked: list[bytes]):
     def answer(server: Server, connection: socket.socket, request: bytes) -> None:
         asked.append(request)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreTimeout
-from cachegen.store.http import Answer, HttpClient, body_of, client
+from cachegen.store.http import Answer, HttpClient, body_of, client, whole_size
 from cachegen.store.protocol import Buffer, check_key, check_range
 from cachegen.store.secrets import Secrets
 from cachegen.store.sizes import sizes
@@ -17,7 +17,6 @@ from cachegen.store.sizes import sizes
 _MOST_REDIRECTS = 3
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PORTS = {"http": 80, "https": 443}
-_LARGEST_SIZE_DIGITS = 18
 _FAILURES: dict[int, type[StoreError]] = {
     401: StoreDenied,
     403: StoreDenied,
@@ -95,15 +94,15 @@ class FileServerStore:
     def _size(self, key: str) -> int | None:
         doing = f"look up {key}"
         answer = self._ask("HEAD", key, doing, {})
-        answer.close()
-        if _FAILURES.get(answer.status) is KeyNotFound:
-            return None
-        if answer.status != 200:
+        is_absent = _FAILURES.get(answer.status) is KeyNotFound
+        if answer.status != 200 and not is_absent:
             raise self._failure(answer, doing)
-        size = answer.headers.get("Content-Length", "")
-        if not (size.isascii() and size.isdigit() and len(size) <= _LARGEST_SIZE_DIGITS):
+        size_bytes = None if is_absent else whole_size(answer)
+        if size_bytes is None and not is_absent:
+            answer.close()
             self.client.fail(doing, "expected the object's size as Content-Length, got none")
-        return int(size)
+        self.client.said(answer, doing)
+        return size_bytes
 
     def _ask(self, method: str, key: str, doing: str, headers: dict[str, str]) -> Answer:
         path = self.path + key

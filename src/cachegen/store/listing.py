@@ -6,7 +6,6 @@ whole, however long. A process can be given a most of memory, and be ended at an
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import threading
@@ -88,6 +87,8 @@ def _failure(process: subprocess.Popen[bytes], doing: str, *, is_late: bool) -> 
 
 def main(name: str, prefix: str, timeout_s: str) -> int:
     """Print the keys below a prefix; a failure goes to standard error, by its class."""
+    import resource  # not everywhere: only Linux keeps the limit
+
     resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY_BYTES, _MEMORY_BYTES))
     from cachegen.store.backend import opened
     from cachegen.store.failures import translated

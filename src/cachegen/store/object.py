@@ -102,12 +102,12 @@ class ObjectStore:
 
     def _size(self, key: str) -> int | None:
         asked = self._ask("HEAD", key, f"look up {key}")
-        asked.answer.close()
-        if asked.answer.status == 404:
-            return None
-        if asked.answer.status != 200:
-            asked.refuse()
-        return asked.size()
+        if asked.answer.status not in (200, 404):
+            asked.answer.close()
+            asked.fail(asked.answer.status, "")
+        found = None if asked.answer.status == 404 else asked.size()
+        asked.said()
+        return found
 
     def _ask(
         self,
