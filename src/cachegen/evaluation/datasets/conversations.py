@@ -1,7 +1,8 @@
 """Records of conversations on some topics, the first of which is asked for: LongEval's topics.
 
 (https://github.com/DachengLi1/LongChat.) Of a record that is too long for the room, conversations
-in the middle are left out: what remains is a record of fewer topics.
+in the middle are left out: what remains is a record of fewer topics. It has two at least, which are
+cut in the middle where the room is too small for both.
 """
 
 from __future__ import annotations
@@ -90,18 +91,19 @@ def record_case(
             nearest to either end are.
 
     Raises:
-        ValueError: the room does not hold two conversations.
+        ValueError: the room does not hold the first conversation.
     """
     plan = outside_in(len(record.conversations)) if order is None else order
     room = request.context_tokens - num_tokens(_prompt(record, (), request), request.tokenizer)
     each = sizes(record.conversations, request.tokenizer)
     indexes = kept(each, plan, room=room)
-    if len(indexes) < 2 or indexes[0] != 0:
+    if 0 not in indexes:
         raise ValueError(
-            f"expected room for two conversations of {dataset} {name}, got "
-            f"{request.context_tokens} tokens, {room} of them for conversations of {min(each)} to "
-            f"{max(each)}; give contexts more tokens, or leave {dataset} out"
+            f"expected room for the first conversation of {dataset} {name}, {each[0]} tokens, got "
+            f"{room} of {request.context_tokens}; give contexts more tokens, or leave {dataset} out"
         )
+    if len(indexes) < 2:
+        indexes = [*plan[:2]]
     return to_case(
         _prompt(record, [record.conversations[index] for index in indexes], request),
         request,

@@ -9,6 +9,7 @@ from cachegen.evaluation.datasets.dataset import Dataset, Request
 from cachegen.evaluation.datasets.prompts import (
     Prompt,
     Wrapping,
+    ids,
     num_tokens,
     template_or,
     to_case,
@@ -36,7 +37,7 @@ def _case(request: Request, name: str, filler: str) -> Case:
         _NAME,
         num_tokens=request.context_tokens - _fixed_tokens(request),
         seed=random.Random(f"{_NAME}/{name}").randrange(_SEEDS),
-        count_tokens=lambda text: len(request.tokenizer(text, add_special_tokens=False).input_ids),
+        count_tokens=lambda text: len(ids(text, request.tokenizer)),
         filler=filler,
         num_questions=_NUM_FACTS,
     )

@@ -118,10 +118,15 @@ def split_tokens(
     first = () if around.is_template else first_tokens(tokenizer)
     before = around.head + prompt.context
     text = before + prompt.question + around.tail + prompt.opening
-    whole = (*first, *tokenizer(text, add_special_tokens=False).input_ids)
-    alone = (*first, *tokenizer(before, add_special_tokens=False).input_ids)
+    whole, alone = (*first, *ids(text, tokenizer)), (*first, *ids(before, tokenizer))
     same = _same_tokens(whole, alone)
     return whole[:same], whole[same:]
+
+
+def ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens of a text without first ones, however many: they are cut before a model reads them."""
+    found: list[int] = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+    return found
 
 
 def num_tokens(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> int:

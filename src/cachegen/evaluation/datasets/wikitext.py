@@ -10,6 +10,7 @@ from cachegen.engines.transformers.tasks import first_tokens
 from cachegen.engines.transformers.text_windows import evenly
 from cachegen.evaluation.case import Case
 from cachegen.evaluation.datasets.dataset import Dataset, Request
+from cachegen.evaluation.datasets.prompts import ids
 
 _NAME = "wikitext"
 _FILE = "text/wikitext2_valid.txt"
@@ -26,8 +27,8 @@ def _load(request: Request) -> list[Case]:
     path = request.data / _FILE
     parts = _ARTICLE.split(path.read_text(encoding="utf-8"))
     articles = [part for part in parts if part.strip()]
-    ids = [request.tokenizer(text, add_special_tokens=False).input_ids for text in articles]
-    first, total = first_tokens(request.tokenizer), sum(map(len, ids))
+    tokens = [ids(text, request.tokenizer) for text in articles]
+    first, total = first_tokens(request.tokenizer), sum(map(len, tokens))
     num_tokens = request.context_tokens - len(first)
     if not _FOLLOWING_TOKENS < num_tokens <= total:
         raise ValueError(
@@ -37,7 +38,7 @@ def _load(request: Request) -> list[Case]:
         )
     cases = []
     for index in evenly(range(len(articles)), request.count):
-        stream = tuple(islice(_from(index, ids), num_tokens))
+        stream = tuple(islice(_from(index, tokens), num_tokens))
         cases.append(
             Case(
                 dataset=_NAME,
