@@ -60,6 +60,14 @@ def test_a_load_that_has_just_begun_is_not_judged() -> None:
     assert is_given_up(state(now_s=0.07, rate=1e3))
 
 
+def test_chunks_that_come_in_time_outweigh_an_estimate_and_not_one_far_off() -> None:
+    """After 0.3 s half of what takes 1.02 s to compute is there; the rest takes 0.51 s to compute,
+    and 0.2 MB to load."""
+    assert not is_given_up(state(now_s=0.3, rate=3e5, done=2))
+    assert is_given_up(state(now_s=0.7, rate=3e5, done=2)), "late"
+    assert is_given_up(state(now_s=0.3, rate=1e5, done=2)), "far off"
+
+
 @given(
     now_s=st.floats(0.0, 3.0),
     rate=st.one_of(st.none(), st.floats(1.0, 1e9)),

@@ -10,19 +10,18 @@ from cachegen.policy.controller import Controller, Decision, LoadState, Resource
 from cachegen.policy.costs import PrefillCost
 from cachegen.policy.schedule import assumed_bytes_per_s, chunks_left, decode_s, ends, nearest
 
-# A load is not judged by estimates before it has lasted this share of what computing all of it
-# would take: what is lost by then is little, and the first bytes have come. Without a floor, since
-# 0.2 s are a fifth of what 4,096 tokens of a small model take. Arbitrary: 0.03 to 0.08 do.
-_GRACE_SHARE = 0.06
+# Where chunks have come in time so far, estimates must be as bad to count: those of a link's first
+# small chunks are off by a factor of up to 2. Arbitrary: 1.5 to 4 do.
+_SURE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class WhileItPays:
     """Another controller's decisions, as long as loading the rest ends before computing it.
 
-    Of a trial nothing is estimated, as that would be by what is in doubt: it goes on as long as the
-    time that has passed, with that of computing what is not there yet, is hardly more than that of
-    computing everything.
+    A load is late once the time that has passed, with that of computing what is not there yet, is
+    more than that of computing everything, and a little (`TRIAL_SHARE`); before it has lasted that
+    little it is not judged. Of a trial that alone decides: estimates would be by what is in doubt.
 
     Attributes:
         inner: decides.
@@ -53,10 +52,13 @@ class WhileItPays:
             return
         all_s = self._computes_s(state, self.start)
         rest_s = self._computes_s(state, max(state.chunks[state.front].start, self.start))
+        if state.now_s <= TRIAL_SHARE * all_s:
+            return
+        is_late = state.now_s + rest_s > (1 + TRIAL_SHARE) * all_s
         if self.is_trial:
-            is_over = state.now_s + rest_s > (1 + TRIAL_SHARE) * all_s
+            is_over = is_late
         else:
-            is_over = state.now_s > _GRACE_SHARE * all_s and loads_s(state) > rest_s
+            is_over = loads_s(state) > (1.0 if is_late else _SURE) * rest_s
         if is_over:
             self.give_up()
 
