@@ -46,6 +46,25 @@ def test_points_below_our_curve_are_named():
     assert "less than the interval of their KL: h2o 1 on topics" in text
 
 
+def test_more_datasets_than_the_default_level_has_are_no_hindrance():
+    rows = [
+        one
+        for one in example.result()["rows"]
+        if one["dataset"] == "topics" or one["method"] == "kvtc"
+    ]
+    result = read_result(example.result(rows=rows))
+    assert left_out(result) == ()
+    assert {one.n for one in pooled(result)["kvtc"]} == {example.DATASETS["topics"]}
+
+
+def test_gains_at_both_ends_of_the_links():
+    text = " ".join(findings.ttft(read_result(example.everything())))
+    assert "ours had the lowest median at 2 of 3 links; lower was text at 5 Mbit/s" in text
+    # Ours takes 10 / rate + 0.1 seconds, text 2.
+    assert "0.95× at 5 Mbit/s and 17× at 500 Mbit/s of our time" in text  # noqa: RUF001
+    assert "prefill was faster over at least one link for contexts of 4,096 tokens" in text
+
+
 def test_text_is_no_point():
     text = example.row("text", "text", "topics", 0.5, 0.0)
     assert better_than_ours(with_rows(text), most_kl=0.01) == ()

@@ -93,6 +93,8 @@ def to_svg(figure: Figure, *, key: str, description: str) -> Markup:
     text = re.sub(r"<style[^>]*>.*?</style>", "", text, flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     text = _without_unused_ids(text)
+    text = re.sub(r" font-family: [^;\"]*;", "", text)
+    text = re.sub(r' transform="rotate\(-?0 [^)]*\)"', "", text)
     text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), text)
     text = re.sub(r">\s+<", "><", text)
     width, height = (round(one * _POINTS) for one in figure.get_size_inches())

@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
 # Pixels: a panel fits a telephone, two or three fit a page.
 PANEL_PX = 352.0
+# Free beyond the data, of its range.
+_MARGIN = 0.06
+# How far behind the last value a tick may be where names stand.
+_BEYOND = 1.6
 _ROW_PX = 34.0
 _AXIS_PX = 46.0
-# At the right end, of what is left free at the other ends: names stand there.
-_NAME_ROOM = 3
+# Left free at the right end, where curves end and have their names.
+_NAME_PX = 70.0
 _MOST_TICKS = {True: 8, False: 5}
 
 
@@ -89,7 +93,14 @@ def curves_chart(
         axes = figure.subplots()
         for curve in curves:
             _draw_curve(axes, curve)
-        _set_axis(axes, "x", across, [x for one in curves for x, _ in one.points], wide=size[0])
+        _set_axis(
+            axes,
+            "x",
+            across,
+            [x for one in curves for x, _ in one.points],
+            wide=size[0],
+            has_names=True,
+        )
         _set_axis(axes, "y", upright, [y for one in curves for _, y in one.points], wide=size[1])
         axes.set_xlabel(across.label)
         axes.set_title(upright.label)
@@ -146,7 +157,7 @@ def bars_chart(
         figure = new_figure(PANEL_PX, len(bars) * _ROW_PX + 12)
         axes = figure.subplots()
         for place, (name, value, shown) in enumerate(bars):
-            axes.barh(place, value, height=0.34, color=sentinel(colour))
+            axes.barh(place, value, height=0.3, color=sentinel(colour))
             _write_row(axes, place, f"{name}: {shown}", "ink")
         _leave_rows(axes, len(bars))
         axes.set_xlim(0, max(value for _, value, _ in bars) or 1)
@@ -204,7 +215,7 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
 def _write_row(axes: Axes, place: int, text: str, colour: str) -> None:
     axes.text(
         0,
-        place - 0.36,
+        place - 0.42,
         text,
         color=sentinel(colour),
         transform=axes.get_yaxis_transform(),
@@ -220,23 +231,32 @@ def _leave_rows(axes: Axes, count: int) -> None:
 
 
 def _set_axis(
-    axes: Axes, which: str, wanted: Axis, values: Sequence[float], *, wide: float
+    axes: Axes,
+    which: str,
+    wanted: Axis,
+    values: Sequence[float],
+    *,
+    wide: float,
+    has_names: bool = False,
 ) -> None:
-    """Scale, limits and ticks at round numbers."""
+    """Scale, limits and ticks at round numbers; curves leave room for names."""
     from matplotlib.ticker import NullLocator
 
     low, high = wanted.limits or (min(values), max(values))
+    room = _NAME_PX / (wide - 2 * _NAME_PX) if which == "x" and has_names else _MARGIN
     if wanted.is_log:
-        margin = (high / low) ** 0.06 if high > low else 1.5
-        low, high = low / margin, high * margin ** (_NAME_ROOM if which == "x" else 1)
+        span = high / low if high > low else 10.0
+        low, high = low / span**_MARGIN, high * span**room
         axes.set(**{f"{which}scale": "log"})
         ticks = _log_ticks(low, high, most=_MOST_TICKS[wide > PANEL_PX])
     else:
-        margin = (high - low or abs(high) or 1) * 0.06
-        low, high = low - (margin if low else 0), high + margin
+        even = high - low or abs(high) or 1.0
+        low, high = low - (even * _MARGIN if low else 0), high + even * room
         ticks = _even_ticks(low, high)
     axes.set(**{f"{which}lim": (high, low) if wanted.is_reversed else (low, high)})
     axis = axes.xaxis if which == "x" else axes.yaxis
+    # A tick among the names would widen the picture for its label.
+    ticks = [one for one in ticks if not has_names or one <= _BEYOND * max(values)]
     axis.set_ticks(ticks, [wanted.show(tick) for tick in ticks])
     axis.set_minor_locator(NullLocator())
 

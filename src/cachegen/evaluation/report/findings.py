@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
 
 from cachegen.evaluation.report import numbers
@@ -17,7 +18,7 @@ from cachegen.evaluation.report.points import (
     ours,
     point_name,
 )
-from cachegen.evaluation.results import Result
+from cachegen.evaluation.results import Result, Ttft
 
 # An uncompressed model that scores less has too little to lose.
 _LEAST_SCORE = 0.2
@@ -53,7 +54,7 @@ def quality(result: Result) -> list[str]:
         found.append(f"{len(clear)} points do so in all.")
     if close := [one for one in better if not one.is_clear]:
         found.append(
-            f"Below our curve too, but by less than the interval of their KL: "
+            f"Below our curve, but by less than the interval of their KL: "
             f"{_some([_name(one) for one in close])}."
         )
     if without := left_out(result):
@@ -102,6 +103,8 @@ def ttft(result: Result) -> list[str]:
             f"at {len(links) - len(beaten)} of {len(links)} links"
             f"{'; lower was ' + _some(beaten) if beaten else ''}."
         )
+    found += _gains(result, "mbit_s", "the gain shrinks on fast links", numbers.link)
+    found += _gains(result, "concurrency", "the gain grows with load", "{} at once".format)
     slower = [f"{one.context_tokens:,}" for one in break_evens(result) if one.behind]
     if slower:
         found.append(
@@ -109,6 +112,26 @@ def ttft(result: Result) -> list[str]:
             f"link for contexts of {_some(slower)} tokens."
         )
     return found
+
+
+def _gains(result: Result, by: str, paper: str, show: Callable[..., str]) -> list[str]:
+    """How many times as fast as the best other ours is at both ends of a curve."""
+    at: dict[float | None, list[Ttft]] = {}
+    for line in varied(result, by).values():
+        for row in line:
+            at.setdefault(getattr(row, by), []).append(row)
+    gains = []
+    for value, rows in at.items():
+        own = [row.ttft_s_p50 for row in rows if row.method in OURS]
+        others = [row.ttft_s_p50 for row in rows if row.method not in OURS]
+        if own and others:
+            gains.append(f"{numbers.times(min(others) / min(own))} at {show(value)}")
+    if len(gains) < 2:
+        return []
+    return [
+        f"The paper: {paper}. Here the best other takes, by medians, {gains[0]} and {gains[-1]} "
+        "of our time."
+    ]
 
 
 def slo(result: Result) -> list[str]:

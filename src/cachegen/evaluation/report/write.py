@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cachegen.evaluation.report.page import page
 from cachegen.evaluation.report.tables import write_tables
 from cachegen.evaluation.results import Result
 from cachegen.evaluation.results_json import to_json
@@ -27,6 +26,8 @@ def write_report(results: Sequence[Result], out: Path) -> Path:
     if not results:
         raise ValueError("expected at least one result, got none")
     check_packages()
+    from cachegen.evaluation.report.page import page
+
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(to_json(results), encoding="utf-8")
     write_tables(results, out)
