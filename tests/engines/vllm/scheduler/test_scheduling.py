@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -258,19 +259,16 @@ def test_an_aborted_load_is_dropped(stored) -> None:
 def test_a_dead_store_costs_a_request_its_patience_at_most(answers: bool) -> None:
     store = Dead(answers=answers)
     engine = Engine(store, lookup_s=1.0)
-    began_s = time.monotonic()
     engine.arrives("a")
     assert engine.hears("a") == 0
-    assert time.monotonic() - began_s < 5.0
     assert not engine.steps(new=[("a", 0, 600)]).saves
     counts = engine.counters.take()
     assert counts["saves_shed:lookup"] == 1
     assert counts["misses:StoreError" if answers else "misses:late"] == 1
     if not answers:
-        began_s = time.monotonic()
+        engine.lookups.settings = replace(engine.lookups.settings, lookup_s=1000.0)
         engine.arrives("b")
-        assert engine.hears("b") == 0
-        assert time.monotonic() - began_s < 0.9, "it is not waited for as long again"
+        assert engine.hears("b") == 0, "nobody is as patient again"
     store.go.set()
 
 
