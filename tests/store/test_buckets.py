@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from cachegen.errors import StoreDenied, StoreError, StoreTimeout
+from cachegen.errors import LoadCancelled, StoreDenied, StoreError, StoreTimeout
 from cachegen.store import Store, open_store, read
 from cachegen.store.drafts import DraftedRequests
 from cachegen.store.protocol import Hangup
@@ -29,10 +29,13 @@ from tests.store.test_lying import (
     silent,
     silent_in_the_body,
 )
+from tests.toy import Toy
 
 WITHOUT_LIST = tuple(verb for verb in VERBS if verb != "list")
 SLOW = pytest.mark.slow  # by the functions that the first one reads with
 EACH_SCHEME = pytest.mark.parametrize("scheme", SCHEMES)
+# A second, with room for a busy machine; servers are silent, and clients wait, for 20.
+SOON_S = 5.0
 # A process that lists, with what the sockets between hold.
 LISTING_BYTES = 320 * MIB
 
@@ -67,8 +70,8 @@ def test_endless_answers(at, scheme: str, answer: str) -> None:
             with measured() as cost:
                 fails(store, verb)
             assert cost.num_bytes < 8 * MIB, verb
-            assert cost.seconds < 3.0 + 4 * TIMEOUT_S, verb  # two attempts, and drafts of obstore
-            server.await_end(1.0)
+            assert cost.seconds < 10.0, verb  # two attempts beside the server, on a busy machine
+            server.await_end(SOON_S)
 
 
 @pytest.mark.parametrize("first", [FAILED, OK + b"\r\n"])
@@ -85,7 +88,7 @@ def test_endless_answers_to_a_listing(at, scheme: str, first: bytes) -> None:
     with lying(pour) as server, measured() as cost:
         with pytest.raises(StoreError, match="more than 256 MiB"):
             list(at(scheme, server, 20.0).list())
-        server.await_end(1.0)
+        server.await_end(SOON_S)
         assert server.sent_bytes < LISTING_BYTES
     assert cost.num_bytes < 8 * MIB
 
@@ -109,7 +112,7 @@ def test_listings_have_a_most(at, monkeypatch) -> None:
         found = []
         with pytest.raises(StoreError, match="keys within 600 s, got more"):
             found.extend(at("s3", server).list())
-        server.await_end(1.0)
+        server.await_end(SOON_S)
 
 
 def test_a_listing_that_takes_too_long(at, monkeypatch) -> None:
@@ -117,7 +120,7 @@ def test_a_listing_that_takes_too_long(at, monkeypatch) -> None:
     with lying(silent) as server:
         with pytest.raises(StoreError, match="got more; list below a prefix"):
             list(at("s3", server, 20.0).list())
-        server.await_end(1.0)
+        server.await_end(SOON_S)
 
 
 @pytest.mark.parametrize("first", [b"HTTP/1.1 200 OK", FAILED])
@@ -133,8 +136,8 @@ def test_answers_that_dribble(at, verb: str, first: bytes) -> None:
         store = at("s3", server)
         with measured() as cost, pytest.raises(StoreError):
             VERBS[verb](store)
-        assert cost.seconds < 1.0 + 4 * TIMEOUT_S
-        server.await_end(1.0)
+        assert cost.seconds < 10.0
+        server.await_end(SOON_S)
 
 
 @EACH_SCHEME
@@ -179,9 +182,25 @@ def test_a_wait_ends_from_another_thread(at, scheme: str, verb: str, handle) -> 
         time.sleep(0.1)
         assert waiting.is_alive()
         hangup.end()
-        waiting.join(1.0)
+        waiting.join(SOON_S)
         assert not waiting.is_alive()
-        server.await_end(1.0)
+        server.await_end(SOON_S)
+
+
+@EACH_SCHEME
+def test_a_load_that_is_cancelled_leaves_nothing(at, scheme: str) -> None:
+    reached, cancel = threading.Event(), threading.Event()
+
+    def say(server: Server, connection: socket.socket, request: bytes) -> None:
+        reached.set()
+        silent(server, connection, request)
+
+    with lying(say) as server:
+        store = at(scheme, server, 20.0)
+        threading.Thread(target=lambda: (reached.wait(20.0), cancel.set())).start()
+        with pytest.raises(LoadCancelled):
+            Toy().load(list(range(128)), store, cancel=cancel)
+        server.await_end(SOON_S)
 
 
 def test_a_listing_that_nobody_reads_on_ends(at) -> None:
@@ -193,9 +212,9 @@ def test_a_listing_that_nobody_reads_on_ends(at) -> None:
         while not server.open:
             time.sleep(0.01)
         hangup.end()
-        reading.join(2.0)
+        reading.join(SOON_S)
         assert not reading.is_alive()
-        server.await_end(1.0)
+        server.await_end(SOON_S)
 
 
 def _next(keys, hangup: Hangup) -> None:
@@ -220,7 +239,7 @@ def test_a_wait_for_credentials_ends_from_another_thread(monkeypatch) -> None:
         while not identity.open and time.monotonic() - began_s < 20:
             time.sleep(0.01)
         hangup.end()
-        waiting.join(1.0)
+        waiting.join(SOON_S)
         assert not waiting.is_alive()
 
 
