@@ -30,7 +30,7 @@ from cachegen.kvcache import Geometry, KVCache
 PROFILE, TEXTS, MODEL = "profile", "texts", "model"
 OURS = "cachegen"
 # Around the quality of a default level on real models (benchmarks/results/model_quality.csv): on
-# SmolLM2 and Qwen2.5-Coder-0.5B KVTC's at steps 0.5 and 0.14 has it between them; the paper's has it
+# SmolLM2 and Qwen2.5-Coder-0.5B KVTC's at steps 0.5 and 0.14 has it between them; the paper's does
 # at 0.05 and 0.015 on the first, at 0.015 and 0.005 on the second.
 _KVTC_STEPS = (2.1, 1.45, 1.0, 0.7, 0.5, 0.3, 0.2, 0.14)
 _FEW_KVTC_STEPS = (0.5, 0.14)
