@@ -7,9 +7,10 @@ import typer
 
 from cachegen.cli.calibration.command import calibrate
 from cachegen.cli.chunks import decode, encode, inspect
-from cachegen.cli.contexts import load, save
+from cachegen.cli.contexts.command import load, save
+from cachegen.cli.contexts.listing import contexts
 from cachegen.cli.demo.command import demo
-from cachegen.cli.listing import contexts
+from cachegen.cli.evaluation import evaluate
 from cachegen.cli.serve import serve
 from cachegen.cli.simulate import simulate
 
@@ -46,6 +47,8 @@ for command in (
     *(save, load, contexts, serve, simulate),
 ):
     app.command()(command)
+
+app.command(name="eval")(evaluate)
 
 
 def main() -> None:

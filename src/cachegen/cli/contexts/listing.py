@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cachegen.cli.contexts import AsJson, StoreUrl
+from cachegen.cli.contexts.command import AsJson, StoreUrl
 from cachegen.cli.output import print_json, print_table, progress_bar
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""`cachegen save`, `load` and `contexts`: into a store, out of it, and what it holds."""
