@@ -111,6 +111,15 @@ class Client:
                 raise RuntimeError(f"{saved:.0f} of {least_tokens:.0f} tokens were saved")
             time.sleep(0.2)
 
+    def settled(self) -> dict[str, float]:
+        """The counters once nothing more is being saved: two seconds long they stay the same."""
+        deadline_s = time.monotonic() + _LIMIT_S
+        counts: dict[str, float] = {}
+        while (new := self.counts()) != counts and time.monotonic() < deadline_s:
+            counts = new
+            time.sleep(2.0)
+        return counts
+
     def _post(self, path: str, body: bytes) -> bytes:
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}{path}",

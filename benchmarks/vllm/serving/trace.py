@@ -66,6 +66,18 @@ def prompt(asked: Asked, text: Sequence[int], *, seed: int) -> list[int]:
     return tokens[: asked.prompt_tokens]
 
 
+def repeated_tokens(asked: Sequence[Asked]) -> int:
+    """How many tokens of prompts an endless cache would have, in whole blocks of the trace."""
+    seen: set[tuple[int, ...]] = set()
+    tokens = 0
+    for each in asked:
+        whole = each.blocks[: each.prompt_tokens // BLOCK_TOKENS]
+        beginnings = [whole[: count + 1] for count in range(len(whole))]
+        tokens += BLOCK_TOKENS * sum(beginning in seen for beginning in beginnings)
+        seen.update(beginnings)
+    return tokens
+
+
 def spread(asked: Sequence[Asked], requests_per_s: float) -> list[float]:
     """When each comes, with the trace's gaps, at so many a second on average."""
     first, last = asked[0].at_s, asked[-1].at_s
