@@ -16,6 +16,7 @@ from cachegen.engines.vllm.costs import Learned
 from cachegen.engines.vllm.identity.request import RequestIdentity
 from cachegen.engines.vllm.jobs import Report, Step
 from cachegen.engines.vllm.metrics.counters import Counters
+from cachegen.engines.vllm.scheduler import lookups
 from cachegen.engines.vllm.scheduler.grouping import Grouping
 from cachegen.engines.vllm.scheduler.lookups import Lookups, LookupSettings, Question
 from cachegen.engines.vllm.scheduler.scheduling import Scheduling
@@ -269,6 +270,40 @@ def test_a_dead_store_costs_a_request_its_patience_at_most(answers: bool) -> Non
         engine.lookups.settings = replace(engine.lookups.settings, lookup_s=1000.0)
         engine.arrives("b")
         assert engine.hears("b") == 0, "nobody is as patient again"
+    store.go.set()
+
+
+class Hung:
+    """A store that does not answer as long as a test wants, and knows who waits."""
+
+    def __init__(self, inner) -> None:
+        self.inner, self.go, self.is_hung = inner, threading.Event(), True
+        self.waiting: list[str] = []
+
+    def __getattr__(self, name: str):
+        return getattr(self.inner, name)
+
+    def lookup(self, keys):
+        if self.is_hung:
+            self.waiting.append(threading.current_thread().name)
+            self.go.wait(60)
+        return self.inner.lookup(keys)
+
+
+def test_lookups_that_never_end_do_not_hold_up_others(stored, monkeypatch) -> None:
+    store = Hung(stored)
+    engine = Engine(store, lookup_s=60.0)
+    for number in range(lookups._THREADS):
+        engine.arrives(f"r{number}")
+    deadline_s = time.monotonic() + 20
+    while len(store.waiting) < lookups._THREADS:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    store.is_hung = False
+    monkeypatch.setattr(lookups, "_GIVEN_UP_S", 0.0)
+    engine.arrives("a")
+    monkeypatch.undo()
+    assert engine.hears("a") == 512
     store.go.set()
 
 

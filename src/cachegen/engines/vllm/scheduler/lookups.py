@@ -23,19 +23,19 @@ from cachegen.codec.levels import EXACT_LEVELS
 from cachegen.codec.profile import Profile
 from cachegen.contexts.lookup import Found, found_in, look_up
 from cachegen.contexts.objects import Profiles
-from cachegen.contexts.time_limit import within
 from cachegen.engines.vllm.scheduler.plan import Prospect
 from cachegen.engines.vllm.threads import start_thread
 from cachegen.errors import CacheGenError
 from cachegen.policy.controller import ChunkState
 from cachegen.store import Store
+from cachegen.store.protocol import Hangup
 
 # Lookups are waits: more threads than cores. Arbitrary: 4 to 16 do.
 _THREADS = 8
 # After a store has not answered in time, requests wait for it this long, until it answers again or
 # for so many seconds. Arbitrary: 0.01 to 0.2 s, and 2 to 60 s, do.
 _IMPATIENT_S, _IMPATIENT_FOR_S = 0.05, 10.0
-# Later answers are of use to nobody, and other lookups wait. Arbitrary: 5 to 60 s do.
+# Later answers are of use to nobody, and other lookups would wait. Arbitrary: 5 to 60 s do.
 _GIVEN_UP_S = 10.0
 
 
@@ -91,13 +91,38 @@ class LookupSettings:
 
 
 @dataclass(slots=True, eq=False)
+class _Asker:
+    """A thread: what it waits for, and since when."""
+
+    hangup: Hangup = field(default_factory=Hangup)
+    began_s: float = float("inf")
+    is_given_up: bool = False
+
+    def work(self, questions: queue.SimpleQueue[Callable[[], None]]) -> None:
+        while not self.is_given_up:
+            ask = questions.get()
+            self.hangup, self.began_s = Hangup(), time.monotonic()
+            with self.hangup.heeded():
+                ask()
+            self.began_s = float("inf")
+
+    def give_up(self) -> None:
+        self.is_given_up = True
+        self.hangup.end()
+
+
+@dataclass(slots=True, eq=False)
 class Lookups:
-    """Threads that ask the store; what they have read of profiles is kept."""
+    """Threads that ask the store; what they have read of profiles is kept.
+
+    Each asks by itself: another thread that watches its time would cost a lookup a third of its
+    own. One that has not come back in time is replaced at the next question.
+    """
 
     settings: LookupSettings
     _questions: queue.SimpleQueue[Callable[[], None]] = field(default_factory=queue.SimpleQueue)
     _answered: threading.Condition = field(default_factory=threading.Condition)
-    _threads: list[threading.Thread] = field(default_factory=list)
+    _askers: list[_Asker] = field(default_factory=list)
     _profiles: Profiles | None = None
     _silent_since_s: float | None = None
     _num_open: int = 0
@@ -105,8 +130,7 @@ class Lookups:
     def ask(self, question: Question) -> Answer:
         """Begin to look up a prompt."""
         answer = Answer(time.monotonic())
-        while len(self._threads) < _THREADS:
-            self._threads.append(start_thread(self._work, name="cachegen-vllm-lookup"))
+        self._see_to_askers(answer.asked_s)
         with self._answered:
             self._num_open += 1
         self._questions.put(partial(self._look_up, question, answer))
@@ -130,9 +154,14 @@ class Lookups:
             if self._num_open:
                 self._answered.wait(seconds)
 
-    def _work(self) -> None:
-        while True:
-            self._questions.get()()
+    def _see_to_askers(self, now_s: float) -> None:
+        for asker in [a for a in self._askers if now_s - a.began_s > _GIVEN_UP_S]:
+            self._askers.remove(asker)
+            asker.give_up()
+        while len(self._askers) < _THREADS:
+            asker = _Asker()
+            start_thread(partial(asker.work, self._questions), name="cachegen-vllm-lookup")
+            self._askers.append(asker)
 
     def _look_up(self, question: Question, answer: Answer) -> None:
         answer.began_s = time.monotonic()
@@ -167,15 +196,9 @@ class Lookups:
         for key in question.keys:
             profiles = self._profiles or Profiles(settings.store, settings.profile)
             # What is stored ends with a chunk, which a prompt seldom does.
-            ask = partial(
-                look_up,
-                usable,
-                key,
-                store=settings.store,
-                profiles=profiles,
-                expects_whole=False,
+            stored = look_up(
+                usable, key, store=settings.store, profiles=profiles, expects_whole=False
             )
-            stored = within(_GIVEN_UP_S, ask)
             found = found_in(stored, profiles, settings.level)
             self._profiles = None if found.errors else profiles
             if shortest is None or found.num_tokens < shortest.num_tokens:
