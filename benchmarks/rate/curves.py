@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 
+from cachegen.evaluation import curves
 from rate.measure import Row
 
 
 def bits_at(rows: Sequence[Row], kl: float) -> float | None:
-    """Bits per value at which a curve reaches this KL: log KL is linear between its points.
-
-    The first crossing counts where there are several; None outside of the curve.
-    """
-    curve = sorted((row.bits_per_value, row.kl) for row in rows)
-    for (fewer, worse), (more, better) in pairwise(curve):
-        if worse >= kl >= better > 0:
-            if worse == better:
-                return fewer
-            share = math.log(worse / kl) / math.log(worse / better)
-            return fewer + share * (more - fewer)
-    return None
+    """Bits per value at which a curve reaches this KL; None outside of it."""
+    return curves.bits_at([(row.bits_per_value, row.kl) for row in rows], kl)
 
 
 def of(rows: Sequence[Row], method: str, domain: str) -> list[Row]:

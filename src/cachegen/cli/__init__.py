@@ -10,6 +10,7 @@ from cachegen.cli.chunks import decode, encode, inspect
 from cachegen.cli.contexts.command import load, save
 from cachegen.cli.contexts.listing import contexts
 from cachegen.cli.demo.command import demo
+from cachegen.cli.evaluation import evaluate
 from cachegen.cli.serve import serve
 from cachegen.cli.simulate import simulate
 
@@ -47,6 +48,7 @@ for command in (
 ):
     app.command()(command)
 
+app.command(name="eval")(evaluate)
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from cachegen.kvcache import KVCache
 
 
 def speed(
-    model: Any, profile: Profile, kv: KVCache, tokens: Tokens, *, runs: int
+    model: Any, profile: Profile | None, kv: KVCache, tokens: Tokens, *, runs: int
 ) -> dict[str, float]:
     """Medians of interleaved runs; prefill, encode and decode get all cores of this process.
 

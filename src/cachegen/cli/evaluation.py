@@ -1,0 +1,151 @@
+"""`eval`: the paper's tables and figures on a model of one's own."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cachegen.cli.models import PROFILE, load_network, load_tokenizer
+from cachegen.cli.output import print_json, print_table, progress_bar
+
+if TYPE_CHECKING:
+    from cachegen.codec.profile import Profile
+    from cachegen.evaluation.results import Result
+
+_ARITHMETIC = "torch.float32"
+_WHAT, _HOW_MUCH = "What", "How much"
+
+
+def evaluate(
+    model: Annotated[Path, typer.Option(help="Folder of a transformers model.")],
+    data: Annotated[Path, typer.Option(help="Folder of the datasets (docs/guide/eval.md).")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the report, made where it is missing; resumed.")
+    ],
+    profile: Annotated[
+        Path | None,
+        typer.Option(help="Of the model; default: cachegen/profile.safetensors in --model."),
+    ] = None,
+    methods: Annotated[
+        str, typer.Option(help="Names, with commas between.", rich_help_panel=_WHAT)
+    ] = "",
+    datasets: Annotated[
+        str, typer.Option(help="Names, with commas between.", rich_help_panel=_WHAT)
+    ] = "",
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Minutes: few cases, few points.", rich_help_panel=_HOW_MUCH),
+    ] = False,
+    context_tokens: Annotated[
+        int | None, typer.Option(help="The most tokens of a case.", rich_help_panel=_HOW_MUCH)
+    ] = None,
+    cases: Annotated[
+        int | None, typer.Option(help="Cases of each dataset.", rich_help_panel=_HOW_MUCH)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Evaluate: quality against size of every method, as tables, CSV and one page of HTML.
+
+    Every method codes the contexts of every dataset; quality is what the model then says, in
+    float32 arithmetic. A run that was cut off goes on where it was when the same command is given
+    again; a method that fails costs its own numbers only.
+    """
+    _check(context_tokens, cases)
+    try:
+        from cachegen.evaluation import evaluate as evaluation
+        from cachegen.evaluation.report import write_report
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error}: pip install 'cachegen[eval]'") from error
+    chosen = evaluation.with_choices(
+        evaluation.QUICK if quick else evaluation.FULL,
+        methods=_names(methods),
+        datasets=_names(datasets),
+        context_tokens=context_tokens,
+        cases=cases,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    with progress_bar(quiet=False, counts=True) as display:
+        display.begin("model and texts")
+        job = evaluation.Job(
+            name=model.resolve().name,
+            models=_models(model),
+            profile=_profile(model, profile),
+            data=data,
+            out=out,
+            effort=chosen,
+            seed=seed,
+            command=shlex.join(["cachegen", *sys.argv[1:]]),
+        )
+        result = evaluation.evaluate(
+            job,
+            tell=display.tell,
+            progress=lambda done, total: display.update("cases", completed=done, total=total),
+        )
+        write_report([result], out)
+    if as_json:
+        print_json(printed(result))
+    else:
+        _show(result, out)
+
+
+def printed(result: Result) -> dict[str, Any]:
+    """What a script reads: the model, the rows and the summary."""
+    whole = asdict(result)
+    return {
+        "model": result.model.name,
+        **{name: whole[name] for name in ("kl_arithmetic", "rows", "failures", "summary")},
+    }
+
+
+def _check(context_tokens: int | None, cases: int | None) -> None:
+    for name, number in (("--context-tokens", context_tokens), ("--cases", cases)):
+        if number is not None and number < 1:
+            raise ValueError(f"expected {name} of at least 1, got {number}")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _models(folder: Path) -> Any:
+    from cachegen.evaluation.judge import Models
+
+    writer = load_network(folder)
+    reader = writer
+    if str(writer.dtype) != _ARITHMETIC:
+        reader = load_network(folder, dtype="float32")
+    return Models(writer, reader, load_tokenizer(folder))
+
+
+def _profile(folder: Path, given: Path | None) -> Profile | None:
+    from cachegen.codec.profile import read_profile
+
+    path = given or folder / PROFILE
+    return read_profile(path) if given or path.exists() else None
+
+
+def _show(result: Result, out: Path) -> None:
+    rows = [
+        [
+            f"{row.method} {row.level}",
+            row.dataset,
+            f"{row.bits_per_value:.3f}",
+            f"{row.kl:.5f}",
+            "" if row.rel_ppl is None else f"{row.rel_ppl:+.4f}",
+            f"{row.top1:.3f}",
+            "" if row.score is None else f"{row.score:.3f} of {row.score_uncompressed:.3f}",
+            str(row.n),
+        ]
+        for row in result.rows
+    ]
+    columns = ["method", "dataset", "bits/value", "KL", "perplexity", "top-1", "score", "n"]
+    print_table(result.model.name, columns, rows)
+    for failure in result.failures:
+        print(f"{failure.method} {failure.level} failed: {failure.reason}")
+    print(f"report: {out / 'report.html'}")
