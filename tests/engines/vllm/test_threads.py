@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-import threading
+from functools import partial
 
 import pytest
 
@@ -26,15 +26,11 @@ def test_threads_leave_the_core_of_the_engine(bound) -> None:
     assert os.sched_getaffinity(0) == {min(CORES)}
 
 
-def test_a_nice_thread_gives_way() -> None:
+def test_no_thread_gives_way_while_it_holds_the_interpreter() -> None:
     found: list[int] = []
-
-    def look() -> None:
-        found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-
-    start_thread(look, name="a", is_nice=True).join()
-    assert found[0] >= 10
-    assert os.getpriority(os.PRIO_PROCESS, os.getpid()) <= found[0]
+    look = partial(os.getpriority, os.PRIO_PROCESS, 0)
+    start_thread(lambda: found.append(look()), name="a").join()
+    assert found == [look()]
 
 
 def test_errors_come_back() -> None:

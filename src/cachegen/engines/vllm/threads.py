@@ -2,6 +2,9 @@
 
 vLLM's CPU backend binds a worker to the cores that its model computes on, and threads that it
 starts inherit that: whatever decodes would take turns with the model while other cores idle.
+
+None is nicer than the engine's: one that holds the interpreter and gets no core holds up them all
+(18 s once, beside 40 programs; docs/LOG.md, 2026-11-30).
 """
 
 from __future__ import annotations
@@ -16,11 +19,11 @@ from typing import TypeVar
 Value = TypeVar("Value")
 
 
-def start_thread(work: Callable[[], None], *, name: str, is_nice: bool = False) -> threading.Thread:
-    """Start a daemon thread on any core; a nice one gives way to the engine's."""
+def start_thread(work: Callable[[], None], *, name: str) -> threading.Thread:
+    """Start a daemon thread on any core."""
 
     def run() -> None:
-        leave_cores(is_nice=is_nice)
+        leave_cores()
         work()
 
     thread = threading.Thread(target=run, name=name, daemon=True)
@@ -42,14 +45,10 @@ def on_any_core(call: Callable[[], Value]) -> Value:
     return answer.result()
 
 
-def leave_cores(*, is_nice: bool = False) -> None:
+def leave_cores() -> None:
     """Let the calling thread, and those that it starts, run on every core of its container."""
     with suppress(OSError, AttributeError):  # what the system refuses stays as it is
         os.sched_setaffinity(0, _allowed())
-    if is_nice:
-        with suppress(OSError, AttributeError):
-            # Below the engine's threads, above idle. Arbitrary: 5 to 19 do.
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 def _allowed() -> set[int]:

@@ -1,7 +1,4 @@
-"""Saves of a worker: copied out in the step, encoded and stored by one thread, never waited for.
-
-The thread is no nicer than the engine's: who holds the interpreter and gets no core holds up all.
-"""
+"""Saves of a worker: copied out in the step, encoded and stored by one thread, never waited for."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ class Work:
         self._drain_s = config.drain_s
         self._news: Learned | None = None
         self._is_stale = threading.Event()
-        start_thread(self._keep_learning, name="cachegen-vllm-costs", is_nice=True)
+        start_thread(self._keep_learning, name="cachegen-vllm-costs")
         self._short: list[Ended] = []
         self._failed_blocks: set[int] = set()
         self._timed: tuple[Prefill, float] | None = None
