@@ -28,11 +28,25 @@ def case_of(prompt: Prompt, request: Request) -> Case:
 
 def test_both_parts_are_the_whole_text(tokenizer: Any) -> None:
     """Where a token would span the two, it is the question's."""
-    prompt = Prompt("She was un", "happy.", ("",), opening=" So", wrapping=Wrapping("<", ">"))
+    prompt = Prompt("She was un", "happy.", ("",), opening="So", wrapping=Wrapping("<", ">"))
     context, question = split_tokens(prompt, tokenizer)
     assert [*context, *question] == tokenizer("<She was unhappy.> So").input_ids
     assert tokenizer.decode(question).endswith("happy.> So")
     assert num_tokens(prompt, tokenizer) == len(context) + len(question)
+
+
+@pytest.mark.parametrize(
+    ("tail", "opening", "end"),
+    (
+        ("", "So", "?So"),
+        ("\n", "So", "?\nSo"),
+        (" ASSISTANT:", "So", "? ASSISTANT: So"),
+        (" ASSISTANT:", "", "? ASSISTANT:"),
+    ),
+)
+def test_openings_stand_apart(tail: str, opening: str, end: str, tokenizer: Any) -> None:
+    prompt = Prompt("Who came", "?", ("her",), opening=opening, wrapping=Wrapping(tail=tail))
+    assert tokenizer.decode(split_tokens(prompt, tokenizer)[1]) == end
 
 
 def test_the_middle_is_cut(request_of: Callable[..., Request]) -> None:

@@ -32,7 +32,9 @@ def test_the_line_in_question_is_there(room: int, request_of: Requests, tokenize
     assert [case.name for case in cases[2:4]] == ["published-002", "generated-0-000"]
     for case in cases:
         there = numbers(tokenizer.decode(case.context))
-        assert case.answers == (there[asked(tokenizer.decode(case.question))],)
+        question = tokenizer.decode(case.question)
+        assert case.answers == (there[asked(question)],)
+        assert question.endswith(f" Line <{asked(question)}>: <REGISTER_CONTENT> is")
         assert 2 <= len(there) <= (24 if room == 2000 else 12)
         assert len(case.context) + len(case.question) <= room
 
@@ -59,8 +61,8 @@ def test_generated_lines_ask_for_any_place(request_of: Requests, tokenizer: Any)
 
 
 def test_too_little_room_for_lines(request_of: Requests) -> None:
-    with pytest.raises(ValueError, match="room for two of the lines, got 90 tokens"):
-        lines.DATASET.load(request_of(context_tokens=90))
+    with pytest.raises(ValueError, match="room for two of the lines, got 100 tokens"):
+        lines.DATASET.load(request_of(context_tokens=100))
 
 
 def test_other_prompts_are_refused(request_of: Requests, tmp_path: Path) -> None:

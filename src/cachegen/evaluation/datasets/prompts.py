@@ -117,7 +117,7 @@ def split_tokens(
     around = prompt.wrapping
     first = () if around.is_template else first_tokens(tokenizer)
     before = around.head + prompt.context
-    text = before + prompt.question + around.tail + prompt.opening
+    text = before + prompt.question + _opened(around.tail, prompt.opening)
     whole, alone = (*first, *ids(text, tokenizer)), (*first, *ids(before, tokenizer))
     same = _same_tokens(whole, alone)
     return whole[:same], whole[same:]
@@ -132,6 +132,12 @@ def ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def num_tokens(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> int:
     """Tokens of the whole prompt."""
     return sum(map(len, split_tokens(prompt, tokenizer)))
+
+
+def _opened(tail: str, opening: str) -> str:
+    """What the answer begins with, a space behind the tail where that ends with none."""
+    needs_space = tail and opening and not tail[-1].isspace()
+    return f"{tail} {opening}" if needs_space else tail + opening
 
 
 def _same_tokens(one: Sequence[int], other: Sequence[int]) -> int:
