@@ -2,12 +2,14 @@ import pytest
 import torch
 
 from cachegen.engines.transformers import capture
+from cachegen.evaluation.methods.presets import profile_coder
 from cachegen.evaluation.methods.prompts import (
     id_bytes,
     llmlingua_coders,
     most_surprising,
     pack_ids,
     self_information,
+    surprises_of,
     text_coder,
     unpack_ids,
 )
@@ -26,13 +28,29 @@ def test_text_is_computed_again(tiny):
 def test_a_shorter_text_is_decoded_from_its_bytes_alone(tiny):
     model, tokens = tiny("mqa"), text(100, 2)
     kv = capture(model, tokens)
-    for coder in llmlingua_coders(model, kv.geometry, shares=(0.5, 0.1)):
+    for coder in llmlingua_coders(model, kv.geometry, surprises_of(model), shares=(0.5, 0.1)):
         data = coder.encode(kv, tokens)
         ids = unpack_ids(data, 2)
         assert coder.is_shorter_text and len(ids) == 100 * float(coder.level)
         assert tuple(ids[:4]) == tokens[:4]
         assert is_subsequence(ids, tokens)
         assert bits(coder.decode(data, ())) == bits(capture(model, ids))
+
+
+def test_ours_codes_the_cache_of_the_shorter_text(tiny, make_transform_profile):
+    """By a profile that needs the tokens: those of the shorter text, which are stored."""
+    model, tokens = tiny("gqa"), text(100, 4)
+    kv = capture(model, tokens)
+    profile = make_transform_profile(kv, steps={"low": 0.1, "high": 0.05})
+    inner = profile_coder("inner", profile, profile.default_level)
+    (plain,) = llmlingua_coders(model, kv.geometry, surprises_of(model), shares=(0.5,))
+    (ours,) = llmlingua_coders(model, kv.geometry, surprises_of(model), shares=(0.5,), inner=inner)
+    assert (ours.method, ours.level, ours.is_shorter_text) == ("llmlingua+ours", "0.5", True)
+    ids = unpack_ids(plain.encode(kv, tokens), 2)
+    small = capture(model, ids)
+    data = ours.encode(kv, tokens)
+    assert len(data) == 4 + 2 * 50 + len(inner.encode(small, ids))
+    assert bits(ours.decode(data, ())) == bits(inner.roundtrip(small, ids))
 
 
 def is_subsequence(ids, whole) -> bool:

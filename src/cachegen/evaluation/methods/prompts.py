@@ -10,12 +10,15 @@ Selective Context (Li et al., EMNLP 2023, arXiv 2310.06201): the larger model in
 single pass, without budgets, to its disadvantage. The first four tokens are kept, in its favour:
 models draw attention to whatever comes first.
 
+`llmlingua+ours` stores the cache of the shorter text, coded by this package's default level, beside
+its ids, in place of computing it again.
+
 Ids take whole bytes each, as few as the vocabulary needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -26,6 +29,7 @@ from cachegen.engines.transformers.layers import unbounded_cache
 from cachegen.engines.transformers.model import input_device, plain_model, vocabulary_size
 from cachegen.engines.transformers.quality import as_dtype
 from cachegen.evaluation.coder import Coder, Tokens
+from cachegen.evaluation.methods.planes import Reader
 from cachegen.kvcache import Geometry, KVCache
 
 SHARES = (0.5, 0.25, 0.1)
@@ -34,6 +38,12 @@ SINKS = 4
 _PASS_TOKENS = 256
 # A context's figures are kept for the other shares.
 _REMEMBERED = 64
+_COUNT_BYTES = 4
+
+# Nats of every token of a context.
+Surprises = Callable[[tuple[int, ...]], torch.Tensor]
+# A text to the shorter one.
+Shortened = Callable[[Tokens], list[int]]
 
 
 def text_coder(model: Any, geometry: Geometry) -> Coder:
@@ -47,21 +57,70 @@ def text_coder(model: Any, geometry: Geometry) -> Coder:
     return Coder("text", "all", encode, partial(_recompute, model, geometry, width))
 
 
+def surprises_of(model: Any) -> Surprises:
+    """The self-information of tokens, remembered for some contexts."""
+    return lru_cache(_REMEMBERED)(partial(self_information, model))
+
+
 def llmlingua_coders(
-    model: Any, geometry: Geometry, *, shares: Sequence[float] = SHARES
+    model: Any,
+    geometry: Geometry,
+    surprises: Surprises,
+    *,
+    shares: Sequence[float] = SHARES,
+    inner: Coder | None = None,
 ) -> Iterator[Coder]:
-    """A coder for each share of tokens that are kept."""
+    """A coder for each share of tokens that are kept.
+
+    Args:
+        model: computes the caches of the shorter texts.
+        geometry: of the caches.
+        surprises: of the model.
+        shares: of the tokens.
+        inner: codes the caches of the shorter texts; where it is None they are computed again.
+    """
     width = id_bytes(model)
-    surprises = lru_cache(_REMEMBERED)(partial(self_information, model))
-    decode = partial(_recompute, model, geometry, width)
     for share in shares:
 
-        def encode(kv: KVCache, tokens: Tokens, share: float = share) -> bytes:
-            del kv
-            chosen = most_surprising(surprises(tuple(tokens)), share)
-            return pack_ids([tokens[place] for place in chosen], width)
+        def shortened(tokens: Tokens, share: float = share) -> list[int]:
+            return [tokens[place] for place in most_surprising(surprises(tuple(tokens)), share)]
 
-        yield Coder("llmlingua", f"{share:g}", encode, decode, is_shorter_text=True)
+        if inner is None:
+            name, decode = "llmlingua", partial(_recompute, model, geometry, width)
+            encode = partial(_encode_ids, shortened, width)
+        else:
+            name, decode = "llmlingua+ours", partial(_decode_both, inner, width)
+            encode = partial(_encode_both, shortened, model, geometry, inner, width)
+        yield Coder(name, f"{share:g}", encode, decode, is_shorter_text=True)
+
+
+def _encode_ids(shortened: Shortened, width: int, kv: KVCache, tokens: Tokens) -> bytes:
+    del kv
+    return pack_ids(shortened(tokens), width)
+
+
+def _encode_both(
+    shortened: Shortened,
+    model: Any,
+    geometry: Geometry,
+    inner: Coder,
+    width: int,
+    kv: KVCache,
+    tokens: Tokens,
+) -> bytes:
+    del kv
+    ids = shortened(tokens)
+    small = as_dtype(capture(model, ids), geometry.dtype)
+    count = len(ids).to_bytes(_COUNT_BYTES, "little")
+    return count + pack_ids(ids, width) + inner.encode(small, ids)
+
+
+def _decode_both(inner: Coder, width: int, data: bytes, tokens: Tokens) -> KVCache:
+    del tokens
+    reader = Reader(data)
+    count = int.from_bytes(reader.take(_COUNT_BYTES), "little")
+    ids = unpack_ids(reader.take(count * width), width)
+    return inner.decode(reader.rest(), ids)
 
 
 @torch.no_grad()

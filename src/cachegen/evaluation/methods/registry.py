@@ -87,6 +87,11 @@ class MethodContext:
         """Shared by what drops by SnapKV."""
         return dropping.snapkv_scores(self.model)
 
+    @cached_property
+    def surprises(self) -> prompts.Surprises:
+        """Shared by what drops parts of a prompt."""
+        return prompts.surprises_of(self.model)
+
 
 @dataclass(frozen=True, slots=True)
 class Method:
@@ -167,9 +172,17 @@ def _dropping(name: str, *, ours: bool) -> Callable[[MethodContext, bool], Itera
     return coders
 
 
-def _llmlingua(context: MethodContext, quick: bool) -> Iterable[Coder]:
-    shares = _FEW_SHARES if quick else prompts.SHARES
-    return prompts.llmlingua_coders(context.model, context.geometry, shares=shares)
+def _llmlingua(*, ours: bool) -> Callable[[MethodContext, bool], Iterable[Coder]]:
+    def coders(context: MethodContext, quick: bool) -> Iterable[Coder]:
+        return prompts.llmlingua_coders(
+            context.model,
+            context.geometry,
+            context.surprises,
+            shares=_FEW_SHARES if quick else prompts.SHARES,
+            inner=_default(context) if ours else None,
+        )
+
+    return coders
 
 
 def _cachegen(context: MethodContext, quick: bool) -> Iterable[Coder]:
@@ -189,10 +202,15 @@ def _adaptive(context: MethodContext, quick: bool) -> Iterable[Coder]:
 
 def _broken(context: MethodContext, quick: bool) -> Iterable[Coder]:
     del quick
+    return [zeroed.broken_coder(_default(context))]
+
+
+def _default(context: MethodContext) -> Coder:
+    """This package's default level; that without a profile where there is none."""
     profile = context.profile
     if profile is None:
-        return [zeroed.broken_coder(presets.adaptive_coder(context.rope, UNCALIBRATED_DEFAULT))]
-    return [zeroed.broken_coder(presets.profile_coder(OURS, profile, profile.default_level))]
+        return presets.adaptive_coder(context.rope, UNCALIBRATED_DEFAULT)
+    return presets.profile_coder(OURS, profile, profile.default_level)
 
 
 METHODS: Mapping[str, Method] = {
@@ -271,7 +289,13 @@ METHODS: Mapping[str, Method] = {
         "ids of the tokens that the model expects least",
         "LLMLingua, arXiv 2310.05736",
         (MODEL,),
-        _llmlingua,
+        _llmlingua(ours=False),
+    ),
+    "llmlingua+ours": Method(
+        "the cache of the text that LLMLingua leaves, coded by this package",
+        "LLMLingua, arXiv 2310.05736",
+        (MODEL,),
+        _llmlingua(ours=True),
     ),
     "broken": Method(
         "the default level with the values of one layer lost; tries the measures", "", (), _broken
