@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -44,6 +45,13 @@ def test_it_says_what_is_wrong(change: Callable[[dict[str, Any]], object], messa
     change(value)
     with pytest.raises(ValueError, match=message):
         read_result(value)
+
+
+def test_what_could_not_be_read_is_not_written():
+    found = read_result(example.result())
+    broken = replace(found, rows=(replace(found.rows[0], kl=float("inf")),))
+    with pytest.raises(ValueError, match=r"result.rows\[0\].kl: expected a number"):
+        to_json([broken])
 
 
 def test_a_file_of_something_else(tmp_path):

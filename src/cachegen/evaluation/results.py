@@ -91,7 +91,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The figures of the default level, and what others need for the same quality.
+    """The figures of the default level, each in its worst dataset, and what others need there.
 
     Attributes:
         default_level: of this package's method.
@@ -101,7 +101,8 @@ class Summary:
         default_rel_ppl: of the default level.
         score_drop: uncompressed score less the default level's, 0 to 1.
         score_drop_interval: of that difference, case by case.
-        kvtc_bits_at_default_kl: bits a value of the coder in the style of KVTC at `default_kl`.
+        kvtc_bits_at_default_kl: bits a value of the coder in the style of KVTC at the default
+            level's KL, in the dataset where ours wins least.
         kvserve_bits_at_default_kl: the same in the style of KVServe.
         paper_bits_at_default_kl: the same of the paper's encoder.
         int8_bits: bits a value of 8-bit quantisation.

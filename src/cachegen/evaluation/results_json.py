@@ -49,8 +49,15 @@ def read_results(path: Path) -> tuple[Result, ...]:
 
 
 def to_json(results: Sequence[Result]) -> str:
-    """A JSON list of results."""
-    return json.dumps([asdict(one) for one in results], indent=1, allow_nan=False) + "\n"
+    """A JSON list of results.
+
+    Raises:
+        ValueError: what is in them could not be read again, such as a number that is none.
+    """
+    values = [asdict(one) for one in results]
+    for value in values:
+        read_result(value)
+    return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
 
 def _within(value: float, where: str) -> None:

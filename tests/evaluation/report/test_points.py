@@ -1,7 +1,16 @@
 import pytest
 
+from cachegen.evaluation.methods import registry
 from cachegen.evaluation.report import findings
-from cachegen.evaluation.report.points import better_than_ours, kl_at, left_out, on_dataset, pooled
+from cachegen.evaluation.report.points import (
+    OURS,
+    better_than_ours,
+    kl_at,
+    left_out,
+    on_dataset,
+    ours,
+    pooled,
+)
 from cachegen.evaluation.results_json import read_result
 from tests.evaluation.report import example
 
@@ -65,9 +74,21 @@ def test_gains_at_both_ends_of_the_links():
     assert "prefill was faster over at least one link for contexts of 4,096 tokens" in text
 
 
-def test_text_is_no_point():
-    text = example.row("text", "text", "topics", 0.5, 0.0)
-    assert better_than_ours(with_rows(text), most_kl=0.01) == ()
+@pytest.mark.parametrize("method", ["text", "adaptive", "lossless", "h2o+ours"])
+def test_what_is_ours_or_no_cache_is_not_compared(method):
+    one = example.row(method, "1", "topics", 0.6, 0.0)
+    assert better_than_ours(with_rows(one), most_kl=0.01) == ()
+
+
+def test_our_name_is_the_evaluation_s():
+    assert OURS[0] == registry.OURS and set(OURS) <= set(registry.METHODS)
+
+
+def test_without_a_profile_the_levels_that_need_none_are_ours():
+    rows = [example.row("adaptive", "high", "topics", 3.0, 0.0005)]
+    result = read_result(example.result(rows=rows))
+    assert ours(result) == "adaptive"
+    assert ours(read_result(example.result(rows=[]))) == ""
 
 
 def test_a_model_that_cannot_answer_is_said():

@@ -30,7 +30,6 @@ COLOURS = {
 # package's are first.
 _KNOWN = {
     "cachegen": "s0",
-    "transform": "s0",
     "adaptive": "s0",
     "kvtc": "s1",
     "kvserve": "s2",

@@ -9,8 +9,11 @@ from itertools import pairwise
 
 from cachegen.evaluation.results import Result, Row
 
-# Names under which this package's own method is evaluated.
-OURS = ("cachegen", "transform")
+# This package's own methods: levels of a profile, or those that need none.
+OURS = ("cachegen", "adaptive")
+# Others that are made of its codecs: they are not held against it.
+_ALSO_OURS = ("lossless",)
+_ON_DROPPED = "+ours"
 TEXT = "text"
 # Bits of a value of an uncompressed cache.
 FULL_BITS = 16.0
@@ -49,9 +52,15 @@ def point_name(method: str, level: str) -> str:
 
 
 def ours(result: Result) -> str:
-    """The name of this package's method in a result; empty where it is not there."""
-    methods = {row.method for row in result.rows} | set(result.methods)
+    """The method whose default level a result is about; empty where it has no rows."""
+    methods = {row.method for row in result.rows}
     return next((name for name in OURS if name in methods), "")
+
+
+def is_rival(method: str) -> bool:
+    """Whether a method is compared with this package's: it stores a cache, and is none of ours."""
+    is_own = method in (*OURS, *_ALSO_OURS) or method.endswith(_ON_DROPPED)
+    return not is_own and method != TEXT
 
 
 def default_rows(result: Result) -> tuple[Row, ...]:
@@ -118,7 +127,7 @@ def better_than_ours(result: Result, *, most_kl: float) -> tuple[Better, ...]:
     for dataset in dict.fromkeys(row.dataset for row in result.rows):
         curve = on_dataset(result, dataset).get(ours(result), [])
         for row in result.rows:
-            if row.dataset != dataset or row.method in (ours(result), TEXT) or row.kl > most_kl:
+            if row.dataset != dataset or not is_rival(row.method) or row.kl > most_kl:
                 continue
             ours_there = kl_at(curve, row.bits_per_value)
             if ours_there is not None and max(row.kl, floor) < ours_there:
