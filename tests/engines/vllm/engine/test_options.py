@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
-from cachegen.netem.proxy import proxy_link
 from tests.engines.vllm.engine.child import ask
 from tests.engines.vllm.engine.served import PATIENT, served
 from tests.engines.vllm.engine.tiny import prompt
-from tests.server.conftest import serving
 
 PROMPTS = [prompt(500, seed) for seed in range(1, 5)]
 EXTRA = {"level": "raw", "chunk_tokens": 128, **PATIENT}
@@ -81,31 +77,6 @@ def test_preemption_where_blocks_are_few(model: str, truth, tmp_path, monkeypatc
         assert preempted and engine.counts()["hits"] >= 4
         manager = engine.scheduler.kv_cache_manager
         assert manager.block_pool.get_num_free_blocks() == 51
-
-
-def test_what_is_sooner_computed_is_not_loaded(model: str, truth, tmp_path) -> None:
-    """Over 0.5 Mbit/s a prompt of 3 MB takes a minute: the first load is given up, and learned of;
-    the others are not begun."""
-    with (
-        serving("--store", tmp_path) as server,
-        proxy_link(None, reason="a test") as link,
-    ):
-        url = f"cachegen://{link.address(int(server.url.rpartition(':')[2]))}"
-        extra = {**EXTRA, "store": url, "max_loads": 1}
-        with served(model, extra, dtype="float32", learns=True) as engine:
-            assert engine(PROMPTS, max_tokens=40) == truth
-            engine.settle()
-            engine.forget()
-            engine.counts()
-            link.set_rate(0.5)
-            began_s = time.monotonic()
-            for tokens, text in zip(PROMPTS, truth, strict=True):
-                assert engine([tokens], max_tokens=40) == [text]
-            assert time.monotonic() - began_s < 30
-            counts = engine.counts()
-            assert 0 < counts.get("load_failures:too slow", 0) <= 2, counts
-            reasons = ("sooner computed", "link slow", "late")
-            assert sum(counts.get(f"misses:{reason}", 0) for reason in reasons) >= 2, counts
 
 
 def test_settings_are_checked_at_the_start(model: str, tmp_path) -> None:
