@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import http.client
-import io
 import re
-import socket
-import ssl
 import time
-from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import Any, NoReturn
-from urllib.parse import unquote, urlsplit
+from typing import NoReturn
 
 import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError
 from urllib3.exceptions import TimeoutError as NoAnswer
 
 from cachegen.errors import StoreError, StoreTimeout
 from cachegen.forks import PerProcess
-from cachegen.store.protocol import Buffer, interruptible
+from cachegen.store.connections import Bounds, authority, connections, credentials
+from cachegen.store.protocol import Buffer
 from cachegen.store.secrets import Secrets
 
 # Arbitrary: 16 to 256 KiB do; small enough to tell the throughput from the pieces' arrival.
@@ -32,18 +26,8 @@ PIECE_BYTES = 64 << 10
 # What a server says beside objects: a status and a reason. Ours says at most a line (a key of 512
 # characters); pages of errors of other servers have some kB. Arbitrary: 16 KiB to 1 MiB does.
 SAID_BYTES = 64 << 10
-# Status and headers of an answer. Servers send some hundred bytes; our own takes as much of a
-# request. Arbitrary: 16 KiB to 1 MiB does.
-_HEAD_BYTES = 64 << 10
 # Of a piece, besides its bytes: what chunked transfer coding adds. Arbitrary: 1 KiB to 1 MiB does.
 _FRAME_BYTES = 64 << 10
-# Arbitrary: 2 to 30 s do; TCP repeats a lost SYN after 1 and after 3 s.
-_CONNECT_S = 5.0
-# Arbitrary: 8 to 128 do. Connections kept for reuse; more are opened when needed, then closed.
-_MAX_CONNECTIONS = 32
-# At most two pieces wait in the system's send buffer: the time they wait there counts as waiting
-# for the answer, and megabytes take long on a slow link.
-_UNSENT = (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 128 << 10)
 _LENGTH = re.compile(r"[0-9]{1,15}")
 # After so many pieces they must have had so many bytes each: the frames of smaller ones cost more
 # than they bring, and no link cuts its packets so (an IPv4 host takes 576 bytes, RFC 791).
@@ -52,71 +36,6 @@ _FEW_PIECES, _LEAST_PIECE_BYTES = 1000, 64
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)")
 
 Answer = urllib3.BaseHTTPResponse
-
-
-class _Bounded(io.RawIOBase):
-    """The bytes of a socket, as far as they are allowed."""
-
-    def __init__(self, sock: socket.socket, raw: io.RawIOBase, *, timeout_s: float) -> None:
-        """Allow the head of an answer."""
-        self._sock, self._raw, self._timeout_s = sock, raw, timeout_s
-        self.allow(_HEAD_BYTES)
-
-    def allow(self, num_bytes: int) -> None:
-        """Let this many bytes come, within the time of one wait."""
-        self._left_bytes, self._due_s = num_bytes, time.monotonic() + self._timeout_s
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        if time.monotonic() > self._due_s:
-            raise TimeoutError(f"it was not complete after {self._timeout_s:g} s")
-        if self._left_bytes <= 0:
-            raise OSError("it has more bytes around its content than any server needs")
-        with interruptible(self._shut):
-            count = self._raw.readinto(memoryview(buffer)[: self._left_bytes])
-        self._left_bytes -= count or 0
-        return count
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-    def _shut(self) -> None:
-        """Shut the connection below TLS, which would have to be asked in turn with its reader."""
-        socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
-
-
-class _Bounds:
-    """Gives a connection's answers bounds."""
-
-    bounded: _Bounded | None = None
-
-    def response_class(self, sock: socket.socket, *args: Any, **kwargs: Any) -> Any:
-        """What `http.client` reads an answer with."""
-        response = http.client.HTTPResponse(sock, *args, **kwargs)
-        timeout_s = sock.gettimeout()
-        assert timeout_s is not None
-        self.bounded = _Bounded(sock, response.fp.detach(), timeout_s=timeout_s)
-        response.fp = io.BufferedReader(self.bounded)
-        return response
-
-
-class _Connection(_Bounds, HTTPConnection):  # type: ignore[misc]  # a method in place of a class
-    pass
-
-
-class _SecureConnection(_Bounds, HTTPSConnection):  # type: ignore[misc]
-    pass
-
-
-class _Pool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _SecurePool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +165,7 @@ class Body(Iterator[Buffer]):
                 come in crumbs.
         """
         connection = self._answer.connection
-        if isinstance(connection, _Bounds) and connection.bounded is not None:
+        if isinstance(connection, Bounds) and connection.bounded is not None:
             connection.bounded.allow(PIECE_BYTES + _FRAME_BYTES)
         with self._client.translated(self._doing):
             piece = self._answer.read1(PIECE_BYTES)
@@ -317,62 +236,14 @@ def client(
     TLS 1.2 or later. Proxies that the environment names are not used: the credentials of a store
     go to the host of its URL and nowhere else, but through a ``proxy`` that is given.
     """
-    making = partial(_connections, host, port, tls=tls, timeout_s=timeout_s, proxy=proxy)
+    making = partial(connections, host, port, tls=tls, timeout_s=timeout_s, proxy=proxy)
     pool = PerProcess(partial(making, authorization=authorization))
     pool()  # authorities that cannot be read are an error now
     origin = ""
     if proxy is not None:
-        secrets = Secrets((*secrets.words, *_credentials(proxy)))
-        origin = "" if tls else f"http://{_authority(host, port)}"
+        secrets = Secrets((*secrets.words, *credentials(proxy)))
+        origin = "" if tls else f"http://{authority(host, port)}"
     return HttpClient(pool, url, secrets, timeout_s, origin)
-
-
-def _connections(
-    host: str,
-    port: int | None,
-    *,
-    authorization: str | None,
-    tls: bool,
-    timeout_s: float,
-    proxy: str | None,
-) -> urllib3.HTTPConnectionPool:
-    options: dict[str, Any] = {
-        "timeout": urllib3.Timeout(connect=min(_CONNECT_S, timeout_s), read=timeout_s),
-        "maxsize": _MAX_CONNECTIONS,
-        "headers": {} if authorization is None else {"Authorization": authorization},
-        "socket_options": [*HTTPConnection.default_socket_options, _UNSENT],
-    }
-    if tls:
-        options["ssl_context"] = ssl.create_default_context()
-        options["ssl_context"].minimum_version = ssl.TLSVersion.TLSv1_2
-    if proxy is not None:
-        return _through(proxy, host, port, tls=tls, options=options)
-    return _SecurePool(host, port, **options) if tls else _Pool(host, port, **options)
-
-
-def _through(
-    proxy: str, host: str, port: int | None, *, tls: bool, options: dict[str, Any]
-) -> urllib3.HTTPConnectionPool:
-    """The connections through a proxy: tunnels, or for HTTP in clear what it forwards."""
-    words = ":".join(_credentials(proxy)[:2])
-    shown = urllib3.make_headers(proxy_basic_auth=words) if words else None
-    manager = urllib3.ProxyManager(proxy, proxy_headers=shown, **options)
-    manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
-    return manager.connection_from_host(host, port, "https" if tls else "http")
-
-
-def _authority(host: str, port: int | None) -> str:
-    name = f"[{host}]" if ":" in host else host
-    return name if port is None else f"{name}:{port}"
-
-
-def _credentials(proxy: str) -> tuple[str, ...]:
-    """User and password of a proxy, and both as they are sent."""
-    parts = urlsplit(proxy)
-    if parts.username is None:
-        return ()
-    words = unquote(parts.username), unquote(parts.password or "")
-    return (*words, b64encode(":".join(words).encode()).decode())
 
 
 def whole_size(answer: Answer) -> int | None:
