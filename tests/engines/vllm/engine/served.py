@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -38,10 +40,9 @@ class Served:
         from vllm.config import KVTransferConfig
 
         self._patch = pytest.MonkeyPatch()
-        if not options.pop("learns", False):
-            self._patch.setattr(costs.CostBook, "learned", lambda self: costs.Learned())
-            self._patch.setattr(loading, "_UNKNOWN", PrefillCost(0.0, 1.0))
-
+        learns = options.pop("learns", False)
+        if not learns:
+            _load_all(None, self._patch)
         role = options.pop("kv_role", "kv_both")
         policy = options.pop("kv_load_failure_policy", "recompute")
         transfer = None
@@ -66,6 +67,8 @@ class Served:
                 **options,
             },
         )
+        if not learns and options.get("tensor_parallel_size", 1) > 1:
+            self.llm.collective_rpc(_load_all)
 
     def __call__(
         self,
@@ -108,12 +111,10 @@ class Served:
 
     def counts(self) -> dict[str, float]:
         """What the connector has counted, on both sides, since the last call."""
-        from vllm.distributed.kv_transfer import get_kv_transfer_group
-
         from cachegen.engines.vllm.metrics.counters import add_up
 
-        sides = (get_kv_transfer_group(), self.scheduler.connector)
-        sums = add_up(*(side._counters.totals() for side in sides))
+        ours = self.scheduler.connector._counters.totals()
+        sums = reduce(add_up, self.llm.collective_rpc(_totals), ours)
         new = {name: value - self._counted.get(name, 0) for name, value in sums.items()}
         self._counted = sums
         return {name: value for name, value in new.items() if value}
@@ -127,15 +128,7 @@ class Served:
 
     def settle(self) -> None:
         """Wait until everything that was computed is saved."""
-        import time
-
-        from vllm.distributed.kv_transfer import get_kv_transfer_group
-
-        saver = get_kv_transfer_group()._work._saver
-        deadline_s = time.monotonic() + 300
-        while saver._bytes:
-            assert time.monotonic() < deadline_s, "saves take more than five minutes"
-            time.sleep(0.01)
+        self.llm.collective_rpc(_settle)
 
     def forget(self) -> None:
         """Let vLLM forget its own cached blocks."""
@@ -145,6 +138,31 @@ class Served:
         """End it."""
         self._patch.undo()
         self.llm.llm_engine.engine_core.shutdown()
+
+
+# What follows runs in workers: in this process, or in one for each rank.
+
+
+def _load_all(worker: Any, patch: pytest.MonkeyPatch | None = None) -> None:
+    patch = patch or pytest.MonkeyPatch()
+    patch.setattr(costs.CostBook, "learned", lambda self: costs.Learned())
+    patch.setattr(loading, "_UNKNOWN", PrefillCost(0.0, 1.0))
+
+
+def _totals(worker: Any) -> dict[str, float]:
+    from vllm.distributed.kv_transfer import get_kv_transfer_group
+
+    return get_kv_transfer_group()._counters.totals()
+
+
+def _settle(worker: Any) -> None:
+    from vllm.distributed.kv_transfer import get_kv_transfer_group
+
+    saver = get_kv_transfer_group()._work._saver
+    deadline_s = time.monotonic() + 300
+    while saver._bytes:
+        assert time.monotonic() < deadline_s, "saves take more than five minutes"
+        time.sleep(0.01)
 
 
 @contextmanager

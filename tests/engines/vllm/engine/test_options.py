@@ -1,4 +1,4 @@
-"""Engines with other options, each with a folder as store: cold, forgotten, warm."""
+"""Engines with other options, each with a folder as store: cold, forgotten, warm, a chunk lost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def truth(model: str) -> list[list[int]]:
 
 
 @pytest.mark.parametrize(
-    ("options", "loaded"),
+    "options",
     [
         pytest.param(
             {
@@ -27,23 +27,31 @@ def truth(model: str) -> list[list[int]]:
                 "max_num_batched_tokens": 160,
                 "max_num_seqs": 4,
                 "enable_prefix_caching": False,
-                "async_scheduling": False,
             },
-            4 * 384,
-            id="blocks of 32, chunked prefill, no prefix caching, synchronous",
+            id="blocks of 32, chunked prefill, no prefix caching",
         ),
-        pytest.param({"block_size": 128, "async_scheduling": True}, 4 * 384, id="blocks of 128"),
+        pytest.param({"block_size": 128}, id="blocks of 128"),
     ],
 )
-def test_options(model: str, truth, tmp_path, options, loaded: int) -> None:
+def test_options(model: str, truth, tmp_path, options) -> None:
     with served(model, {"store": str(tmp_path), **EXTRA}, dtype="float32", **options) as engine:
+        is_caching = options.get("enable_prefix_caching", True)
         assert engine(PROMPTS, max_tokens=40) == truth
         engine.settle()
         assert engine.counts()["tokens_saved"] == 4 * 384
-        if options.get("enable_prefix_caching", True):
+        if is_caching:
             engine.forget()
         assert engine(PROMPTS, max_tokens=40) == truth
-        assert engine.counts()["tokens_loaded"] == loaded
+        assert engine.counts()["tokens_loaded"] == 4 * 384
+        if is_caching:
+            engine.forget()
+        lost = list(tmp_path.rglob("chunks/*/256-384/**/raw"))
+        assert len(lost) == 4
+        for path in lost:
+            path.unlink()
+        assert engine(PROMPTS, max_tokens=40) == truth
+        counts = engine.counts()
+        assert counts["hits"] == 4 and counts["tokens_loaded"] == 4 * 256, counts
 
 
 def test_drafts_of_n_grams(model: str, truth, tmp_path) -> None:
@@ -55,28 +63,6 @@ def test_drafts_of_n_grams(model: str, truth, tmp_path) -> None:
     assert found["texts"] == [*truth[:2], *truth[:2]]
     assert found["cached"] == [0, 0, 384, 384]
     assert found["counts"]["tokens_loaded"] == found["counts"]["tokens_saved"] == 2 * 384
-
-
-def test_preemption_where_blocks_are_few(model: str, truth, tmp_path, monkeypatch) -> None:
-    """Room for the prompts of three of the four requests, not for what they go on with."""
-    options = {"block_size": 32, "num_gpu_blocks_override": 52, "max_model_len": 640}
-    with served(model, {"store": str(tmp_path), **EXTRA}, dtype="float32", **options) as engine:
-        longer = [engine([tokens], max_tokens=130)[0] for tokens in PROMPTS]
-        assert [text[:40] for text in longer] == truth
-        engine.settle()
-        engine.forget()
-        engine.counts()
-        preempted, preempt = [], engine.scheduler._preempt_request
-
-        def counted(request, *args, **options) -> None:
-            preempted.append(request.request_id)
-            preempt(request, *args, **options)
-
-        monkeypatch.setattr(engine.scheduler, "_preempt_request", counted)
-        assert engine(PROMPTS, max_tokens=130) == longer
-        assert preempted and engine.counts()["hits"] >= 4
-        manager = engine.scheduler.kv_cache_manager
-        assert manager.block_pool.get_num_free_blocks() == 51
 
 
 def test_settings_are_checked_at_the_start(model: str, tmp_path) -> None:

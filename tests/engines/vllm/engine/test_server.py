@@ -12,7 +12,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -50,7 +50,9 @@ def serving(model: str, store: str, log) -> Iterator[str]:
         "CACHEGEN_CACHE_DIR": tempfile.mkdtemp(prefix="cachegen-test-"),
     }
     url = f"http://127.0.0.1:{port}"
-    process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(
+        command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+    )
     try:
         deadline_s = time.monotonic() + 300
         while not is_ready(url):
@@ -59,11 +61,11 @@ def serving(model: str, store: str, log) -> Iterator[str]:
         yield url
     finally:
         process.send_signal(signal.SIGTERM)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        with suppress(ProcessLookupError):  # what it has started does not always end with it
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def is_ready(url: str) -> bool:
