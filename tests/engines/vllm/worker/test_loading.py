@@ -54,6 +54,7 @@ def loader(store, pages, counters, *, prefill: PrefillCost | None = None, **extr
         prefill=lambda: prefill,
         device=torch.device("cpu"),
         counters=counters,
+        achieved=lambda *_: None,
         loaded=lambda: None,
     )
 
@@ -163,6 +164,24 @@ def test_a_trial_that_pays_brings_everything(toy, stored) -> None:
     loading.start(replace(job(), is_trial=True), KEY)
     (load,) = ended(loading)
     assert load.is_whole and equal_tokens(pages, toy, 0, 512)
+
+
+def test_what_loads_achieved_is_told_but_of_those_that_were_dropped(toy, stored) -> None:
+    slow, told = Slow(stored), []
+    loading = loader(slow, toy_pages(), Counters())
+    loading._achieved = lambda *load: told.append(load)
+    loading.start(job(), KEY)
+    loading.drop("r")
+    ended(loading)
+    assert not told
+    slow.go.set()
+    loading.start(job(), KEY)
+    ended(loading)
+    ((size_bytes, seconds, is_whole),) = told
+    assert size_bytes > 1000 and seconds > 0 and is_whole
+    loading.start(LoadJob("r", b"", 0, 64, BLOCKS, RequestIdentity()), KEY)
+    ended(loading)
+    assert told[1][0] == 0 and not told[1][2]
 
 
 def test_a_load_of_nothing_fails_every_block(toy, stored) -> None:

@@ -77,7 +77,7 @@ def test_chunks_that_come_in_time_outweigh_an_estimate_and_not_one_far_off() -> 
 def test_a_trial_costs_little_and_goes_on_while_it_pays(
     now_s: float, rate: float | None, done: int, start: int
 ) -> None:
-    """Whatever is estimated: once it has ended, all takes 1.05 times as long as computing."""
+    """Whatever is estimated: once it has ended, all takes 1.06 times as long as computing."""
     done = max(done, start // 256)
     found = state(now_s=now_s, rate=rate, done=done)
     rest_s, all_s = 0.001 * (1024 - 256 * done), 0.001 * (1024 - start)

@@ -87,6 +87,7 @@ class Loader:
         prefill: Callable[[], PrefillCost | None],
         device: torch.device,
         counters: Counters,
+        achieved: Callable[[int, float, bool], None],
         loaded: Callable[[], None],
     ) -> None:
         """Start without loads.
@@ -100,13 +101,14 @@ class Loader:
             prefill: what vLLM takes to compute tokens, once that is known.
             device: of the paged cache.
             counters: to count in.
+            achieved: told of every load that was not dropped: bytes, seconds, whether it was whole.
             loaded: called after every load, in its thread.
         """
         self._store, self._paged, self._config = store, paged, config
         self._profile, self._prefill, self._device = profile, prefill, device
         self._has_windows = has_windows
         self._profiles = Profiles(store, profile)
-        self._counters, self._loaded = counters, loaded
+        self._counters, self._achieved, self._loaded = counters, achieved, loaded
         self._changed = threading.Condition()
         self._under_way: dict[str, _UnderWay] = {}
         self._ended: list[Ended] = []
@@ -150,10 +152,12 @@ class Loader:
         pages = Pages(self._paged, job.blocks, start=job.start, stop=job.stop)
         # Of a load that was ended, it is not known which levels it had.
         limit, began_s = job.start if self._config.is_lossless else job.stop, time.perf_counter()
+        size_bytes = 0
         try:
             result = self._load(job, key, pages, under_way)
             limit = self._limit(result, job)
             self._count(result, job)
+            size_bytes = result.size_bytes
             if self._has_windows:
                 pages.place_all(result.kv)
         except LoadCancelled:
@@ -164,7 +168,10 @@ class Loader:
             stop = self._settled(pages, limit, job)
             if stop < job.stop:  # a profile may have failed, and may come next time
                 self._profiles = Profiles(self._store, self._profile)
-            self._note(stop - job.start, job.start, time.perf_counter() - began_s)
+            seconds = time.perf_counter() - began_s
+            self._note(stop - job.start, job.start, seconds)
+            if under_way.why != "aborted":
+                self._achieved(size_bytes, seconds, stop >= job.stop)
             self._settle(Ended(job.request_id, stop, job.stop, job.blocks, bool(under_way.why)))
 
     def _load(self, job: LoadJob, key: PrefixKey, pages: Pages, under_way: _UnderWay) -> LoadResult:

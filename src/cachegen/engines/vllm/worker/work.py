@@ -89,6 +89,9 @@ class Work:
             prefill=lambda: self._book.learned().costs.prefill,
             device=device,
             counters=counters,
+            achieved=lambda size, seconds, is_whole: self._book.add_load(
+                size, seconds, is_whole=is_whole
+            ),
             loaded=lambda: self._is_stale.set(),
         )
         geometry = paged.geometry
