@@ -120,6 +120,7 @@ def evaluate(
     cases = _cases(job, failures, tell)
     every = [case for own in cases.values() for case in own]
     coders = list(_coders(job, failures, tell))
+    progress(0, len(every))
     outcomes = Outcomes(job.out / "outcomes.jsonl", _inputs(job))
     run = Run(models, coders, outcomes, tell, failures)
     for done in run.over(every):

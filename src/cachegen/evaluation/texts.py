@@ -40,9 +40,25 @@ def texts_of(data: Path, count: Count) -> dict[str, str]:
         "wikitext": articles(data / WIKITEXT),
         "chat": conversations(data / CHAT),
     }
-    for name, pieces in found.items():
-        random.Random(name).shuffle(pieces)
-    return {name: parted(pieces, count) for name, pieces in found.items()}
+    return {name: parted(_shuffled(pieces, name), count) for name, pieces in found.items()}
+
+
+def articles_held_out(data: Path, count: Count) -> list[str]:
+    """The articles of WikiText that `texts_of` has in the last quarter, whole.
+
+    Raises:
+        OSError: the file is missing.
+        ValueError: it has fewer than two articles.
+    """
+    pieces = _shuffled(articles(data / WIKITEXT), "wikitext")
+    _check_pieces(pieces)
+    return pieces[_boundary([count(piece) for piece in pieces]) :]
+
+
+def _shuffled(pieces: list[str], name: str) -> list[str]:
+    shuffled = list(pieces)
+    random.Random(name).shuffle(shuffled)
+    return shuffled
 
 
 def parted(pieces: list[str], count: Count) -> str:
@@ -53,8 +69,7 @@ def parted(pieces: list[str], count: Count) -> str:
     Raises:
         ValueError: fewer than two pieces.
     """
-    if len(pieces) < 2:
-        raise ValueError(f"expected at least two pieces of text, got {len(pieces)}")
+    _check_pieces(pieces)
     middle = _boundary([count(piece) for piece in pieces])
     first, last = "\n\n".join(pieces[:middle]) + "\n\n", "\n\n".join(pieces[middle:])
     for _ in range(_ROUNDS):
@@ -64,6 +79,11 @@ def parted(pieces: list[str], count: Count) -> str:
         else:
             last = last[: round(len(last) * learned / (3 * measured))]
     return first + last
+
+
+def _check_pieces(pieces: list[str]) -> None:
+    if len(pieces) < 2:
+        raise ValueError(f"expected at least two pieces of text, got {len(pieces)}")
 
 
 def _boundary(sizes: list[int]) -> int:

@@ -64,7 +64,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _write_lines(folder / "longchat" / "200_lines.jsonl")
     _write_longbench(folder / "longbench")
     (folder / "text" / "wikitext2_valid.txt").write_text(
-        " \n" + "".join(_article(f"Article {index}", 90 + 40 * index) for index in range(5))
+        " \n" + "".join(_article(f"Article {index}", 90 + 10 * index) for index in range(20))
     )
     return folder
 
