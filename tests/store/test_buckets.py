@@ -14,7 +14,7 @@ import trustme
 
 from cachegen.errors import LoadCancelled, StoreDenied, StoreError, StoreTimeout
 from cachegen.store import Store, open_store, read
-from cachegen.store.drafts import DraftedRequests
+from cachegen.store.buckets.drafts import DraftedRequests
 from cachegen.store.protocol import Hangup
 from tests.hostile import MIB, Server, lying, measured
 from tests.store.buckets import SCHEMES, TOKEN, use
@@ -107,7 +107,7 @@ def test_listings_have_a_most(at, monkeypatch) -> None:
     def say_again(server: Server, connection: socket.socket, _: bytes) -> None:
         connection.sendall(OK + b"Content-Length: %d\r\n\r\n" % len(page) + page)
 
-    monkeypatch.setattr("cachegen.store.listing.MAX_LISTED_KEYS", 20_000)
+    monkeypatch.setattr("cachegen.store.buckets.listing.MAX_LISTED_KEYS", 20_000)
     with lying(say_again) as server:
         found = []
         with pytest.raises(StoreError, match="keys within 600 s, got more"):
@@ -116,7 +116,7 @@ def test_listings_have_a_most(at, monkeypatch) -> None:
 
 
 def test_a_listing_that_takes_too_long(at, monkeypatch) -> None:
-    monkeypatch.setattr("cachegen.store.listing.LISTING_S", 1.0)
+    monkeypatch.setattr("cachegen.store.buckets.listing.LISTING_S", 1.0)
     with lying(silent) as server:
         with pytest.raises(StoreError, match="got more; list below a prefix"):
             list(at("s3", server, 20.0).list())

@@ -162,6 +162,6 @@ def _open_files(parts: SplitResult, *, timeout_s: float) -> Store:
 
 
 def _open_bucket(parts: SplitResult, *, timeout_s: float) -> Store:
-    from cachegen.store.object import connect
+    from cachegen.store.buckets.bucket import connect
 
     return connect(public_name(parts.geturl()), timeout_s=timeout_s)

@@ -90,7 +90,7 @@ def main(name: str, prefix: str, timeout_s: str) -> int:
     import resource  # not everywhere: only Linux keeps the limit
 
     resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY_BYTES, _MEMORY_BYTES))
-    from cachegen.store.backend import opened
+    from cachegen.store.buckets.backend import opened
     from cachegen.store.failures import translated
 
     try:

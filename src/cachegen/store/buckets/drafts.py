@@ -22,8 +22,8 @@ from urllib.request import getproxies_environment, proxy_bypass
 
 from cachegen.errors import StoreError
 from cachegen.forks import PerProcess
-from cachegen.store.backend import is_true, opened, settings
-from cachegen.store.bucket_request import BucketRequest
+from cachegen.store.buckets.backend import is_true, opened, settings
+from cachegen.store.buckets.request import BucketRequest
 from cachegen.store.failures import translated
 from cachegen.store.protocol import interruptible
 

@@ -10,8 +10,8 @@ from datetime import timedelta
 import obstore
 
 from cachegen.errors import StoreError
-from cachegen.store.backend import Backend, is_true, opened, settings
-from cachegen.store.bucket_request import BucketRequest
+from cachegen.store.buckets.backend import Backend, is_true, opened, settings
+from cachegen.store.buckets.request import BucketRequest
 from cachegen.store.failures import translated
 
 # As long as S3 takes a request that is signed in its headers, so that clocks may differ by as much.

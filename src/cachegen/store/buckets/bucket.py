@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 
 from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreTimeout
 from cachegen.forks import PerProcess
-from cachegen.store.backend import check_threads
-from cachegen.store.bucket_request import BucketRequest, Writer
+from cachegen.store.buckets.backend import check_threads
+from cachegen.store.buckets.listing import keys_below
+from cachegen.store.buckets.proxies import proxy_for
+from cachegen.store.buckets.request import BucketRequest, Writer
 from cachegen.store.http import Answer, Body, HttpClient, body_of, client, whole_size
-from cachegen.store.listing import keys_below
 from cachegen.store.protocol import Buffer, Opened, check_key, check_range
-from cachegen.store.proxies import proxy_for
 from cachegen.store.secrets import Secrets
 from cachegen.store.sizes import sizes
 
@@ -199,8 +199,8 @@ def connect(name: str, *, timeout_s: float) -> ObjectStore:
     Raises:
         StoreError: the account is not configured.
     """
-    from cachegen.store.drafts import DraftedRequests
-    from cachegen.store.signed import SignedRequests
+    from cachegen.store.buckets.drafts import DraftedRequests
+    from cachegen.store.buckets.signed import SignedRequests
 
     written = SignedRequests if name.startswith("s3:") else DraftedRequests
     return ObjectStore(name, written(name, timeout_s=timeout_s), PerProcess(dict), timeout_s)
