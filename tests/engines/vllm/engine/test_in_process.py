@@ -5,8 +5,9 @@ In float32, so that equal keys and values give equal texts in whatever batches t
 
 from __future__ import annotations
 
+import os
+import signal
 import statistics
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import pytest
 from cachegen.engines.vllm.worker import loading
 from cachegen.netem.proxy import ProxyLink, proxy_link
 from cachegen.policy.costs import PrefillCost
+from tests.engines.vllm.engine.gate import Gate
 from tests.engines.vllm.engine.served import PATIENT, Served, served
 from tests.engines.vllm.engine.tiny import prompt
 from tests.server.conftest import Server, serving
@@ -34,6 +36,7 @@ NAMES = [
     "stall",
     "abort",
     "killed",
+    "silent",
     "logprobs",
     "whole",
 ]
@@ -87,24 +90,6 @@ def fresh(engine: Served) -> Served:
     engine.forget()
     engine.counts()
     return engine
-
-
-class Gate:
-    """A store whose chunks wait for `go`, or call `first` when the first is asked for."""
-
-    def __init__(self, inner, first=None) -> None:
-        self.inner, self.first, self.go = inner, first, threading.Event()
-
-    def __getattr__(self, name: str):
-        return getattr(self.inner, name)
-
-    def get(self, key, range=None):
-        if key.startswith("chunks/"):
-            if self.first is None:
-                self.go.wait(20)
-            else:
-                self.first()
-        yield from self.inner.get(key, range)
 
 
 def save(engine: Served, name: str, **options) -> None:
@@ -256,6 +241,25 @@ def test_prompt_logprobs_are_of_computed_tokens(fresh: Served, truth) -> None:
     (out,) = fresh.run([PROMPTS["logprobs"]], prompt_logprobs=1)
     assert len(out.prompt_logprobs) == LENGTH and not fresh.counts().get("tokens_loaded")
     assert out.outputs[0].token_ids == truth["logprobs"]
+
+
+def test_a_server_that_falls_silent_in_mid_load(
+    fresh: Served, truth, place: Place, monkeypatch
+) -> None:
+    save(fresh, "silent")
+    pid = place.server.process.pid
+    stopping = Gate(fresh.loader._store, first=lambda: os.kill(pid, signal.SIGSTOP))
+    monkeypatch.setattr(fresh.loader, "_store", stopping)
+    try:
+        assert fresh([PROMPTS["silent"]]) == [truth["silent"]]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    counts = fresh.counts()
+    assert (
+        counts["hits"] == 1
+        and counts["load_failures:StoreTimeout"]
+        and not counts.get("tokens_loaded")
+    ), counts
 
 
 def test_a_server_that_dies_in_mid_load(fresh: Served, truth, place: Place, monkeypatch) -> None:
