@@ -1,4 +1,7 @@
-"""Lossy levels with the model and the profile that ship with the package, as vLLM loads them."""
+"""Lossy levels with the model and the profile that ship with the package, as vLLM loads them.
+
+One process saves through `cachegen serve` and a link of 100 Mbit/s, another one, this, loads.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,16 @@ import pytest
 from transformers import AutoTokenizer
 
 from cachegen.codec.levels import PROMISED_KL
+from cachegen.netem.opening import open_link
 from cachegen.refmodel import exact_match, generate, load_text, weights_path
+from tests.engines.vllm.engine.child import ask
 from tests.engines.vllm.engine.served import PATIENT, Served, served
+from tests.server.conftest import serving
 
 OPTIONS = {"block_size": 32, "max_num_batched_tokens": 1024, "max_logprobs": -1}
 NUM_CONTEXT, NUM_ASKED, NUM_FORCED = 1024, 10, 16
+# Whole chunks of a context in which questions are asked: those have 968 to 1,017 tokens.
+NUM_STORED = 768
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +61,20 @@ def texts(tokenizer) -> list[list[int]]:
 
 
 @pytest.fixture(scope="module")
-def warm(tmp_path_factory, questions, texts) -> Iterator[tuple[Served, Served]]:
-    """An engine with everything stored, and nothing of it in vLLM's own cache."""
-    store = str(tmp_path_factory.mktemp("contexts"))
-    with served(str(weights_path()), {"store": store, **PATIENT}, **OPTIONS) as engine:
-        contexts = {tuple(tokens[:NUM_CONTEXT]) for tokens in (*texts, *(q for q, _ in questions))}
-        engine([list(tokens) for tokens in sorted(contexts)], max_tokens=1)
-        engine.settle()
-        engine.forget()
-        engine.counts()
-        yield engine
+def warm(tmp_path_factory, questions, texts) -> Iterator[Served]:
+    """An engine with everything stored by another process, and nothing in vLLM's own cache."""
+    model = str(weights_path())
+    contexts = {tuple(tokens[:NUM_STORED]) for tokens, _ in questions}
+    contexts |= {tuple(tokens[:NUM_CONTEXT]) for tokens in texts}
+    folder = tmp_path_factory.mktemp("contexts")
+    with serving("--store", folder) as server, open_link(100, kind="proxy") as link:
+        url = f"cachegen://{link.address(int(server.url.rpartition(':')[2]))}"
+        extra = {"store": url, **PATIENT}
+        asked = {"model": model, "prompts": sorted(contexts), "options": OPTIONS, "max_tokens": 1}
+        saved = ask({**asked, "extra": extra})
+        assert saved["counts"]["tokens_saved"] == 5 * NUM_STORED + 2 * NUM_CONTEXT
+        with served(model, extra, **OPTIONS) as engine:
+            yield engine
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +96,9 @@ def test_answers_and_expectations_at_the_default_level(
     truth, warm, questions, texts, tokenizer
 ) -> None:
     said, expected = truth
-    answers = warm([tokens for tokens, _ in questions], max_tokens=6)
+    asked = warm.run([tokens for tokens, _ in questions], max_tokens=6)
+    assert all(each.num_cached_tokens >= NUM_STORED for each in asked)
+    answers = [each.outputs[0].token_ids for each in asked]
     was_right, is_right = (
         [
             exact_match(tokenizer.decode(ids), answer)
@@ -105,7 +119,7 @@ def test_answers_and_expectations_at_the_default_level(
     mean = sum(divergences) / len(divergences)
     assert 0 < mean <= PROMISED_KL
     counts = warm.counts()
-    assert counts["tokens_loaded"] > 5 * 768
+    assert counts["tokens_loaded"] >= 5 * NUM_STORED + 2 * NUM_CONTEXT
     levels = {name for name in counts if name.startswith("chunks_loaded")}
     assert levels and "chunks_loaded:lossless" not in levels
     ratio = counts["tokens_loaded"] * 6 * 2 * 2 * 32 * 2 / counts["bytes_loaded"]
