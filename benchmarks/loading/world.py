@@ -14,7 +14,6 @@ import torch
 
 from cachegen import refmodel
 from cachegen.bitstream.manifest import Manifest
-from cachegen.cli.demo.link import serving
 from cachegen.cli.models import load_model
 from cachegen.codec.levels import FIXED_LEVELS
 from cachegen.codec.profile import Profile, read_profile
@@ -22,6 +21,7 @@ from cachegen.contexts.save import save
 from cachegen.engines.transformers import capture, fingerprint, measure_prefill
 from cachegen.kvcache import KVCache
 from cachegen.netem import Link, open_link
+from cachegen.netem.serving import serving
 from cachegen.store import Store, open_store
 
 CONTINUATION_TOKENS = 128

@@ -15,13 +15,13 @@ import pytest
 import torch
 
 from cachegen.bitstream.manifest import Manifest
-from cachegen.cli.demo.link import serving
 from cachegen.contexts.save import save
 from cachegen.kvcache import KVCache
 from cachegen.loading.load import load
 from cachegen.loading.resources import measurements_of
 from cachegen.loading.result import LoadResult
 from cachegen.netem import open_link, rate_schedule
+from cachegen.netem.serving import serving
 from cachegen.policy.algorithm1 import Algorithm1
 from cachegen.policy.controller import Controller
 from cachegen.policy.costs import Costs, PrefillCost

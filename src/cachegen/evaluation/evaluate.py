@@ -13,14 +13,15 @@ from cachegen.codec.profile import Profile
 from cachegen.engines.transformers.cache import capture
 from cachegen.engines.transformers.identity.fingerprint import fingerprint
 from cachegen.engines.transformers.rope import rope_map
-from cachegen.evaluation import datasets, machine
+from cachegen.errors import CacheGenError
+from cachegen.evaluation import datasets, loads, machine
 from cachegen.evaluation.case import Case
 from cachegen.evaluation.coder import Coder
 from cachegen.evaluation.judge import Models
 from cachegen.evaluation.learned import texts_to_learn_from
 from cachegen.evaluation.methods.registry import METHODS, OURS, TEXTS, MethodContext, make
 from cachegen.evaluation.outcomes import Outcomes
-from cachegen.evaluation.results import Dataset, Failure, Method, Model, Result
+from cachegen.evaluation.results import Dataset, Failure, Method, Model, Part, Result, Ttft
 from cachegen.evaluation.rows import rows_of
 from cachegen.evaluation.run import Run, Tell
 from cachegen.evaluation.speed import speed
@@ -28,6 +29,7 @@ from cachegen.evaluation.summary import summary_of
 from cachegen.kvcache import Geometry
 
 _ADAPTIVE = "adaptive"
+_PARTS = ("prefill", "encode", "decode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ def evaluate(
     run = Run(models, coders, outcomes, tell, failures)
     for done in run.over(every):
         progress(done, len(every))
+    ttft = _ttft(job, every, failures, tell)
     rows = rows_of(outcomes.found, coders, cases, seed=job.seed)
     if not rows:
         raise ValueError("expected numbers of at least one method, got none: see what failed above")
@@ -156,6 +159,11 @@ def evaluate(
         datasets={name: Dataset(_what(own), len(own)) for name, own in cases.items()},
         rows=tuple(rows),
         failures=tuple(failures),
+        ttft=tuple(ttft),
+        breakdown=tuple(
+            Part(name, timed[f"{name}_s"], timed[f"{name}_s"] / timed["prefill_s"])
+            for name in _PARTS
+        ),
     )
 
 
@@ -188,15 +196,19 @@ def _cases(job: Job, failures: list[Failure], tell: Tell) -> dict[str, list[Case
 def _coders(job: Job, failures: list[Failure], tell: Tell) -> Iterator[Coder]:
     """Of every method; one that cannot be made is noted, and the others go on."""
     models, effort = job.models, job.effort
-    texts: list[tuple[int, ...]] = []
-    if any(TEXTS in METHODS[name].needs for name in effort.methods if name in METHODS):
+    texts: Sequence[tuple[int, ...]] = ()
+    learning = [name for name in effort.methods if name in METHODS and TEXTS in METHODS[name].needs]
+    if learning:
         tell("texts to learn from")
-        texts = texts_to_learn_from(
-            models.tokenizer,
-            job.data,
-            num_tokens=effort.context_tokens,
-            count=effort.learned_contexts,
-        )
+        try:
+            texts = texts_to_learn_from(
+                models.tokenizer,
+                job.data,
+                num_tokens=effort.context_tokens,
+                count=effort.learned_contexts,
+            )
+        except (OSError, ValueError) as exc:
+            tell(f"nothing to learn from, so no {', '.join(learning)}: {exc}")
     context = MethodContext(
         model=models.writer,
         geometry=_geometry(models.writer),
@@ -240,6 +252,18 @@ def _speed(job: Job, cases: Sequence[Case], tell: Tell) -> Mapping[str, float]:
     writer = job.models.writer
     kv = capture(writer, tokens)
     return speed(writer, job.profile, kv, tokens, runs=job.effort.timed_runs)
+
+
+def _ttft(job: Job, cases: Sequence[Case], failures: list[Failure], tell: Tell) -> Sequence[Ttft]:
+    """Of the longest context; a machine without links costs these numbers only."""
+    tokens = max(cases, key=lambda case: len(case.context)).context
+    wanted = loads.QUICK if job.effort.is_quick else loads.FULL
+    try:
+        return loads.ttft_rows(job.models.writer, job.profile, tokens, wanted, tell)
+    except (CacheGenError, OSError) as exc:
+        failures.append(Failure("times of loads", "", str(exc)))
+        tell(f"times of loads are left out: {exc}")
+        return ()
 
 
 def _described(job: Job) -> Model:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cachegen.cli.demo.client import Client
-from cachegen.cli.demo.link import compare, serving
+from cachegen.cli.demo.link import compare
 from cachegen.cli.demo.reader import DemoReader
 from cachegen.cli.demo.tables import show_link
 from cachegen.cli.demo.writer import WriterJob, make_job
@@ -15,6 +15,7 @@ from cachegen.errors import CacheGenError
 from cachegen.kvcache import KVCache
 from cachegen.loading.result import LoadResult
 from cachegen.netem import open_link
+from cachegen.netem.serving import serving
 
 MBIT_S = 20.0
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +13,9 @@ from cachegen.cli.demo.reader import DemoReader, Judge
 from cachegen.cli.demo.writer import WriterJob
 from cachegen.codec.levels import PACKED, RAW
 from cachegen.engines.transformers import save_context
-from cachegen.errors import CacheGenError
 from cachegen.loading.result import LoadResult
 from cachegen.netem import Link, open_link
+from cachegen.netem.serving import serving
 from cachegen.store import open_store
 
 # Arbitrary: 3 to 9 do, an odd number for the median.
@@ -70,29 +67,6 @@ def compare(
             "rows": rows,
             "falling": falling,
         }
-
-
-@contextmanager
-def serving(link: Link, folder: Path) -> Iterator[str]:
-    """The URL of a server of this folder, for the near side of the link.
-
-    Raises:
-        CacheGenError: it does not start.
-    """
-    command = [sys.executable, "-m", "cachegen.cli", "serve", "--store", str(folder)]
-    command += ["--host", link.host, "--port", "0", "--allow-anonymous"]
-    log = folder.with_name(f"{folder.name}-server.log")
-    with (
-        log.open("w") as errors,
-        link.spawn(command, stdout=subprocess.PIPE, stderr=errors, text=True) as server,
-    ):
-        line = server.stdout.readline() if server.stdout else ""
-        if not line.startswith("serving"):
-            raise CacheGenError(f"expected `cachegen serve` to start, it said: {log.read_text()}")
-        try:
-            yield f"cachegen://{link.address(int(line.rpartition(':')[2]))}"
-        finally:
-            server.terminate()
 
 
 def _rows(client: Client, judge: Judge, step: Callable[[str], None]) -> list[dict[str, Any]]:

@@ -1,0 +1,91 @@
+"""Loads over a real link: every way is there, and what came over it is counted."""
+
+import itertools
+
+import pytest
+
+from cachegen import read_profile, refmodel
+from cachegen.evaluation import loads
+from cachegen.evaluation.loads import Loads, ttft_rows
+
+
+@pytest.fixture(scope="module")
+def rows(models):
+    ids = models.tokenizer(refmodel.load_text("heldout-craik"), verbose=False).input_ids[:1100]
+    profile = read_profile(refmodel.profile_path())
+    wanted = Loads(lengths=(1024, 4096), mbit_s=(50, 400), concurrency=(1, 2), runs=2)
+    return ttft_rows(models.writer, profile, ids, wanted, lambda line: None)
+
+
+def test_every_way_is_timed_at_every_rate(rows):
+    alone = [row for row in rows if row.concurrency == 1]
+    ways = [
+        ("text", ""),
+        ("raw", ""),
+        ("8-bit", ""),
+        ("cachegen", "high"),
+        ("cachegen", "adaptive"),
+    ]
+    assert {(row.mbit_s, row.method, row.level) for row in alone} <= {
+        (rate, *way) for rate, way in itertools.product((50, 400), ways)
+    }
+    for rate, way in itertools.product((50, 400), (ways[0], *ways[3:])):
+        assert (rate, *way) in {(row.mbit_s, row.method, row.level) for row in alone}
+    assert {row.context_tokens for row in rows} == {1024}
+    together = [row for row in rows if row.concurrency == 2]
+    assert [(row.mbit_s, row.method, row.n) for row in together] == [
+        (50, "text", 2), (50, "cachegen", 2), (50, "cachegen", 2)
+    ]  # fmt: skip
+
+
+def test_bytes_are_those_of_the_way(rows):
+    values = 1024 * 768
+    by_way = {(row.method, row.level): row for row in rows if row.concurrency == 1}
+    assert by_way["text", ""].bytes == 0 and by_way["text", ""].fetch_s == 0
+    if ("raw", "") in by_way:
+        assert by_way["raw", ""].bytes == pytest.approx(2 * values, rel=0.01)
+    default = by_way["cachegen", "high"]
+    assert 0 < default.bytes < 0.1 * values
+    assert default.fetch_s > 0 and default.decode_s > 0 and default.recompute_s == 0
+    for row in rows:
+        assert 0 < row.ttft_s_p50 <= row.ttft_s_p95
+
+
+def test_tenants_share_nothing(rows):
+    """Of two loads at once each has its own transfer."""
+    one, two = (
+        next(
+            row
+            for row in rows
+            if (row.method, row.level, row.concurrency, row.mbit_s)
+            == ("cachegen", "high", number, 50)
+        )
+        for number in (1, 2)
+    )
+    assert two.bytes == pytest.approx(one.bytes, rel=0.05)
+
+
+def test_nothing_is_timed_where_raw_is_not_the_cache(models, monkeypatch):
+    from cachegen.errors import CacheGenError
+
+    real = loads.capture
+    calls = itertools.count()
+
+    def changing(model, tokens, **options):
+        kv = real(model, tokens, **options)
+        if next(calls) == 0:
+            kv.keys[0][0, 0, 0] += 1
+            for plane in kv.planes():
+                plane.neg_()
+        return kv
+
+    stored = loads.save
+
+    def save(kv, **options):
+        return stored(real(models.writer, options["tokens"]), **options)
+
+    monkeypatch.setattr(loads, "capture", changing)
+    monkeypatch.setattr(loads, "save", save)
+    wanted = Loads(lengths=(256,), mbit_s=(50,), concurrency=(1,), runs=1)
+    with pytest.raises(CacheGenError, match="another cache than the model; nothing is timed"):
+        ttft_rows(models.writer, None, list(range(5, 261)), wanted, lambda line: None)
