@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -341,8 +341,11 @@ def _profile(run: _Run, fingerprint: bytes, *, checkpoint: Checkpoint, display: 
 
 def _long_texts(run: _Run, progress: Progress) -> LongTexts | None:
     """Long contexts, prefilled when they are first asked for; None where there are none."""
-    from cachegen.codec.calibration.long_contexts import LongTexts, in_chunks
+    from cachegen.codec.calibration.long_contexts import PHASE, LongTexts, in_chunks
     from cachegen.engines import transformers as engine
+
+    def prefilling(status: Status) -> None:
+        progress(replace(status, phase=PHASE))
 
     windows, sizes = run.material.long_windows, run.sizes
     if not windows:
@@ -350,7 +353,7 @@ def _long_texts(run: _Run, progress: Progress) -> LongTexts | None:
 
     @cache
     def judge() -> Evaluator:
-        return engine.evaluator(run.twin, windows, writer=run.model, progress=progress)
+        return engine.evaluator(run.twin, windows, writer=run.model, progress=prefilling)
 
     def evaluate(roundtrip: RoundTrip) -> Mapping[str, Quality]:
         coded = engine.coded_as(roundtrip, run.model.dtype)
