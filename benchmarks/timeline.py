@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from cachegen.cli.demo.client import Client
-from cachegen.cli.demo.falling import load_while_falling
 from cachegen.cli.demo.link import serving
 from cachegen.cli.demo.reader import DemoReader
 from cachegen.cli.demo.writer import make_job
 from cachegen.cli.timeline import draw, write
 from cachegen.codec.levels import PACKED
 from cachegen.engines.transformers import save_context
+from cachegen.evaluation.times.falling import load_while_falling
 from cachegen.netem import open_link
 from cachegen.store import open_store
 from record import ROOT
@@ -40,7 +41,7 @@ def main() -> None:
             for _ in range(ATTEMPTS):
                 client.load(PACKED)
                 result, rates = load_while_falling(
-                    client,
+                    partial(client.load, None),
                     link,
                     mbit_s=MBIT_S,
                     low_mbit_s=LOW_MBIT_S,

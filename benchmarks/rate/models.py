@@ -31,8 +31,8 @@ from cachegen.evaluation.coder import Coder
 from cachegen.evaluation.methods.kvtc import kvtc_coders
 from cachegen.evaluation.methods.presets import adaptive_coder, paper_coders, profile_coder
 from cachegen.evaluation.methods.uniform import uniform_coders
-from cachegen.evaluation.speed import speed
 from cachegen.evaluation.texts import texts_of
+from cachegen.evaluation.times.speed import speed
 from cachegen.kvcache import KVCache
 from rate.curves import begins, reaches, summarise
 from rate.hostile import Hostile, hostile

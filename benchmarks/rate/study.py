@@ -19,7 +19,7 @@ from cachegen.evaluation.coder import Coder
 from cachegen.evaluation.methods.kvtc import kvtc_coders
 from cachegen.evaluation.methods.presets import paper_coders, plain_coders, profile_coder
 from cachegen.evaluation.methods.uniform import uniform_coders
-from cachegen.evaluation.speed import speed
+from cachegen.evaluation.times.speed import speed
 from rate.ablation import between_levels
 from rate.measure import Row, check, evaluators, lost_and_gained, measure_all
 from rate.report import say

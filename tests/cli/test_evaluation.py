@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from cachegen import refmodel
 from cachegen.cli import app
-from cachegen.evaluation import evaluate, loads
+from cachegen.evaluation import evaluate
+from cachegen.evaluation.times import loads
 
 WORDS = ("a grey ship came in by night", "and no one had heard of it", "until the bell rang")
 METHODS = "cachegen,raw,uniform,broken"
@@ -111,7 +112,7 @@ def test_the_report_is_written(evaluated: tuple[Path, dict]) -> None:
     assert (out / "rows.csv").read_text().count("\n") == len(printed["rows"]) + 1
     kept = json.loads((out / "results.json").read_text())[0]
     assert kept["rows"] == printed["rows"] and kept["command"].startswith("cachegen")
-    assert kept["ttft"] and [one["part"] for one in kept["breakdown"]] == [
+    assert kept["ttft"] and kept["timeline"] and [one["part"] for one in kept["breakdown"]] == [
         "prefill", "encode", "decode"
     ]  # fmt: skip
 
@@ -121,7 +122,7 @@ def test_a_second_run_measures_nothing_again(
 ) -> None:
     out, printed = evaluated
     monkeypatch.setattr("cachegen.evaluation.run.prepare", lambda *_: 1 / 0)
-    monkeypatch.setattr(evaluate, "_ttft", lambda *_: ())
+    monkeypatch.setattr(evaluate, "_loads", lambda *_: ((), ()))
     result = CliRunner().invoke(app, command(data, out, "--json"), catch_exceptions=False)
     again = json.loads(result.stdout)
     assert again["rows"] == printed["rows"] and not again["failures"]
@@ -153,7 +154,7 @@ def test_names_and_numbers_that_nobody_knows(
 def test_a_dataset_that_is_missing_is_left_out_and_said(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "_ttft", lambda *_: ())
+    monkeypatch.setattr(evaluate, "_loads", lambda *_: ((), ()))
     asked = command(data, tmp_path, "--datasets", "lcc,passkey", "--methods", "raw,kvtc", "--json")
     result = CliRunner().invoke(app, asked, catch_exceptions=False)
     printed = json.loads(result.stdout)

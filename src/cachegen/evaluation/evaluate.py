@@ -14,18 +14,19 @@ from cachegen.engines.transformers.cache import capture
 from cachegen.engines.transformers.identity.fingerprint import fingerprint
 from cachegen.engines.transformers.rope import rope_map
 from cachegen.errors import CacheGenError
-from cachegen.evaluation import datasets, loads, machine
+from cachegen.evaluation import datasets, machine
 from cachegen.evaluation.case import Case
 from cachegen.evaluation.coder import Coder
 from cachegen.evaluation.judge import Models
 from cachegen.evaluation.learned import texts_to_learn_from
 from cachegen.evaluation.methods.registry import METHODS, OURS, TEXTS, MethodContext, make
 from cachegen.evaluation.outcomes import Outcomes
-from cachegen.evaluation.results import Dataset, Failure, Method, Model, Part, Result, Ttft
+from cachegen.evaluation.results import Dataset, Failure, Method, Model, Moment, Part, Result, Ttft
 from cachegen.evaluation.rows import rows_of
 from cachegen.evaluation.run import Run, Tell
-from cachegen.evaluation.speed import speed
 from cachegen.evaluation.summary import summary_of
+from cachegen.evaluation.times import loads
+from cachegen.evaluation.times.speed import speed
 from cachegen.kvcache import Geometry
 
 _ADAPTIVE = "adaptive"
@@ -127,7 +128,7 @@ def evaluate(
     run = Run(models, coders, outcomes, tell, failures)
     for done in run.over(every):
         progress(done, len(every))
-    ttft = _ttft(job, every, failures, tell)
+    ttft, timeline = _loads(job, every, failures, tell)
     rows = rows_of(outcomes.found, coders, cases, seed=job.seed)
     if not rows:
         raise ValueError("expected numbers of at least one method, got none: see what failed above")
@@ -160,6 +161,7 @@ def evaluate(
         rows=tuple(rows),
         failures=tuple(failures),
         ttft=tuple(ttft),
+        timeline=tuple(timeline),
         breakdown=tuple(
             Part(name, timed[f"{name}_s"], timed[f"{name}_s"] / timed["prefill_s"])
             for name in _PARTS
@@ -254,16 +256,18 @@ def _speed(job: Job, cases: Sequence[Case], tell: Tell) -> Mapping[str, float]:
     return speed(writer, job.profile, kv, tokens, runs=job.effort.timed_runs)
 
 
-def _ttft(job: Job, cases: Sequence[Case], failures: list[Failure], tell: Tell) -> Sequence[Ttft]:
+def _loads(
+    job: Job, cases: Sequence[Case], failures: list[Failure], tell: Tell
+) -> tuple[Sequence[Ttft], Sequence[Moment]]:
     """Of the longest context; a machine without links costs these numbers only."""
     tokens = max(cases, key=lambda case: len(case.context)).context
     wanted = loads.QUICK if job.effort.is_quick else loads.FULL
     try:
-        return loads.ttft_rows(job.models.writer, job.profile, tokens, wanted, tell)
+        return loads.timed_loads(job.models.writer, job.profile, tokens, wanted, tell)
     except (CacheGenError, OSError) as exc:
         failures.append(Failure("times of loads", "", str(exc)))
         tell(f"times of loads are left out: {exc}")
-        return ()
+        return (), ()
 
 
 def _described(job: Job) -> Model:

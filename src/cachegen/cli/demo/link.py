@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cachegen.cli import timeline
 from cachegen.cli.demo.client import Client
-from cachegen.cli.demo.falling import load_while_falling
 from cachegen.cli.demo.reader import DemoReader, Judge
 from cachegen.cli.demo.writer import WriterJob
 from cachegen.codec.levels import PACKED, RAW
 from cachegen.engines.transformers import save_context
+from cachegen.evaluation.times.falling import load_while_falling
 from cachegen.loading.result import LoadResult
 from cachegen.netem import Link, open_link
 from cachegen.netem.serving import serving
@@ -106,7 +107,9 @@ def _falling(
     """An adaptive load with a deadline that 8-bit loading would meet, did the rate not fall."""
     slo_s = _SPARE * next(row["ttft_s"] for row in rows if row["method"] == "8-bit")
     low = mbit_s / FALL
-    result, rates = load_while_falling(client, link, mbit_s=mbit_s, low_mbit_s=low, slo_s=slo_s)
+    result, rates = load_while_falling(
+        partial(client.load, None), link, mbit_s=mbit_s, low_mbit_s=low, slo_s=slo_s
+    )
     title = f"{len(result.chunks)} chunks over a link that falls from {mbit_s:g} to {low:g} Mbit/s"
     drawing = timeline.draw(result, title=title, rates=rates, deadline_s=slo_s)
     timeline.write(picture, drawing, title=title)

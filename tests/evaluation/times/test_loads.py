@@ -5,16 +5,29 @@ import itertools
 import pytest
 
 from cachegen import read_profile, refmodel
-from cachegen.evaluation import loads
-from cachegen.evaluation.loads import Loads, ttft_rows
+from cachegen.evaluation.times import loads
+from cachegen.evaluation.times.loads import Loads, timed_loads
 
 
 @pytest.fixture(scope="module")
-def rows(models):
+def timed(models):
     ids = models.tokenizer(refmodel.load_text("heldout-craik"), verbose=False).input_ids[:1100]
     profile = read_profile(refmodel.profile_path())
     wanted = Loads(lengths=(1024, 4096), mbit_s=(50, 400), concurrency=(1, 2), runs=2)
-    return ttft_rows(models.writer, profile, ids, wanted, lambda line: None)
+    return timed_loads(models.writer, profile, ids, wanted, lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def rows(timed):
+    return timed[0]
+
+
+def test_a_link_that_gets_slower_is_seen(timed):
+    """Every chunk is there once, and the rates are the two of the link."""
+    moments = timed[1]
+    assert {one.chunk for one in moments} == {0, 1}
+    assert {one.mbit_s for one in moments} <= {50, 5} and moments[0].mbit_s == 50
+    assert all(one.t_s >= 0 and one.choice for one in moments)
 
 
 def test_every_way_is_timed_at_every_rate(rows):
@@ -88,4 +101,4 @@ def test_nothing_is_timed_where_raw_is_not_the_cache(models, monkeypatch):
     monkeypatch.setattr(loads, "save", save)
     wanted = Loads(lengths=(256,), mbit_s=(50,), concurrency=(1,), runs=1)
     with pytest.raises(CacheGenError, match="another cache than the model; nothing is timed"):
-        ttft_rows(models.writer, None, list(range(5, 261)), wanted, lambda line: None)
+        timed_loads(models.writer, None, list(range(5, 261)), wanted, lambda line: None)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from cachegen.cli.demo.client import Client
 from cachegen.loading.result import LoadResult
 from cachegen.netem import Link, rate_schedule
 
-# Longer than any load of the demo.
+# Longer than any load.
 _FOREVER_S = 3600.0
 
 
 def load_while_falling(
-    client: Client,
+    load: Callable[..., LoadResult],
     link: Link,
     *,
     mbit_s: float,
@@ -27,7 +26,7 @@ def load_while_falling(
     """Load while the rate falls; the result, and the rates with the seconds at which each began.
 
     Args:
-        client: what loads.
+        load: takes ``slo_s`` and ``progress`` as `cachegen.load` does.
         link: left as it is in the end.
         mbit_s: the rate at first.
         low_mbit_s: the rate as soon as a share of the tokens is there.
@@ -58,7 +57,7 @@ def load_while_falling(
     with rate_schedule(link, steps()):
         began_s = time.perf_counter()
         try:
-            result = client.load(None, slo_s=slo_s, progress=watch)
+            result = load(slo_s=slo_s, progress=watch)
         finally:
             falls.set()
     return result, [(at_s, rate) for at_s, rate in rates if at_s < result.ttft_s]

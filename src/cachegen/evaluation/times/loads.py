@@ -24,7 +24,8 @@ from cachegen.codec.profile import Profile
 from cachegen.contexts.save import save
 from cachegen.engines.transformers import capture, fingerprint, measure_prefill, rope_map
 from cachegen.errors import CacheGenError
-from cachegen.evaluation.results import Ttft
+from cachegen.evaluation.results import Moment, Ttft
+from cachegen.evaluation.times.falling import load_while_falling
 from cachegen.kvcache import KVCache
 from cachegen.loading.load import load
 from cachegen.loading.result import LoadResult
@@ -39,6 +40,9 @@ from cachegen.store import Store, open_store
 _CHUNK_TOKENS = 512
 # A way that would take longer than this many prefills tells nothing but that.
 _MOST_PREFILLS = 6.0
+# A load in 8 bits would meet this many times its own time over the link; and what the link falls
+# to. Arbitrary: 1.2 to 2, and 4 to 20, do.
+_SPARE, _FALL = 1.5, 10.0
 _BITS_PER_BYTE = 8
 _TEXT, _OURS, _POLICY = "text", "cachegen", "adaptive"
 Tell = Callable[[str], None]
@@ -70,10 +74,13 @@ FULL = Loads(
 )
 
 
-def ttft_rows(
+def timed_loads(
     model: Any, profile: Profile | None, tokens: Sequence[int], loads: Loads, tell: Tell
-) -> list[Ttft]:
-    """Time every way of having a context, at every rate.
+) -> tuple[list[Ttft], list[Moment]]:
+    """Time every way of having a context, at every rate; and one load whose link gets slower.
+
+    The latter is of the longest context, and has a deadline that a load in 8 bits would meet if the
+    link stayed as it is; it falls to a tenth when half of the tokens are there.
 
     Args:
         model: a transformers model in its own dtype.
@@ -89,12 +96,15 @@ def ttft_rows(
         folder = Path(parent) / "store"
         with serving(link, folder) as url:
             rows: list[Ttft] = []
+            moments: list[Moment] = []
             fitting = [length for length in loads.lengths if length <= len(tokens)]
             for length in fitting or [len(tokens)]:
                 world = _World(model, profile, tokens[:length], link, open_store(url))
                 tell(f"loads of {length} tokens over a link ({link.kind})")
-                rows += _timed(world, loads, tell)
-            return rows
+                kv = world.save(max(loads.concurrency))
+                rows += _timed(world, loads, kv, tell)
+                moments = _falling(world, loads, num_values=kv.num_values)
+            return rows, moments
 
 
 @contextmanager
@@ -149,7 +159,7 @@ class _World:
             salt=_salt(tenant),
         )
 
-    def load(self, controller: Controller, tenant: int = 0) -> LoadResult:
+    def load(self, controller: Controller | None, tenant: int = 0, **options: Any) -> LoadResult:
         return load(
             self.tokens,
             store=self.store,
@@ -158,6 +168,7 @@ class _World:
             recompute=partial(capture, self.model),
             fingerprint=fingerprint(self.model),
             salt=_salt(tenant),
+            **options,
         )
 
 
@@ -166,8 +177,7 @@ def _salt(tenant: int) -> bytes:
     return str(tenant).encode()
 
 
-def _timed(world: _World, loads: Loads, tell: Tell) -> Iterator[Ttft]:
-    kv = world.save(max(loads.concurrency))
+def _timed(world: _World, loads: Loads, kv: KVCache, tell: Tell) -> Iterator[Ttft]:
     measure_prefill(world.model, world.tokens)
     computed = [_prefill_s(world) for _ in range(loads.runs)]
     controllers: dict[tuple[str, str], tuple[Callable[[], Controller], float]] = {
@@ -200,6 +210,29 @@ def _timed(world: _World, loads: Loads, tell: Tell) -> Iterator[Ttft]:
                     results = list(pool.map(lambda t, m=make: world.load(m(), t), range(number)))
                     yield _row(world, shared, number, (_OURS, level), results)
     world.link.set_rate(None)
+
+
+def _falling(world: _World, loads: Loads, *, num_values: int) -> list[Moment]:
+    """How each chunk was got while the link got slower."""
+    mbit_s = loads.mbit_s[-2:][0]
+    slo_s = _SPARE * _BITS_PER_BYTE * num_values / (1e6 * mbit_s)
+    result, rates = load_while_falling(
+        partial(world.load, None),
+        world.link,
+        mbit_s=mbit_s,
+        low_mbit_s=mbit_s / _FALL,
+        slo_s=slo_s,
+    )
+    world.link.set_rate(None)
+    return [
+        Moment(span.began_s, _rate_at(rates, span.began_s), span.chunk, span.level)
+        for span in result.spans
+        if span.chunk is not None and span.work in ("fetch", "recompute")
+    ]
+
+
+def _rate_at(rates: Sequence[tuple[float, float]], at_s: float) -> float:
+    return [mbit_s for began_s, mbit_s in rates if began_s <= at_s][-1]
 
 
 def _prefill_s(world: _World) -> float:

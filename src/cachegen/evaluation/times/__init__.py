@@ -1,0 +1,1 @@
+"""Times: of coding, and of loads over real links."""
