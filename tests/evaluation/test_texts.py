@@ -1,12 +1,10 @@
 """Texts whose last quarter was not in the first three."""
 
-import json
-import lzma
-
 import pytest
 
 from cachegen.evaluation import texts
-from cachegen.evaluation.texts import CHAT, NOVELS, WIKITEXT, parted, texts_of
+from cachegen.evaluation.texts import CHAT, parted, texts_of
+from tests.evaluation.corpus import write_corpus
 
 
 def count(text: str) -> int:
@@ -31,15 +29,7 @@ def test_one_piece_cannot_be_parted():
 @pytest.fixture
 def data(tmp_path):
     folder = tmp_path / "data"
-    for name in (NOVELS, WIKITEXT, CHAT):
-        (folder / name).parent.mkdir(parents=True)
-    books = (f"<<<B{book}>>>\n" + f"book{book} goes on\n" * 1500 for book in range(8))
-    with lzma.open(folder / NOVELS, "wt") as file:
-        file.write("".join(books))
-    articles = (f" = Article {n} = \n \n" + f" = = Part = = \n article{n}\n" * 9 for n in range(8))
-    (folder / WIKITEXT).write_text(" \n" + "".join(articles))
-    talks = (json.dumps({"conversation": f"USER: talk{n}\n" * 9}) for n in range(8))
-    (folder / CHAT).write_text("\n".join(talks) + "\n")
+    write_corpus(folder)
     return folder
 
 
