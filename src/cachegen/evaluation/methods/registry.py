@@ -37,6 +37,7 @@ _FEW_KVTC_STEPS = (0.5, 0.14)
 _PAPER_STEPS = (1.1, 0.75, 0.5, 0.23, 0.105, 0.05, 0.028, 0.015, 0.005)
 _FEW_PAPER_STEPS = (0.05, 0.015)
 _FEW_KVSERVE_LEVELS = (64, 16)
+_FEW_ADAPTIVE_LEVELS = ("medium", UNCALIBRATED_DEFAULT)
 _FEW_UNIFORM_BITS = ("8", "4")
 _FEW_SHARES = (0.5,)
 # Of which KVServe's tables and classes are learned: in one context a plane and class have 100,000
@@ -196,8 +197,14 @@ def _cachegen(context: MethodContext, quick: bool) -> Iterable[Coder]:
 
 
 def _adaptive(context: MethodContext, quick: bool) -> Iterable[Coder]:
-    del quick
-    return [presets.adaptive_coder(context.rope, level.name) for level in UNCALIBRATED_LADDER]
+    names = [level.name for level in UNCALIBRATED_LADDER]
+    chosen = _FEW_ADAPTIVE_LEVELS if quick else names
+    return [presets.adaptive_coder(context.rope, name) for name in chosen]
+
+
+def _zstd(context: MethodContext, quick: bool) -> Iterable[Coder]:
+    every = exact.zstd_coders(context.geometry)
+    return every[:1] if quick else every
 
 
 def _broken(context: MethodContext, quick: bool) -> Iterable[Coder]:
@@ -223,7 +230,7 @@ METHODS: Mapping[str, Method] = {
         "bytes or bits shuffled, then zstd; lossless",
         "arXiv 1503.00638 (bitshuffle)",
         (),
-        lambda context, _: exact.zstd_coders(context.geometry),
+        _zstd,
     ),
     "lossless": Method(
         "this package's lossless level", "", (), lambda context, _: [exact.lossless_coder()]

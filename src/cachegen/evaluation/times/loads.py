@@ -65,7 +65,7 @@ class Loads:
     runs: int
 
 
-QUICK = Loads(lengths=(1536,), mbit_s=(20, 50, 200, 1000), concurrency=(1,), runs=3)
+QUICK = Loads(lengths=(1536,), mbit_s=(50, 200, 1000), concurrency=(1,), runs=3)
 FULL = Loads(
     lengths=(1536, 4096, 7680),
     mbit_s=(10, 20, 50, 100, 200, 500, 1000),
