@@ -410,6 +410,17 @@ def quality(name: str, value: object) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def long_contexts(num_tokens: int) -> Callable[[dict[str, Any]], None]:
+    """A level that was measured on contexts of so many tokens."""
+
+    def change(whole: dict[str, Any]) -> None:
+        quality("kl", 0.5)(whole)
+        first = whole["levels"][0]
+        first["long"] = {"num_tokens": num_tokens, "quality": first["quality"], "domains": {}}
+
+    return change
+
+
 def named(name: str) -> Callable[[dict[str, Any]], None]:
     def change(whole: dict[str, Any]) -> None:
         whole["levels"][0]["name"] = name

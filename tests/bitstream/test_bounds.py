@@ -29,6 +29,7 @@ from tests.bitstream.bounds import (
     golden,
     header,
     levels,
+    long_contexts,
     longer,
     many_groups,
     many_tables,
@@ -377,6 +378,10 @@ PROFILES = (
     bound(
         "the standard error of `rel_ppl`, at least 0",
         lambda: described("levels", quality("rel_ppl_error", -0.1)),
+    ),
+    bound(
+        "`long`: their `num_tokens`, 1 to 2^32 - 1",
+        *(partial(described, "levels", long_contexts(number)) for number in (0, -1, 2**32)),
     ),
     bound(
         "All numbers are finite",
