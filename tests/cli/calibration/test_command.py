@@ -364,7 +364,8 @@ def test_a_killed_run_is_taken_up_again_with_the_same_result(folder: Path) -> No
     lines = second.splitlines()
     assert lines.count("sample") == 2 and lines.count("trial") == 2, said
     assert any(
-        line.startswith("moments (then solving, levels, tables, sizes); 2 of 4") for line in lines
+        line.startswith("moments (then solving, levels, lengths, tables, sizes); 2 of 4")
+        for line in lines
     )
     last = CliRunner().invoke(app, [*common, str(output)], catch_exceptions=False)
     assert "moments (" not in last.stderr and last.stderr.count("(known)") >= 2
