@@ -7,17 +7,28 @@ here, or so far apart that no busy machine turns them round.
 from __future__ import annotations
 
 import time
+import zlib
 from typing import Any
+
+import pytest
 
 from cachegen.netem.proxy import proxy_link
 from tests.engines.vllm.engine.served import PATIENT, Served, served
-from tests.engines.vllm.engine.tiny import prompt
+from tests.engines.vllm.engine.tiny import prompt, write_llama
 from tests.server.conftest import serving
 
 PROMPTS = [prompt(500, seed) for seed in range(1, 5)]
 LOADABLE = 384
 EXTRA = {"level": "raw", "chunk_tokens": 128, "max_loads": 1, **PATIENT}
 OPTIONS: dict[str, Any] = {"dtype": "float32", "learns": True}
+
+
+@pytest.fixture
+def model(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> str:
+    """One of the test's own: nobody in this process has measured how fast it is."""
+    folder = tmp_path_factory.mktemp("model")
+    write_llama(folder, seed=zlib.crc32(request.node.name.encode()))
+    return str(folder)
 
 
 def save(engine: Served) -> list[list[int]]:
@@ -57,9 +68,6 @@ def test_after_slow_loads_others_are_tried(model: str, tmp_path) -> None:
         texts = save(engine)
         work = get_kv_transfer_group()._work
         book = work._book
-        # What engines before in this process have measured, of chunks of other lengths too.
-        book._loads._decode.pop("raw", None)
-        book._prefills._prefill.clear()
         for _ in range(32):
             book._loads.add_decode("raw", 128, 3600.0)
             book._prefills.add_prefill(512, 0, 60.0)
