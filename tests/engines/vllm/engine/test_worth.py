@@ -32,8 +32,8 @@ def model(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
 
 
 def save(engine: Served) -> list[list[int]]:
-    """Compute the prompts, and let them be saved and forgotten."""
-    texts = engine(PROMPTS)
+    """Compute the prompts, each in steps of its own, and let them be saved and forgotten."""
+    texts = [engine([tokens])[0] for tokens in PROMPTS]
     engine.settle()
     engine.forget()
     assert engine.counts()["tokens_saved"] == LOADABLE * len(PROMPTS)
