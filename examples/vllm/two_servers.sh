@@ -46,6 +46,7 @@ ask() {
 serve first
 ask 'first server ' ' The'
 ask 'its own cache' ' Then'
+sleep 3 # what was computed is saved while the server rests
 finish
 serve second
 ask 'second server' ' The'
