@@ -36,7 +36,7 @@ serve() {
 }
 finish() {
   kill $vllm
-  wait $vllm || true # what is still to be saved is saved
+  wait $vllm || true
 }
 ask() {
   echo "$1: $("$python" "$here/ask.py" "http://127.0.0.1:$((port + 1))" "$work/text" "$2")"

@@ -24,6 +24,7 @@ from cachegen.codec.profile import Profile
 from cachegen.contexts.save import save
 from cachegen.engines.transformers import capture, fingerprint, measure_prefill, rope_map
 from cachegen.errors import CacheGenError
+from cachegen.evaluation.methods.registry import OURS
 from cachegen.evaluation.results import Moment, Ttft
 from cachegen.evaluation.times.falling import load_while_falling
 from cachegen.kvcache import KVCache
@@ -38,13 +39,13 @@ from cachegen.store import Store, open_store
 
 # Tokens of chunks, so that a context of 1,536 has several to choose for.
 _CHUNK_TOKENS = 512
-# A way that would take longer than this many prefills tells nothing but that.
+# A way that would take longer than this many prefills tells nothing but that. Arbitrary: 3 to 20.
 _MOST_PREFILLS = 6.0
 # A load in 8 bits would meet this many times its own time over the link; and what the link falls
 # to. Arbitrary: 1.2 to 2, and 4 to 20, do.
 _SPARE, _FALL = 1.5, 10.0
 _BITS_PER_BYTE = 8
-_TEXT, _OURS, _POLICY = "text", "cachegen", "adaptive"
+_TEXT, _POLICY = "text", "adaptive"
 Tell = Callable[[str], None]
 
 
@@ -183,8 +184,8 @@ def _timed(world: _World, loads: Loads, kv: KVCache, tell: Tell) -> Iterator[Ttf
     controllers: dict[tuple[str, str], tuple[Callable[[], Controller], float]] = {
         ("raw", ""): (lambda: Fixed(RAW), kv.size_bytes),
         ("8-bit", ""): (lambda: Fixed(PACKED), kv.size_bytes / 2),
-        (_OURS, world.default): (lambda: Fixed(world.default), 0.0),
-        (_OURS, _POLICY): (MinTTFT, 0.0),
+        (OURS, world.default): (lambda: Fixed(world.default), 0.0),
+        (OURS, _POLICY): (MinTTFT, 0.0),
     }
     for mbit_s in loads.mbit_s:
         world.link.set_rate(mbit_s)
@@ -208,7 +209,7 @@ def _timed(world: _World, loads: Loads, kv: KVCache, tell: Tell) -> Iterator[Ttf
                     (_POLICY, MinTTFT),
                 ):
                     results = list(pool.map(lambda t, m=make: world.load(m(), t), range(number)))
-                    yield _row(world, shared, number, (_OURS, level), results)
+                    yield _row(world, shared, number, (OURS, level), results)
     world.link.set_rate(None)
 
 
