@@ -12,7 +12,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreFull, StoreTimeout
-from cachegen.server.index import Holding, Index, num_segments
+from cachegen.server.accounts import Accounts, Settle
+from cachegen.server.index import Index
 from cachegen.server.key_locks import KeyLocks
 from cachegen.server.pins import Pin, Pins
 from cachegen.store import Buffer, Store
@@ -63,8 +64,7 @@ class BoundedStore:
     Other processes may add objects to the store, replace and remove them: whatever is asked for is
     as it is in the store, and a scan finds the rest. Other processes are not held to the limits.
 
-    An object counts with its bytes and with `segment_bytes` for each segment of its key, so that
-    empty objects and deep keys are not free.
+    What counts how much says `Accounts`.
 
     Attributes:
         store: holds the objects.
@@ -82,12 +82,11 @@ class BoundedStore:
         segment_bytes: int = SEGMENT_BYTES,
     ) -> None:
         self.store, self.index, self.capacity_bytes = store, index, capacity_bytes
-        self._on_evict, self._segment_bytes = on_evict, segment_bytes
+        self._on_evict = on_evict
+        self._accounts = Accounts(index, segment_bytes=segment_bytes)
         self._key_locks = KeyLocks()
         self._room_lock = threading.Lock()
         self._pins = Pins()
-        self._reserved_bytes: Counter[str] = Counter()
-        self._reserved_objects: Counter[str] = Counter()
         self._listings: Counter[str] = Counter()
         self._unfinished_bytes = 0
         self._was_scanned = False
@@ -124,7 +123,7 @@ class BoundedStore:
         if not self._was_scanned:
             return None
         holding = self.index.holding(owner)
-        return Usage(holding.objects, holding.size_bytes, self._cost_of(holding))
+        return Usage(holding.objects, holding.size_bytes, self._accounts.cost_of(holding))
 
     @contextmanager
     def tidying(self, *, scans: bool, every_s: float = TIDY_S) -> Iterator[None]:
@@ -227,21 +226,17 @@ class BoundedStore:
         """
         if self.lookup([key]) != [None]:
             return False
-        with self._room_lock:
-            self._check_quota(key, size_bytes, quota_bytes, quota_objects)
-            self._check_capacity(key, size_bytes)
+        self._accounts.check_quota(key, size_bytes, quota_bytes, quota_objects)
+        self._check_capacity(key, size_bytes)
         return True
 
     def left_bytes(self, key: str, *, quota_bytes: int | None = None) -> int | None:
         """The largest object that `admits` could admit under a key; None: of any size."""
-        own_bytes = self._cost(key, 0)
         left = []
         if self.capacity_bytes is not None:
-            left.append(max(0, self.capacity_bytes - own_bytes))
+            left.append(max(0, self.capacity_bytes - self._accounts.cost(key, 0)))
         if quota_bytes is not None:
-            with self._room_lock:
-                taken_bytes = self._taken(self.index.namespace_of(key))
-            left.append(max(0, quota_bytes - taken_bytes - own_bytes))
+            left.append(self._accounts.left_bytes(key, quota_bytes=quota_bytes))
         return min(left, default=None)
 
     def put(
@@ -263,7 +258,7 @@ class BoundedStore:
         if self.lookup([key]) != [None]:
             return False
         with (
-            self._room(key, len(data), quota_bytes, quota_objects),
+            self._room(key, len(data), quota_bytes, quota_objects) as settle,
             self._pins.using(key),
             self._pins.using(parent),
         ):
@@ -272,7 +267,7 @@ class BoundedStore:
             with self._key_locks.holding(key):
                 created = self._create(key, data)
                 if created:
-                    self.index.add(key, len(data), parent=parent)
+                    settle(lambda: self.index.add(key, len(data), parent=parent))
                 else:
                     self._adopt(key)
                 return created
@@ -357,61 +352,21 @@ class BoundedStore:
     @contextmanager
     def _room(
         self, key: str, size_bytes: int, quota_bytes: int | None, quota_objects: int | None
-    ) -> Iterator[None]:
-        """Reserve room for an object, evicting others, until it is in the index."""
-        owner, cost_bytes = self.index.namespace_of(key), self._cost(key, size_bytes)
-        with self._room_lock:
-            self._check_quota(key, size_bytes, quota_bytes, quota_objects)
-            self._check_capacity(key, size_bytes)
-            self._reserve(owner, cost_bytes)
-            try:
-                self._evict_beyond_capacity()
-            except BaseException:
-                self._reserve(owner, cost_bytes, sign=-1)
-                raise
-        try:
-            yield
-        finally:
+    ) -> Iterator[Settle]:
+        """Reserve room for an object, evicting others, until it is settled in the index."""
+        with ExitStack() as stack:
             with self._room_lock:
-                self._reserve(owner, cost_bytes, sign=-1)
-
-    def _reserve(self, owner: str, cost_bytes: int, *, sign: int = 1) -> None:
-        self._reserved_bytes[owner] += sign * cost_bytes
-        self._reserved_objects[owner] += sign
-
-    def _cost(self, key: str, size_bytes: int) -> int:
-        """The bytes that an object counts with."""
-        return size_bytes + self._segment_bytes * num_segments(key)
-
-    def _cost_of(self, holding: Holding) -> int:
-        return holding.size_bytes + self._segment_bytes * holding.segments
-
-    def _taken(self, owner: str) -> int:
-        return self._cost_of(self.index.holding(owner)) + self._reserved_bytes[owner]
-
-    def _check_quota(
-        self, key: str, size_bytes: int, quota_bytes: int | None, quota_objects: int | None
-    ) -> None:
-        owner = self.index.namespace_of(key)
-        if quota_bytes is not None:
-            left_bytes = quota_bytes - self._taken(owner) - self._cost(key, 0)
-            if size_bytes > left_bytes:
-                raise StoreFull(
-                    f"expected at most {max(0, left_bytes)} more bytes within the quota of "
-                    f"{quota_bytes}, got {size_bytes} (each segment of a key takes "
-                    f"{self._segment_bytes} more)"
+                settle = stack.enter_context(
+                    self._accounts.coming(key, size_bytes, quota_bytes, quota_objects)
                 )
-        if quota_objects is not None:
-            stored = self.index.holding(owner).objects + self._reserved_objects[owner]
-            if stored >= quota_objects:
-                raise StoreFull(
-                    f"expected no more objects than the quota of {quota_objects}, got one more"
-                )
+                self._check_capacity(key, size_bytes)
+                self._evict_beyond_capacity()
+            yield settle
 
     def _check_capacity(self, key: str, size_bytes: int) -> None:
         if self.capacity_bytes is None:
             return
-        most_bytes = self.capacity_bytes - self._cost(key, 0)
+        most_bytes = self.capacity_bytes - self._accounts.cost(key, 0)
         if size_bytes > most_bytes:
             raise StoreFull(
                 f"expected an object of at most {max(0, most_bytes)} bytes, got {size_bytes}"
@@ -419,13 +374,11 @@ class BoundedStore:
 
     def _evict_beyond_capacity(self) -> None:
         while (capacity_bytes := self.capacity_bytes) is not None:
-            holdings = self.index.holdings()
-            taken = Counter({owner: self._cost_of(held) for owner, held in holdings.items()})
-            taken.update(self._reserved_bytes)
+            taken = self._accounts.taken()
             room_bytes = capacity_bytes - self._unfinished_bytes
             if taken.total() <= room_bytes:
                 return
-            self._evict(self._victim(+taken, room_bytes))
+            self._evict(self._victim(taken, room_bytes))
 
     def _victim(self, taken: Counter[str], room_bytes: int) -> str:
         """The least recently used object, not pinned and without children, of who takes most.
