@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import ssl
 import threading
@@ -67,7 +68,7 @@ def lying(
                     wire = connection if tls is None else tls.wrap_socket(connection, True)
                     connections.append(wire)
                     with wire:
-                        while request := wire.recv(1 << 20):
+                        while request := _request(wire):
                             handle(server, wire, request)
             except OSError:
                 pass
@@ -95,6 +96,24 @@ def lying(
                     connection.shutdown(socket.SHUT_RDWR)
             for thread in threads:
                 thread.join(10)
+
+
+def _request(wire: socket.socket) -> bytes:
+    """What is there to read: of HTTP a request whole, which may come in parts; empty at the end."""
+    request = wire.recv(1 << 20)
+    head, _, body = request.partition(b"\r\n\r\n")
+    while b" HTTP/1.1\r\n" in head and (b"\r\n\r\n" not in request or len(body) < _length(head)):
+        more = wire.recv(1 << 20)
+        if not more:
+            break
+        request += more
+        head, _, body = request.partition(b"\r\n\r\n")
+    return request
+
+
+def _length(head: bytes) -> int:
+    found = re.search(rb"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
+    return int(found[1]) if found else 0
 
 
 def resident(name: str) -> int:
