@@ -21,6 +21,7 @@ trap 'kill $(jobs -p) 2>/dev/null; wait; rm -rf "$work"' EXIT
 serve() {
   "$python" -m vllm.entrypoints.openai.api_server --model "$model" --served-model-name model \
     --port $((port + 1)) --max-model-len 8192 --enforce-eager --enable-prompt-tokens-details \
+    --shutdown-timeout 20 \
     --kv-transfer-config '{
       "kv_connector": "CacheGenConnector",
       "kv_role": "kv_both",
@@ -46,7 +47,6 @@ ask() {
 serve first
 ask 'first server ' ' The'
 ask 'its own cache' ' Then'
-sleep 3 # what was computed is saved while the server rests
 finish
 serve second
 ask 'second server' ' The'

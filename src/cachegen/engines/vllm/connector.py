@@ -74,6 +74,7 @@ class CacheGenConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
         self._work: Work | None = None
         if role == KVConnectorRole.SCHEDULER:
             _warn_of_policy(transfer.kv_load_failure_policy)
+            _tell_of_end(vllm_config, self._config)
             self._minutely = Minutely(lambda line: _LOG.info("CacheGen: %s", line))
             self._scheduling = self._begin_scheduling(grouping)
 
@@ -344,4 +345,16 @@ def _warn_of_policy(policy: str) -> None:
         _LOG.warning(
             'kv_load_failure_policy is "fail": a request ends with an error where a chunk cannot '
             'be loaded. Set it to "recompute".'
+        )
+
+
+def _tell_of_end(vllm_config: Any, config: ConnectorConfig) -> None:
+    """A server that is told to end kills its engine at once, unless a timeout says otherwise."""
+    timeout_s = getattr(vllm_config, "shutdown_timeout", 0)
+    if config.is_saving and timeout_s < config.drain_s:
+        _LOG.info(
+            "CacheGen: saves that wait when the server ends may be lost: --shutdown-timeout is "
+            "%d s, drain_s %g s",
+            timeout_s,
+            config.drain_s,
         )

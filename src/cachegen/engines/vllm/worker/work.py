@@ -23,6 +23,7 @@ from cachegen.engines.vllm.threads import on_any_core, start_thread
 from cachegen.engines.vllm.worker.loading import Ended, Loader
 from cachegen.engines.vllm.worker.saving import Saver, SaveSettings
 from cachegen.engines.vllm.worker.spare_time import SpareTime
+from cachegen.engines.vllm.worker.warming import warm_up
 from cachegen.store import Store
 
 # An engine that computes nothing comes back at once; it waits this long for a load to end.
@@ -100,6 +101,11 @@ class Work:
         self._news: Learned | None = None
         self._is_stale = threading.Event()
         start_thread(self._keep_learning, name="cachegen-vllm-costs")
+        level = config.level or default
+        start_thread(
+            partial(warm_up, geometry, profile=profile, rope=rope, level=level),
+            name="cachegen-vllm-warm",
+        )
         self._short: list[Ended] = []
         self._failed_blocks: set[int] = set()
         self._timed: tuple[Prefill, float] | None = None
