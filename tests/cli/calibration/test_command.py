@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from cachegen import refmodel
@@ -21,6 +22,7 @@ from cachegen.codec.calibration.sample import RoundTrip
 from cachegen.codec.levels import Quality
 from cachegen.codec.profile import StepLimits, read_profile
 from cachegen.engines import transformers as engine
+from cachegen.engines.transformers import arithmetic, cache, learning
 
 MODEL = str(refmodel.weights_path())
 SMALL = ["--context-tokens", "64", "--num-samples", "4", "--num-windows", "1"]
@@ -92,6 +94,29 @@ def test_the_default_level_is_measured_on_long_contexts(
     shown = CliRunner().invoke(app, ["inspect", str(output)])
     assert "long, contexts of 1024 tokens: kl" in shown.stdout
     assert re.search(r"measured_up_to_tokens:?\s+1024", shown.stdout)
+
+
+@pytest.mark.parametrize("is_slow", (False, True))
+def test_a_machine_that_computes_16_bits_slowly_prefills_in_32(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, is_slow: bool
+) -> None:
+    measuring(monkeypatch, lambda roundtrip: {"text": Quality(0.0, 0.0, 1.0, 10)})
+    monkeypatch.setattr(arithmetic, "is_slow", lambda *_: is_slow)
+    prefilled = set()
+
+    def capture(model, tokens, **options):
+        prefilled.add(model.dtype)
+        return cache.capture(model, tokens, **options)
+
+    monkeypatch.setattr(learning, "capture", capture)
+    common = ["--text", str(folder / "craik.txt"), *SMALL, "--preset", "plain"]
+    output = folder / "profile"
+    result = CliRunner().invoke(app, ["calibrate", "--model", MODEL, *common, "-o", str(output)])
+    assert result.exit_code == 0, result.output
+    assert prefilled == {torch.float32 if is_slow else torch.bfloat16}
+    assert read_profile(output).geometry.dtype == torch.bfloat16
+    told = "this machine computes bfloat16 slowly: contexts are prefilled in float32, and rounded"
+    assert (told in result.stderr) == is_slow
 
 
 @pytest.mark.parametrize("asked", ("8192", "1000000"))

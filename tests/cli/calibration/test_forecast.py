@@ -75,6 +75,7 @@ def test_a_forecast_has_every_phase(network: object) -> None:
     found = forecast(
         network,
         network,
+        network,
         material(),
         SampleSizes(64, 4, 3),
         preset="transform",

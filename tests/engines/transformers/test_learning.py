@@ -56,6 +56,14 @@ def test_the_gradient_is_a_finite_difference(tiny, texts, name):
     assert (above - below) / (2 * step) == pytest.approx(float(expected), rel=0.02)
 
 
+def test_caches_are_rounded_to_what_is_asked_for(tiny, texts):
+    model, sizes = tiny("llama"), {"num_tokens": 48, "count": 1, "continuation_tokens": 20}
+    exact = first(samples(model, texts, **sizes)).kv
+    found = first(samples(model, texts, **sizes, dtype=torch.bfloat16)).kv
+    pairs = zip(found.planes(), exact.planes(), strict=True)
+    assert all(one.equal(other.bfloat16()) for one, other in pairs)
+
+
 def test_where_the_model_does_not_look_the_gradient_is_zero(tiny, texts):
     sample = first(samples(tiny("gemma3"), texts, num_tokens=48, count=2, continuation_tokens=20))
     windowed, full = sample.gradient.keys[0], sample.gradient.keys[1]

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 # numbers in float64.
 _MOST_FEATURES = 1024
 _ARITHMETIC = "torch.float32"
+_SLOW = "this machine computes {dtype} slowly: contexts are prefilled in float32, and rounded"
 _MEASURING = "measuring this machine"
 # So many contexts of every domain are coded to measure the sizes of levels. Arbitrary: 1 to 8 do.
 _MOST_CODED = 2
@@ -140,6 +141,7 @@ def calibrate(
     run = _Run(
         model=network,
         twin=twin,
+        writer=_writer(network, twin),
         tokenizer=tokenizer,
         material=material,
         sizes=sizes,
@@ -152,6 +154,8 @@ def calibrate(
         place.with_name(place.name + ".log"), complain=lambda line: print(line, file=sys.stderr)
     )
     log.write(f"cachegen {version('cachegen')}: {preset} of {model} from {', '.join(text)}")
+    if run.writer is not network:
+        choices.append(_SLOW.format(dtype=str(network.dtype).removeprefix("torch.")))
     log.write("\n".join((*warnings, *choices)))
     for line in choices:
         print(line, file=sys.stderr)
@@ -165,6 +169,13 @@ def calibrate(
         print(f"\nInterrupted: {told}.", file=sys.stderr)
         raise
     show(output, as_json=as_json)
+
+
+def _writer(network: Any, twin: Any) -> Any:
+    """The model, or its twin where this machine computes the model's dtype slowly."""
+    from cachegen.engines.transformers.arithmetic import is_slow
+
+    return twin if is_slow(network.dtype, network.device) else network
 
 
 def _place_in(model: Path) -> Path:
@@ -192,6 +203,7 @@ class _Run:
     Attributes:
         model: the model in its own dtype.
         twin: the same model in float32.
+        writer: the one of both that prefills; its caches are rounded to the model's dtype.
         tokenizer: the model's tokenizer.
         material: texts and questions.
         sizes: amounts of material.
@@ -202,6 +214,7 @@ class _Run:
 
     model: Any
     twin: Any
+    writer: Any
     tokenizer: Any
     material: Material
     sizes: SampleSizes
@@ -237,6 +250,7 @@ def _forecast(run: _Run, checkpoint: Checkpoint) -> Costs:
     costs = forecast(
         run.model,
         run.twin,
+        run.writer,
         run.material,
         run.sizes,
         preset=run.preset,
@@ -256,6 +270,7 @@ def _inputs(fingerprint: bytes, run: _Run) -> bytes:
         "preset": run.preset,
         "max_profile_mb": run.max_profile_mb,
         "features": _MOST_FEATURES,
+        "prefilled in": str(run.writer.dtype),
         "versions": [version(name) for name in ("cachegen", "torch", "transformers")],
     }
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).digest()
@@ -295,12 +310,12 @@ def _profile(run: _Run, fingerprint: bytes, *, checkpoint: Checkpoint, display: 
         material.windows,
         material.tasks,
         tokenizer=run.tokenizer,
-        writer=network,
+        writer=run.writer,
         progress=progress,
     )
     features = partial(
         engine.token_features,
-        network,
+        run.writer,
         prefix=prefix,
         max_features=_MOST_FEATURES,
         frequent=[token for text in material.learned for token in text],
@@ -308,13 +323,14 @@ def _profile(run: _Run, fingerprint: bytes, *, checkpoint: Checkpoint, display: 
     )
     profile = calibrate(
         lambda after=START, /: engine.samples(
-            network,
+            run.writer,
             material.learned,
             num_tokens=sizes.context_tokens,
             count=sizes.num_samples,
             continuation_tokens=sizes.read_tokens,
             prefix=prefix,
             twin=run.twin,
+            dtype=network.dtype,
             after=after,
         ),
         evaluate=lambda roundtrip: judge(engine.coded_as(roundtrip, network.dtype)),
@@ -353,7 +369,7 @@ def _long_texts(run: _Run, progress: Progress) -> LongTexts | None:
 
     @cache
     def judge() -> Evaluator:
-        return engine.evaluator(run.twin, windows, writer=run.model, progress=prefilling)
+        return engine.evaluator(run.twin, windows, writer=run.writer, progress=prefilling)
 
     def evaluate(roundtrip: RoundTrip) -> Mapping[str, Quality]:
         coded = engine.coded_as(roundtrip, run.model.dtype)

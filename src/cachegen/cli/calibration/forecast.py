@@ -46,6 +46,7 @@ def _features_shape(network: Any, max_features: int) -> tuple[int, int]:
 def forecast(
     network: Any,
     twin: Any,
+    writer: Any,
     material: Material,
     sizes: SampleSizes,
     *,
@@ -59,6 +60,7 @@ def forecast(
     Args:
         network: the model in its own dtype.
         twin: the model in float32; perhaps the same.
+        writer: the one of both that prefills.
         material: texts and questions.
         sizes: how much of them.
         preset: `transform`, `plain` or `paper`.
@@ -70,7 +72,7 @@ def forecast(
 
     shape = shape_of(network)
     tokens = next(iter(chain.from_iterable(material.windows.values()))).context
-    speeds = measure_speeds(network, twin, tokens, shape)
+    speeds = measure_speeds(writer, twin, tokens, shape)
     work = work_of(
         material,
         sizes,

@@ -24,16 +24,16 @@ _EIGEN_COLUMNS = 1024
 _SHORT_TOKENS = 512
 
 
-def measure_speeds(network: Any, twin: Any, tokens: Sequence[int], shape: Shape) -> Speeds:
+def measure_speeds(writer: Any, twin: Any, tokens: Sequence[int], shape: Shape) -> Speeds:
     """Time passes of the models, products and eigenvectors.
 
     Args:
-        network: the model in its own dtype.
+        writer: the model that prefills.
         twin: the model in float32; perhaps the same.
         tokens: any text that the model may see, of at least one token.
         shape: of the model.
     """
-    own = _pass_flops(network, tokens, shape)
+    own = _pass_flops(writer, tokens, shape)
     rows = torch.ones(_ROWS, _COLUMNS)
     square = torch.ones(_EIGEN_COLUMNS, _EIGEN_COLUMNS, dtype=torch.float64)
     symmetric = square.cumsum(dim=0) + square.cumsum(dim=0).T
@@ -41,8 +41,8 @@ def measure_speeds(network: Any, twin: Any, tokens: Sequence[int], shape: Shape)
     product = rows.T @ rows
     return Speeds(
         own=own,
-        twin=own if twin is network else _pass_flops(twin, tokens, shape),
-        short=_short_flops(network, shape),
+        twin=own if twin is writer else _pass_flops(twin, tokens, shape),
+        short=_short_flops(writer, shape),
         float32=2 * _ROWS * _COLUMNS**2 / _took_s(lambda: rows.T @ rows),
         float64=2 * _EIGEN_COLUMNS**3 / _took_s(lambda: square @ square),
         eigenvectors=_EIGEN_COLUMNS**3 / _took_s(lambda: torch.linalg.eigh(symmetric)),

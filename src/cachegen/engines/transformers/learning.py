@@ -19,6 +19,7 @@ from cachegen.engines.transformers.cache import capture, to_cache
 from cachegen.engines.transformers.inputs import Tokens, token_ids
 from cachegen.engines.transformers.layers import new_cache, token_layers
 from cachegen.engines.transformers.model import accepts, input_device
+from cachegen.engines.transformers.quality import as_dtype
 from cachegen.engines.transformers.rope import rope_map
 from cachegen.engines.transformers.text_windows import spread
 from cachegen.kvcache import KVCache
@@ -47,6 +48,7 @@ def samples(
     seed: int = 0,
     prefix: Sequence[int] = (),
     twin: PreTrainedModel | None = None,
+    dtype: torch.dtype | None = None,
     after: Position = START,
 ) -> Iterator[Sample]:
     """Contexts computed one at a time, as many of each text where it is long enough.
@@ -63,6 +65,7 @@ def samples(
         seed: of the labels that the gradients are taken for.
         prefix: token ids put before every piece of text.
         twin: the same model in float32, for gradients without the rounding of a 16-bit one.
+        dtype: that caches are rounded to; by default they are as the model computes them.
         after: contexts that are not computed again; those behind them are as if they were.
 
     Raises:
@@ -82,6 +85,7 @@ def samples(
     for piece in pieces[after.count :]:
         tokens = np.array([*prefix, *piece[:body]], dtype=np.int64)
         kv = capture(model, tokens)
+        kv = kv if dtype is None else as_dtype(kv, dtype)
         following = piece[body:]
         gradient = _gradient(twin or model, kv, following, generator) if following else None
         state = generator.get_state().numpy().tobytes()

@@ -1,0 +1,34 @@
+"""What a CPU computes quickly: many have no instructions for products of 16-bit numbers."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch.nn.functional import linear
+
+# As many times faster float32 must be. Arbitrary: 1.5 to 4 do: without instructions for bfloat16
+# (AVX2 only) it is 6 to 7 times as fast, with them slower (docs/LOG.md, 2026-11-30).
+_MUCH = 2.0
+# Some milliseconds of work. Arbitrary: half to four times as large do.
+_ROWS, _COLUMNS = 256, 512
+_RUNS = 5
+
+
+def is_slow(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether a CPU multiplies matrices of a dtype much more slowly than those of float32."""
+    if device.type != "cpu" or dtype == torch.float32:
+        return False
+    return _took_s(dtype) > _MUCH * _took_s(torch.float32)
+
+
+def _took_s(dtype: torch.dtype) -> float:
+    """Seconds of a product, the fastest of some."""
+    rows = torch.ones(_ROWS, _COLUMNS, dtype=dtype)
+    matrix = torch.ones(_COLUMNS, _COLUMNS, dtype=dtype)
+    found = []
+    for _ in range(_RUNS):
+        began_s = time.perf_counter()
+        linear(rows, matrix)
+        found.append(time.perf_counter() - began_s)
+    return min(found)
