@@ -9,6 +9,7 @@ from cachegen.simulation.engine import simulate
 from cachegen.simulation.oracle import earliest_s
 from cachegen.simulation.scenario import Context, Request, SimulatedLoad
 from cachegen.simulation.specs import parse_policy
+from cachegen.simulation.varying import draw_case, families
 from deadlines import worlds
 
 _POLICIES = ("min_ttft", "algorithm1", "fixed:high", "text")
@@ -21,10 +22,10 @@ def check(*, seed: int, num_cases: int = 20) -> None:
         AssertionError: one does not.
     """
     machine, draw = worlds.large_model(), random.Random(seed)
-    makers = worlds.families(None)
+    makers = families()
     for number in range(num_cases):
         family = sorted(makers)[number % len(makers)]
-        case = worlds.draw_case(family, makers[family], machine, draw)
+        case = draw_case(family, makers[family], machine, draw)
         for name in _POLICIES:
             policy = parse_policy(name)
             context = machine.context if policy.is_stored else machine.context.without_options()

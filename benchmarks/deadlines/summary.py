@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from cachegen.codec.levels import LOSSLESS, TEXT
 from cachegen.codec.profile import Profile
+from cachegen.simulation.quality import kl_of_chunks
 from deadlines import worlds
 from deadlines.trials import ADAPTING, ADAPTIVE, FIXED, Trial
 
@@ -24,14 +25,6 @@ def met(trials: Sequence[Trial]) -> float:
 def mean_kl(trials: Sequence[Trial], kl: dict[str, float]) -> float:
     """Over all chunks of all loads."""
     return statistics.fmean(one for trial in trials for one in kl_of_chunks(trial.load.levels, kl))
-
-
-def kl_of_chunks(levels: Sequence[str], kl: dict[str, float]) -> Iterator[float]:
-    """Of each chunk; one that was recomputed counts as the worst before it, or as exact."""
-    worst = 0.0
-    for level in levels:
-        yield worst if level == TEXT else kl[level]
-        worst = max(worst, kl.get(level, 0.0))
 
 
 def summary(trials: Sequence[Trial], kl: dict[str, float]) -> dict[str, object]:

@@ -8,16 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cachegen.codec.levels import TEXT
-from cachegen.simulation.engine import TICK_S, simulate
-from cachegen.simulation.scenario import Request, SimulatedLoad
-from cachegen.simulation.specs import Policy, parse_policy
-from cachegen.simulation.trials import known_bytes_per_s
+from cachegen.simulation.scenario import SimulatedLoad
+from cachegen.simulation.specs import parse_policy
+from cachegen.simulation.varying import Machine, draw_case, families, load_of
 from deadlines import worlds
 
 ADAPTIVE = "min_ttft"
 ADAPTING = [parse_policy(name) for name in (ADAPTIVE, "algorithm1")]
 FIXED = [parse_policy(name) for name in (*(f"fixed:{level}" for level in worlds.LEVELS), TEXT)]
-QUEUE_BYTES = 64 << 10
 ROOM = {"normal": (1.2, 3.0), "tight": (1.0, 1.2)}
 
 
@@ -34,14 +32,14 @@ class Trial:
 
 
 def run(
-    machines: Sequence[worlds.Machine], *, num_loads: int, data: Path | None, seed: int
+    machines: Sequence[Machine], *, num_loads: int, data: Path | None, seed: int
 ) -> Iterator[Trial]:
     """Every policy on the same links with the same deadlines."""
     for machine in machines:
-        for family, make in worlds.families(data).items():
+        for family, make in families(data).items():
             draw = random.Random(f"{seed} {machine.name} {family}")
             for _ in range(num_loads):
-                case = worlds.draw_case(family, make, machine, draw)
+                case = draw_case(family, make, machine, draw)
                 blind = {policy.name: load_of(policy, machine, case) for policy in FIXED}
                 for deadlines, (low, high) in ROOM.items():
                     slo_s = case.oracle_s * draw.uniform(low, high)
@@ -49,18 +47,3 @@ def run(
                     for name, load in {**seeing, **blind}.items():
                         judged = replace(load, slo_s=slo_s)
                         yield Trial(machine.name, family, name, deadlines, case.oracle_s, judged)
-
-
-def load_of(
-    policy: Policy, machine: worlds.Machine, case: worlds.Case, *, slo_s: float | None = None
-) -> SimulatedLoad:
-    """One load; without a deadline it never looks at a transfer under way."""
-    context = machine.context if policy.is_stored else machine.context.without_options()
-    return simulate(
-        Request(context, policy.controller, machine.costs, slo_s=slo_s, believed=case.believed),
-        trace=case.trace,
-        start_s=case.start_s,
-        known_bytes_per_s=known_bytes_per_s(case.trace, case.start_s),
-        queue_bytes=QUEUE_BYTES,
-        tick_s=case.oracle_s if slo_s is None else TICK_S,
-    )

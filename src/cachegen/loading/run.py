@@ -25,7 +25,7 @@ from cachegen.policy.replan_guard import ReplanGuard
 from cachegen.policy.schedule import request_due_s
 
 # Arbitrary: 2 to 50 ms end within 1%; with 50 ms one deadline in 60 more is missed (120 simulated
-# loads on links of benchmarks/deadlines/worlds.py, by hand).
+# loads on links of simulation/varying.py, by hand).
 _TICK_S = 0.01
 # What `Controller.choose` promises.
 _IDLE_TICK_S = 0.1

@@ -26,7 +26,7 @@ MAX_UNDECODED = 2
 """Nothing more is requested while this many chunks have arrived and are not decoded.
 
 With 1 loads take up to 8% longer, with 4 less than 1% shorter (200 simulated loads on links of
-benchmarks/deadlines/worlds.py, by hand).
+simulation/varying.py, by hand).
 """
 
 

@@ -35,7 +35,7 @@ class SafetyMargins:
             within this share of the time that fetching takes.
     """
 
-    # "Alike" and KL: 200 simulated loads on links of benchmarks/deadlines/worlds.py, by hand.
+    # "Alike" and KL: 200 simulated loads on links of simulation/varying.py, by hand.
     # For states without `low_bytes_per_s`, which loads always tell. Arbitrary: 0.5 to 1 does.
     low: float = 0.75
     # 0.3 to 0.9 meet the same deadlines but for 2 in 100, at a mean KL of 0.0036 to 0.0028.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 
-# "Alike": 200 simulated loads on links of benchmarks/deadlines/worlds.py, by hand, end within 2%
+# "Alike": 200 simulated loads on links of simulation/varying.py, by hand, end within 2%
 # of the same time on average and meet the same deadlines but for 3 in 100.
 
 # Time constant of the average. Arbitrary: 0.05 to 0.3 s end alike.

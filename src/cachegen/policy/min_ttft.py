@@ -34,7 +34,7 @@ from cachegen.policy.schedule import (
 from cachegen.policy.untried import untried
 
 # Share of spare time to spend on better levels. Arbitrary: 0.4 to 1 end within 1% (200 simulated
-# loads on links of benchmarks/deadlines/worlds.py, by hand).
+# loads on links of simulation/varying.py, by hand).
 _SURE = 0.7
 
 
@@ -59,7 +59,7 @@ class MinTTFT:
 
     margins: SafetyMargins = field(default_factory=SafetyMargins)
     # Arbitrary: 0.1 to 0.5, 2 to 50 ms, and 0 to 128 KiB end within 1%, and miss one deadline in
-    # 100 more at most (200 simulated loads on links of benchmarks/deadlines/worlds.py, by hand).
+    # 100 more at most (200 simulated loads on links of simulation/varying.py, by hand).
     gain: float = 0.25
     least_gain_s: float = 0.01
     in_flight_bytes: int = 48 << 10

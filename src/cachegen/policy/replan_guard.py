@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cachegen.policy.controller import LoadState
 
 # Arbitrary: 0.01 to 0.2, and 0.02 to 0.5 s, end loads alike (200 simulated loads on links of
-# benchmarks/deadlines/worlds.py, by hand); a tenth of a second is what `Controller.choose`
+# simulation/varying.py, by hand); a tenth of a second is what `Controller.choose`
 # promises.
 _CHANGE = 0.05
 _LONGEST_S = 0.1

@@ -22,7 +22,7 @@ from cachegen.policy.controller import (
 # 32 years: above any real time, and finite, so that sums of it can be compared.
 UNKNOWN_S = 1e9
 # Share of its time that overdue work is expected to take yet. Arbitrary: 0.01 to 0.5 end alike
-# (200 simulated loads on links of benchmarks/deadlines/worlds.py, by hand).
+# (200 simulated loads on links of simulation/varying.py, by hand).
 _OVERDUE = 0.1
 # Time short enough to request now instead of waking up again. Arbitrary: 0.1 to 5 ms end alike.
 _SOON_S = 5e-4
