@@ -270,8 +270,11 @@ class CacheGenConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
     @guarded(lambda: None, logger=_LOG)
     def shutdown(self) -> None:
         """End loads; wait for saves for a while."""
+        if self._scheduling is not None:
+            self._scheduling.close()
         if self._work is not None:
             self._work.shut_down()
+            self._work = None
 
     @classmethod
     def build_kv_connector_stats(cls, data: dict[str, Any] | None = None) -> KVConnectorStats:

@@ -55,18 +55,22 @@ class Served:
                 kv_connector_extra_config=dict(extra),
             )
         self._counted: dict[str, float] = {}
-        self.llm = LLM(
-            model=model,
-            **{
-                "skip_tokenizer_init": True,
-                "dtype": "bfloat16",
-                "enforce_eager": True,
-                "max_model_len": 2048,
-                "disable_log_stats": True,
-                "kv_transfer_config": transfer,
-                **options,
-            },
-        )
+        try:
+            self.llm = LLM(
+                model=model,
+                **{
+                    "skip_tokenizer_init": True,
+                    "dtype": "bfloat16",
+                    "enforce_eager": True,
+                    "max_model_len": 2048,
+                    "disable_log_stats": True,
+                    "kv_transfer_config": transfer,
+                    **options,
+                },
+            )
+        except BaseException:
+            self._patch.undo()
+            raise
         if not learns and options.get("tensor_parallel_size", 1) > 1:
             self.llm.collective_rpc(_load_all)
 

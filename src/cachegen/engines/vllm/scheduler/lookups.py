@@ -154,6 +154,13 @@ class Lookups:
             if self._num_open:
                 self._answered.wait(seconds)
 
+    def close(self) -> None:
+        """End the threads; what is under way is given up."""
+        for asker in self._askers:
+            asker.give_up()
+            self._questions.put(lambda: None)
+        self._askers.clear()
+
     def _see_to_askers(self, now_s: float) -> None:
         for asker in [a for a in self._askers if now_s - a.began_s > _GIVEN_UP_S]:
             self._askers.remove(asker)

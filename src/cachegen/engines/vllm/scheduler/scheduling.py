@@ -300,6 +300,10 @@ class Scheduling:
         """Forget what was saved: the store may have been emptied."""
         self._given.clear()
 
+    def close(self) -> None:
+        """End lookups."""
+        self._lookups.close()
+
     @staticmethod
     def _name(answer: Answer, stop: int) -> bytes:
         assert answer.ids is not None

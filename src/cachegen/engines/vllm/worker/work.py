@@ -99,7 +99,7 @@ class Work:
         self._token_bytes = geometry.values_per_token * geometry.dtype.itemsize
         self._drain_s = config.drain_s
         self._news: Learned | None = None
-        self._is_stale = threading.Event()
+        self._is_stale, self._has_ended = threading.Event(), threading.Event()
         start_thread(self._keep_learning, name="cachegen-vllm-costs")
         level = config.level or default
         start_thread(
@@ -185,16 +185,20 @@ class Work:
         return self._book.learned()
 
     def shut_down(self) -> None:
-        """End loads, and wait for saves for a while."""
+        """End loads, and wait for saves for a while; threads end, and let go of the cache."""
         self._loader.end_all()
         self._saver.drain(self._drain_s)
         self._book.save()
+        self._has_ended.set()
+        self._is_stale.set()
 
     def _keep_learning(self) -> None:
         """Fit costs to new samples, which takes longer than a step should."""
         while True:
             self._is_stale.wait()
             self._is_stale.clear()
+            if self._has_ended.is_set():
+                return
             self._news = self._book.learned()
             if self._book.has_news:
                 self._book.save()
