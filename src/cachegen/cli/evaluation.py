@@ -12,13 +12,14 @@ import typer
 
 from cachegen.cli.models import PROFILE, load_network, load_tokenizer
 from cachegen.cli.output import print_json, print_table, progress_bar
+from cachegen.evaluation.sections.cost import ASSUMED, Prices
 
 if TYPE_CHECKING:
     from cachegen.codec.profile import Profile
     from cachegen.evaluation.results import Result
 
 _ARITHMETIC = "torch.float32"
-_WHAT, _HOW_MUCH = "What", "How much"
+_WHAT, _HOW_MUCH, _PRICES = "What", "How much", "Prices assumed"
 
 
 def evaluate(
@@ -47,6 +48,13 @@ def evaluate(
     cases: Annotated[
         int | None, typer.Option(help="Cases of each dataset.", rich_help_panel=_HOW_MUCH)
     ] = None,
+    gb_month: Annotated[
+        float,
+        typer.Option(help="Dollars for a stored GB and month.", rich_help_panel=_PRICES),
+    ] = ASSUMED.gb_month,
+    machine_hour: Annotated[
+        float, typer.Option(help="Dollars for an hour of this machine.", rich_help_panel=_PRICES)
+    ] = ASSUMED.machine_hour,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -58,21 +66,23 @@ def evaluate(
     """
     _check(context_tokens, cases)
     try:
-        from cachegen.evaluation import evaluate as evaluation
+        from cachegen.evaluation.evaluate import evaluate as measured
+        from cachegen.evaluation.job import FULL, QUICK, Job, with_choices
         from cachegen.evaluation.report import write_report
     except ModuleNotFoundError as error:
         raise ValueError(f"{error}: pip install 'cachegen[eval]'") from error
-    chosen = evaluation.with_choices(
-        evaluation.QUICK if quick else evaluation.FULL,
+    chosen = with_choices(
+        QUICK if quick else FULL,
         methods=_names(methods),
         datasets=_names(datasets),
         context_tokens=context_tokens,
         cases=cases,
     )
+    prices = Prices(gb_month=gb_month, machine_hour=machine_hour)
     out.mkdir(parents=True, exist_ok=True)
     with progress_bar(quiet=False, counts=True) as display:
         display.begin("model and texts")
-        job = evaluation.Job(
+        job = Job(
             name=model.resolve().name,
             models=_models(model),
             profile=_profile(model, profile),
@@ -81,8 +91,9 @@ def evaluate(
             effort=chosen,
             seed=seed,
             command=shlex.join(["cachegen", *sys.argv[1:]]),
+            prices=prices,
         )
-        result = evaluation.evaluate(
+        result = measured(
             job,
             tell=display.tell,
             progress=lambda done, total: display.update("cases", completed=done, total=total),

@@ -182,7 +182,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Size and quality with all parts of the codec up to this one."""
+    """Size of what has all parts up to this one, at the default level's KL."""
 
     step: str
     bits_per_value: float
@@ -228,7 +228,7 @@ class Result:
         failures: points that are missing.
         summary: of the default level.
         ttft: times to the first token.
-        slo: deadlines met.
+        slo: deadlines met, simulated with measured costs.
         timeline: one load.
         ablation: parts of the codec, one after the other.
         breakdown: parts of the time.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from cachegen.evaluation.case import Case
 from cachegen.evaluation.coder import Coder
 from cachegen.evaluation.gate import check
-from cachegen.evaluation.judge import Models, Prepared, measure, prepare
+from cachegen.evaluation.judge import Models, Outcome, Prepared, measure, prepare
 from cachegen.evaluation.outcomes import Key, Outcomes
 from cachegen.evaluation.results import Failure
 
@@ -33,6 +33,7 @@ class Run:
     tell: Tell
     failures: list[Failure] = field(default_factory=list)
     _checked: set[tuple[str, str]] = field(default_factory=set)
+    _prepared: dict[tuple[str, str], Prepared] = field(default_factory=dict)
 
     def over(self, cases: Sequence[Case]) -> Iterator[int]:
         """Measure what is not known yet; gives the number of cases that are done."""
@@ -44,6 +45,18 @@ class Run:
                 for coder in left:
                     self._measure(coder, prepared)
             yield done
+
+    def outcome(self, coder: Coder, case: Case) -> Outcome | None:
+        """Of one more coder, measured where it is not known yet; None where it fails.
+
+        The cache of the case is kept for the coders that come.
+        """
+        if self._is_left(coder, case):
+            name = (case.dataset, case.name)
+            if name not in self._prepared:
+                self._prepared[name] = prepare(self.models, case)
+            self._measure(coder, self._prepared[name])
+        return self.outcomes.found.get(key_of(coder, case))
 
     def _is_left(self, coder: Coder, case: Case) -> bool:
         key = key_of(coder, case)

@@ -92,13 +92,13 @@ def test_nothing_is_timed_where_raw_is_not_the_cache(models, monkeypatch):
                 plane.neg_()
         return kv
 
-    stored = loads.save
+    stored = loads.store_context
 
-    def save(kv, **options):
+    def store_context(kv, **options):
         return stored(real(models.writer, options["tokens"]), **options)
 
     monkeypatch.setattr(loads, "capture", changing)
-    monkeypatch.setattr(loads, "save", save)
+    monkeypatch.setattr(loads, "store_context", store_context)
     wanted = Loads(lengths=(256,), mbit_s=(50,), concurrency=(1,), runs=1)
     with pytest.raises(CacheGenError, match="another cache than the model; nothing is timed"):
         timed_loads(models.writer, None, list(range(5, 261)), wanted, lambda line: None)

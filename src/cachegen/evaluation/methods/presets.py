@@ -53,7 +53,7 @@ def one_level_profile(
     codec: str, step: float, scales: np.ndarray, model: CodingModel, geometry: Geometry
 ) -> Profile:
     """A profile with a single level, named by its step."""
-    name = f"step-{step:g}".replace(".", "_")
+    name = step_name(step)
     return Profile(
         codec=codec,
         fingerprint=bytes(32),
@@ -66,6 +66,11 @@ def one_level_profile(
         frequencies=model.frequencies,
         table_ids=(model.table_ids,),
     )
+
+
+def step_name(step: float) -> str:
+    """A step as the name of a level."""
+    return f"step-{step:g}".replace(".", "_")
 
 
 def profile_coder(method: str, profile: Profile, level: str) -> Coder:

@@ -34,7 +34,7 @@ OURS = "cachegen"
 # at 0.05 and 0.015 on the first, at 0.015 and 0.005 on the second.
 _KVTC_STEPS = (2.1, 1.45, 1.0, 0.7, 0.5, 0.3, 0.2, 0.14)
 _FEW_KVTC_STEPS = (0.5, 0.14)
-_PAPER_STEPS = (1.1, 0.75, 0.5, 0.23, 0.105, 0.05, 0.028, 0.015, 0.005)
+PAPER_STEPS = (1.1, 0.75, 0.5, 0.23, 0.105, 0.05, 0.028, 0.015, 0.005)
 _FEW_PAPER_STEPS = (0.05, 0.015)
 _FEW_KVSERVE_LEVELS = (64, 16)
 _FEW_ADAPTIVE_LEVELS = ("medium", UNCALIBRATED_DEFAULT)
@@ -150,7 +150,7 @@ def _kvtc(context: MethodContext, quick: bool) -> Iterable[Coder]:
 
 
 def _paper(context: MethodContext, quick: bool) -> Iterable[Coder]:
-    steps = _FEW_PAPER_STEPS if quick else _PAPER_STEPS
+    steps = _FEW_PAPER_STEPS if quick else PAPER_STEPS
     return presets.paper_coders(context.learned(), steps=steps)
 
 

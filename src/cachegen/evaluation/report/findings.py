@@ -19,6 +19,7 @@ from cachegen.evaluation.report.points import (
     point_name,
 )
 from cachegen.evaluation.results import Result, Ttft
+from cachegen.evaluation.sections.cost import REUSES
 
 # An uncompressed model that scores less has too little to lose.
 _LEAST_SCORE = 0.2
@@ -135,13 +136,21 @@ def _gains(result: Result, by: str, paper: str, show: Callable[..., str]) -> lis
 
 
 def slo(result: Result) -> list[str]:
-    """Deadlines missed over all rows, policy by policy."""
-    found = []
+    """Deadlines missed over all rows, policy by policy, and what is simulated."""
+    if not result.slo:
+        return []
+    found = [
+        "Simulated, with what this run measured: bytes of the stored levels, seconds of prefill "
+        "and of decoding. The links are traces and draws whose rate varies at least ten times "
+        "while a load goes on, the same for all policies."
+    ]
     for policy in dict.fromkeys(row.policy for row in result.slo):
         rows = [row for row in result.slo if row.policy == policy]
         loads = sum(row.n for row in rows)
         missed = sum((1 - row.met) * row.n for row in rows) / loads if loads else 0.0
-        found.append(f"{policy} missed {numbers.percent(missed)} of {loads:,} deadlines.")
+        kls = [row.mean_kl for row in rows if row.mean_kl is not None]
+        quality = f", at a mean KL of {numbers.kl(sum(kls) / len(kls))}" if kls else ""
+        found.append(f"{policy} missed {numbers.percent(missed)} of {loads:,} deadlines{quality}.")
     return found
 
 
@@ -188,6 +197,18 @@ def breakdown(result: Result) -> list[str]:
             f"Encoding it takes {numbers.percent(summary.encode_over_prefill)}, once for a context."
         )
     return found
+
+
+def cost(result: Result) -> list[str]:
+    """From how many reuses on storing pays."""
+    found = [one for one in result.cost if one.unit == REUSES]
+    if not found:
+        return []
+    shown = "; ".join(f"{one.what} {numbers.figure(one.value, 2)}" for one in found)
+    return [
+        f"The paper, from memory: storing pays above about 150 reuses a month. Here, at assumed "
+        f"prices, reuses a month: {shown}."
+    ]
 
 
 def limits(result: Result) -> list[str]:

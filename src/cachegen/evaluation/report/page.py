@@ -32,6 +32,7 @@ _FINDINGS: dict[str, Callable[[Result], list[str]]] = {
     "timeline": findings.timeline,
     "ablation": findings.ablation,
     "breakdown": findings.breakdown,
+    "cost": findings.cost,
 }
 
 

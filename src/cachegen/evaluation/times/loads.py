@@ -7,26 +7,25 @@ all.
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from cachegen.codec.levels import PACKED, RAW, UNCALIBRATED_DEFAULT
+from cachegen.codec.levels import PACKED, RAW
 from cachegen.codec.profile import Profile
-from cachegen.contexts.save import save
-from cachegen.engines.transformers import capture, fingerprint, measure_prefill, rope_map
+from cachegen.engines.transformers import capture, fingerprint, measure_prefill
 from cachegen.errors import CacheGenError
 from cachegen.evaluation.methods.registry import OURS
 from cachegen.evaluation.results import Moment, Ttft
+from cachegen.evaluation.times.apart import apart
 from cachegen.evaluation.times.falling import load_while_falling
+from cachegen.evaluation.times.storing import default_level, store_context
 from cachegen.kvcache import KVCache
 from cachegen.loading.load import load
 from cachegen.loading.result import LoadResult
@@ -37,8 +36,6 @@ from cachegen.policy.fixed import Fixed
 from cachegen.policy.min_ttft import MinTTFT
 from cachegen.store import Store, open_store
 
-# Tokens of chunks, so that a context of 1,536 has several to choose for.
-_CHUNK_TOKENS = 512
 # A way that would take longer than this many prefills tells nothing but that. Arbitrary: 3 to 20.
 _MOST_PREFILLS = 6.0
 # A load in 8 bits would meet this many times its own time over the link; and what the link falls
@@ -93,7 +90,7 @@ def timed_loads(
     Raises:
         CacheGenError: a load at `raw` gave another cache than the model: nothing was timed.
     """
-    with _apart(), open_link(None) as link, tempfile.TemporaryDirectory() as parent:
+    with apart(), open_link(None) as link, tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "store"
         with serving(link, folder) as url:
             rows: list[Ttft] = []
@@ -108,21 +105,6 @@ def timed_loads(
             return rows, moments
 
 
-@contextmanager
-def _apart() -> Iterator[None]:
-    """What is measured meanwhile is not kept for the user's own loads."""
-    before = os.environ.get("CACHEGEN_CACHE_DIR")
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["CACHEGEN_CACHE_DIR"] = folder
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ["CACHEGEN_CACHE_DIR"]
-            else:
-                os.environ["CACHEGEN_CACHE_DIR"] = before
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _World:
     model: Any
@@ -133,32 +115,25 @@ class _World:
 
     @property
     def default(self) -> str:
-        return self.profile.default_level if self.profile else UNCALIBRATED_DEFAULT
+        return default_level(self.profile)
 
     def save(self, number: int) -> KVCache:
         """Prefill and store the context for so many tenants, and check that it comes back."""
         kv = capture(self.model, self.tokens)
         for tenant in range(number):
-            self._save(kv, tenant)
+            store_context(
+                kv,
+                model=self.model,
+                tokens=self.tokens,
+                profile=self.profile,
+                store=self.store,
+                salt=_salt(tenant),
+            )
         found = self.load(Fixed(RAW)).kv
         pairs = [] if found is None else list(zip(found.planes(), kv.planes(), strict=True))
         if not pairs or not all(one.equal(other) for one, other in pairs):
             raise CacheGenError("a load at raw gave another cache than the model; nothing is timed")
         return kv
-
-    def _save(self, kv: KVCache, tenant: int) -> None:
-        ladder = [level.name for level in self.profile.levels] if self.profile else [self.default]
-        save(
-            kv,
-            tokens=self.tokens,
-            store=self.store,
-            profile=self.profile,
-            rope=None if self.profile else rope_map(self.model),
-            levels=list(dict.fromkeys((*ladder, self.default, PACKED, RAW))),
-            chunk_tokens=_CHUNK_TOKENS,
-            fingerprint=fingerprint(self.model),
-            salt=_salt(tenant),
-        )
 
     def load(self, controller: Controller | None, tenant: int = 0, **options: Any) -> LoadResult:
         return load(

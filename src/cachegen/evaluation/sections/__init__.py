@@ -1,0 +1,1 @@
+"""Sections of a result beside its rows: parts of the codec, costs; and what makes them all."""
