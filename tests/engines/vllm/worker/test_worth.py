@@ -60,6 +60,14 @@ def test_a_load_that_has_just_begun_is_not_judged() -> None:
     assert is_given_up(state(now_s=0.07, rate=1e3))
 
 
+def test_a_load_that_is_very_late_is_ended_whatever_is_estimated() -> None:
+    """Computing everything takes 1.02 s, and as much has passed."""
+    assert not is_given_up(state(now_s=1.02, rate=1e9))
+    assert is_given_up(state(now_s=1.03, rate=1e9))
+    assert not is_given_up(state(now_s=1.75, rate=1e9, done=3))
+    assert is_given_up(state(now_s=1.80, rate=1e9, done=3))
+
+
 def test_chunks_that_come_in_time_outweigh_an_estimate_and_not_one_far_off() -> None:
     """After 0.3 s half of what takes 1.02 s to compute is there; the rest takes 0.51 s to compute,
     and 0.2 MB to load."""

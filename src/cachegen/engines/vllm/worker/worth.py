@@ -13,6 +13,9 @@ from cachegen.policy.schedule import assumed_bytes_per_s, chunks_left, decode_s,
 # Where chunks have come in time so far, estimates must be as bad to count: those of a link's first
 # small chunks are off by a factor of up to 2. Arbitrary: 1.5 to 4 do.
 _SURE = 2.0
+# Whatever estimates say: one of a link that has come to a standstill grows with what was waited
+# for, by a tenth of it. Arbitrary: 1.5 to 4 times what computing everything takes do.
+_MOST = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,7 @@ class WhileItPays:
     A load is late once the time that has passed, with that of computing what is not there yet, is
     more than that of computing everything, and a little (`TRIAL_SHARE`); before it has lasted that
     little it is not judged. Of a trial that alone decides: estimates would be by what is in doubt.
+    Of others estimates decide, until it is very late (`_MOST`).
 
     Attributes:
         inner: decides.
@@ -54,8 +58,9 @@ class WhileItPays:
         rest_s = self._computes_s(state, max(state.chunks[state.front].start, self.start))
         if state.now_s <= TRIAL_SHARE * all_s:
             return
-        is_late = state.now_s + rest_s > (1 + TRIAL_SHARE) * all_s
-        if self.is_trial:
+        ends_s = state.now_s + rest_s
+        is_late = ends_s > (1 + TRIAL_SHARE) * all_s
+        if self.is_trial or ends_s > _MOST * all_s:
             is_over = is_late
         else:
             is_over = loads_s(state) > (1.0 if is_late else _SURE) * rest_s
