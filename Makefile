@@ -46,7 +46,8 @@ test: install
 
 # The connector in vLLM itself, with tiny models, and its example, in vLLM's environment.
 test-vllm: vllm-env
-	$(VLLM_VENV)/bin/pytest -W default tests/engines/vllm tests/engines/test_vllm_example.py
+	$(VLLM_VENV)/bin/pytest -W default $(PYTEST_OPTIONS) tests/engines/vllm \
+		tests/engines/test_vllm_example.py
 
 # The same with SmolLM2-135M-Instruct of `make models`: make test-vllm-real [SMOLLM2=DIR].
 test-vllm-real: vllm-env
