@@ -190,7 +190,7 @@ def slo(result: Result, looks: Looks, *, key: str) -> list[Picture]:
                     key=f"{key}-{place}",
                     title=f"{trace}, {_counts([row.n for row in rows])}",
                     description=f"Share of deadlines missed against the deadline on {trace}.",
-                    across=Axis("deadline, seconds"),
+                    across=Axis("deadline", numbers.seconds, is_log=True),
                     upright=Axis("deadlines missed, %", limits=(0.0, 100.0)),
                 )
             )

@@ -179,7 +179,7 @@ def ablation(result: Result) -> list[str]:
     if not steps:
         return []
     if grew:
-        return [f"The paper: each part makes it smaller. Here not: {_some(grew)}."]
+        return [f"The paper: each part makes it smaller. Larger than before here: {_some(grew)}."]
     return ["The paper: each part makes it smaller. Here too, at the KL given."]
 
 

@@ -55,15 +55,15 @@ def parts_of(context: MethodContext, coders: Sequence[Coder]) -> Iterator[Part]:
         learned = [_without_deltas(context, step) for step in PAPER_STEPS]
         yield Part("bins by layer, entropy coded", learned, start)
         learned = [_paper(context, step) for step in PAPER_STEPS]
-        yield Part("deltas from anchors: the paper", learned, start)
+        yield Part("deltas from anchors: paper", learned, start)
         learned = [_plain(context, step) for step in presets.PLAIN_STEPS]
         start = presets.PLAIN_STEPS.index(_PLAIN)
         yield Part("no deltas, no rotations: plain", learned, start)
     names = [level.name for level in UNCALIBRATED_LADDER]
     own = [presets.adaptive_coder(context.rope, name) for name in names]
-    yield Part("channels from one another: adaptive", own, names.index(UNCALIBRATED_DEFAULT))
+    yield Part("predicted channels: adaptive", own, names.index(UNCALIBRATED_DEFAULT))
     if known := [coder for coder in coders if coder.method == "kvtc"]:
-        yield Part("learned components: style of KVTC", known)
+        yield Part("one PCA: style of KVTC", known)
 
 
 def ablation(

@@ -27,7 +27,7 @@ _INT8 = ("uniform", "8")
 _KINDS = {
     "norway": "mobile links (Norway)",
     "puffer": "home links (Puffer)",
-    "random": "random, as the paper's",
+    "random": "random rates, as the paper",
     "steps": "steps of ten times",
 }
 
