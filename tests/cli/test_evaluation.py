@@ -30,7 +30,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(data: Path, out: Path, *more: str) -> list[str]:
-    model = ["--model", str(refmodel.weights_path()), "--profile", str(refmodel.profile_path())]
+    model = ["--model", str(refmodel.weights_path())]
     amount = ["--quick", "--cases", "2", "--context-tokens", "500", "--gb-month", "0.5"]
     what = ["--datasets", "wikitext,passkey", "--methods", METHODS]
     return ["eval", *model, "--data", str(data), "--out", str(out), *amount, *what, *more]
@@ -55,7 +55,7 @@ def failed(printed: dict) -> list[dict]:
 
 def test_what_a_script_reads(evaluated: tuple[Path, dict]) -> None:
     _, printed = evaluated
-    assert printed["kl_arithmetic"] == "float32" and printed["model"] == "weights"
+    assert printed["kl_arithmetic"] == "float32" and printed["model"] == "reference-4m"
     assert not failed(printed)
     rows = {(row["method"], row["level"], row["dataset"]): row for row in printed["rows"]}
     for row in rows.values():

@@ -82,10 +82,11 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
     with progress_bar(quiet=False, counts=True) as display:
         display.begin("model and texts")
+        models = _models(model)
         job = Job(
-            name=model.resolve().name,
-            models=_models(model),
-            profile=_profile(model, profile),
+            name=_called(model),
+            models=models,
+            profile=_profile(model, profile, models.writer),
             data=data,
             out=out,
             effort=chosen,
@@ -124,6 +125,13 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def _called(folder: Path) -> str:
+    from cachegen.refmodel import weights_path
+
+    is_shipped = folder.resolve() == weights_path().resolve()
+    return "reference-4m" if is_shipped else folder.resolve().name
+
+
 def _models(folder: Path) -> Any:
     from cachegen.evaluation.judge import Models
 
@@ -134,11 +142,15 @@ def _models(folder: Path) -> Any:
     return Models(writer, reader, load_tokenizer(folder))
 
 
-def _profile(folder: Path, given: Path | None) -> Profile | None:
-    from cachegen.codec.profile import read_profile
+def _profile(folder: Path, given: Path | None, network: Any) -> Profile | None:
+    """What is given, else what lies with the model, else what comes with the package."""
+    from cachegen.codec.profile import read_profile, shipped_profile
+    from cachegen.engines.transformers import fingerprint
 
     path = given or folder / PROFILE
-    return read_profile(path) if given or path.exists() else None
+    if given or path.exists():
+        return read_profile(path)
+    return shipped_profile(fingerprint(network))
 
 
 def _show(result: Result, out: Path) -> None:
