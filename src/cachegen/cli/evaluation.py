@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cachegen.cli.models import PROFILE, load_network, load_tokenizer
+from cachegen.cli.models import PROFILE, load_tokenizer, load_twins
 from cachegen.cli.output import print_json, print_table, progress_bar
 from cachegen.evaluation.sections.cost import ASSUMED, Prices
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from cachegen.codec.profile import Profile
     from cachegen.evaluation.results import Result
 
-_ARITHMETIC = "torch.float32"
 _WHAT, _HOW_MUCH, _PRICES = "What", "How much", "Prices assumed"
 
 
@@ -135,11 +134,7 @@ def _called(folder: Path) -> str:
 def _models(folder: Path) -> Any:
     from cachegen.evaluation.judge import Models
 
-    writer = load_network(folder)
-    reader = writer
-    if str(writer.dtype) != _ARITHMETIC:
-        reader = load_network(folder, dtype="float32")
-    return Models(writer, reader, load_tokenizer(folder))
+    return Models(*load_twins(folder), load_tokenizer(folder))
 
 
 def _profile(folder: Path, given: Path | None, network: Any) -> Profile | None:

@@ -45,6 +45,18 @@ def load_network(folder: Path, *, dtype: str = "auto") -> Any:
         raise ValueError(f"expected a causal language model in {folder}: {reason}") from exc
 
 
+def load_twins(folder: Path) -> tuple[Any, Any]:
+    """The model in its own dtype and in float32, in eval mode; one where they are the same.
+
+    Raises:
+        ValueError: the folder holds no transformers model.
+    """
+    import torch
+
+    own = load_network(folder)
+    return own, own if own.dtype == torch.float32 else load_network(folder, dtype="float32")
+
+
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer alone, for everything that can be said without the model.
 

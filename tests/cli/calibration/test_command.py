@@ -193,7 +193,7 @@ def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(folder: Path) -> None:
         raise AssertionError("the model is loaded")
 
-    monkeypatch.setattr(calibration, "load_network", load)
+    monkeypatch.setattr(calibration, "load_twins", load)
 
 
 def refusal(*arguments: str) -> str:

@@ -22,7 +22,7 @@ from cachegen.cli.calibration.texts import (
     SampleSizes,
     read_material,
 )
-from cachegen.cli.models import PROFILE, load_network, load_tokenizer, most_positions
+from cachegen.cli.models import PROFILE, load_tokenizer, load_twins, most_positions
 from cachegen.cli.new_file import check_place, reads_as, write_checked
 from cachegen.cli.output import Display, progress_bar
 from cachegen.cli.run_log import LoggedDisplay, RunLog
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 # As of `token_features`, which says what fewer cost; bounds the moments of features, (3 * 1024)^2
 # numbers in float64.
 _MOST_FEATURES = 1024
-_ARITHMETIC = "torch.float32"
 _SLOW = "this machine computes {dtype} slowly: contexts are prefilled in float32, and rounded"
 _MEASURING = "measuring this machine"
 # So many contexts of every domain are coded to measure the sizes of levels. Arbitrary: 1 to 8 do.
@@ -128,8 +127,7 @@ def calibrate(
     material = read_material(text, tasks, tokenizer, sizes, tell=warnings.append)
     for line in warnings:
         print(line, file=sys.stderr)
-    network = load_network(model)
-    twin = network if str(network.dtype) == _ARITHMETIC else load_network(model, dtype="float32")
+    network, twin = load_twins(model)
     if max_profile_mb is None:
         weights = sum(one.numel() * one.element_size() for one in network.parameters())
         max_profile_mb = max(_LEAST_PROFILE_MB, _SHARE_OF_WEIGHTS * weights / 1e6)
