@@ -26,6 +26,18 @@ def test_threads_leave_the_core_of_the_engine(bound) -> None:
     assert os.sched_getaffinity(0) == {min(CORES)}
 
 
+def test_a_thread_that_keeps_away_shares_no_core_with_the_engine(bound) -> None:
+    found: list[set[int]] = []
+
+    def look() -> None:
+        found.append(os.sched_getaffinity(0))
+
+    start_thread(look, name="a", keeps_away=True).join()
+    os.sched_setaffinity(0, CORES)
+    start_thread(look, name="a", keeps_away=True).join()
+    assert found == [CORES - {min(CORES)} or CORES, CORES]
+
+
 def test_no_thread_gives_way_while_it_holds_the_interpreter() -> None:
     found: list[int] = []
     look = partial(os.getpriority, os.PRIO_PROCESS, 0)

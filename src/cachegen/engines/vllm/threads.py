@@ -19,11 +19,19 @@ from typing import TypeVar
 Value = TypeVar("Value")
 
 
-def start_thread(work: Callable[[], None], *, name: str) -> threading.Thread:
-    """Start a daemon thread on any core."""
+def start_thread(
+    work: Callable[[], None], *, name: str, keeps_away: bool = False
+) -> threading.Thread:
+    """Start a daemon thread on any core.
+
+    Args:
+        work: of the thread.
+        name: of the thread.
+        keeps_away: not on those that the calling thread is bound to, where there are others.
+    """
 
     def run() -> None:
-        leave_cores()
+        leave_cores(keeps_away=keeps_away)
         work()
 
     thread = threading.Thread(target=run, name=name, daemon=True)
@@ -45,10 +53,15 @@ def on_any_core(call: Callable[[], Value]) -> Value:
     return answer.result()
 
 
-def leave_cores() -> None:
-    """Let the calling thread, and those that it starts, run on every core of its container."""
+def leave_cores(*, keeps_away: bool = False) -> None:
+    """Let the calling thread, and those that it starts, run on every core of its container.
+
+    One that ``keeps_away`` takes only those that it is not bound to now, if there are any.
+    """
     with suppress(OSError, AttributeError):  # what the system refuses stays as it is
-        os.sched_setaffinity(0, _allowed())
+        allowed = _allowed()
+        others = allowed - os.sched_getaffinity(0) if keeps_away else set()
+        os.sched_setaffinity(0, others or allowed)
 
 
 def _allowed() -> set[int]:

@@ -110,7 +110,8 @@ class Saver:
         self._saved: list[bytes] = []
         self._unsaved: list[bytes] = []
         self._is_ending = False
-        self._thread = start_thread(self._work, name="cachegen-vllm-save")
+        # Cores that vLLM leaves free where there is a connector are enough.
+        self._thread = start_thread(self._work, name="cachegen-vllm-save", keeps_away=True)
 
     def offer(
         self, job: SaveJob, key: PrefixKey, size_bytes: int, copy: Callable[[], KVCache]
