@@ -65,18 +65,14 @@ def coder(samples: Sequence[KVCache], *, step: float) -> Coder:
     own = bins(geometry, step)
     counts = np.zeros((geometry.values_per_token, 256), dtype=np.int64)
     for kv in samples:
-        counts += histograms(clipped_symbols(_integers(kv, own)))
+        planes = (histograms(clipped_symbols(found)) for _, found in _rounded(kv, own))
+        counts += np.concatenate(list(planes))
     setting = Setting(geometry, own, table_frequencies(counts, margin=MARGIN, escape=True))
     return Coder(METHOD, f"{step:g}", partial(_encode, setting), partial(_decode, setting))
 
 
-def _integers(kv: KVCache, own: np.ndarray) -> np.ndarray:
-    """All planes side by side: int32 (tokens, channels of all planes)."""
-    return np.concatenate([integers for _, integers in _rounded(kv, own)], axis=1)
-
-
 def _rounded(kv: KVCache, own: np.ndarray) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
-    """Of every plane the scales float32 (tokens, 1), and the integers."""
+    """Of every plane the scales float32 (tokens, 1), and the integers int32 (tokens, channels)."""
     for plane, width in zip(kv.planes(), own.tolist(), strict=True):
         rows = matrix.to_rows(plane).flatten(1)
         scales = bfloat16_above(largest(rows))
