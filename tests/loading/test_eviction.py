@@ -9,8 +9,8 @@ import pytest
 
 from cachegen.bitstream.manifest import Manifest, profile_key, read_manifest, tokens_key
 from cachegen.loading.load import Reader
-from cachegen.server.bounded_store import BoundedStore
-from cachegen.server.index import Index
+from cachegen.server.objects.bounded_store import BoundedStore
+from cachegen.server.objects.index import Index
 from cachegen.store import open_store, read
 
 

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from cachegen.server.access_log import AccessLog
-from cachegen.server.index import Index
 from cachegen.server.metrics import Metrics
+from cachegen.server.objects.index import Index
 
 
 async def _answer(scope, receive, send) -> None:

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.soak_world.disk import empty_folders, in_index, on_disk, total
 from benchmarks.soak_world.objects import content_of, key_of
 from benchmarks.soak_world.watch import MOST, Sample, flaws, sample, trend
-from cachegen.server.index import Index
+from cachegen.server.objects.index import Index
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

@@ -31,11 +31,11 @@ from cachegen.server.bodies import (
     make_spool,
     pieces_of,
 )
-from cachegen.server.bounded_store import BoundedStore
 from cachegen.server.connections import connection_of
 from cachegen.server.failures import FAILURES
 from cachegen.server.limits import Limits
 from cachegen.server.metrics import CONTENT_TYPE, Metrics
+from cachegen.server.objects.bounded_store import BoundedStore
 from cachegen.server.ranges import span_of
 from cachegen.server.shares import MAX_LOOKUP_BYTES, Share, Shares
 from cachegen.server.streamed import Content, Streamed

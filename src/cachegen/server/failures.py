@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ExceptionHandler
 
 from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreFull, StoreTimeout
-from cachegen.server.bounded_store import KeyConflict
+from cachegen.server.objects.bounded_store import KeyConflict
 from cachegen.server.ranges import RangeBehindEnd
 
 _LOG = logging.getLogger("cachegen.server")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from cachegen.server.index import Index
+from cachegen.server.objects.index import Index
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 # Arbitrary: two buckets a decade, from a request on loopback to the transfer of a large object.

@@ -22,13 +22,13 @@ from starlette.types import ASGIApp
 
 from cachegen.server.admission import Admission
 from cachegen.server.app import make_app
-from cachegen.server.bounded_store import BoundedStore
 from cachegen.server.connections import LimitedConnection
 from cachegen.server.failures import FewLines
-from cachegen.server.index import Index
 from cachegen.server.limits import Limits
 from cachegen.server.listener import Listener
 from cachegen.server.metrics import Metrics
+from cachegen.server.objects.bounded_store import BoundedStore
+from cachegen.server.objects.index import Index
 from cachegen.server.tenants import Tenants
 from cachegen.store import Store
 from cachegen.store.folder import FolderStore

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from cachegen.errors import KeyNotFound, StoreError, StoreFull, StoreTimeout
-from cachegen.server.bounded_store import BoundedStore
-from cachegen.server.index import Index
+from cachegen.server.objects.bounded_store import BoundedStore
+from cachegen.server.objects.index import Index
 from cachegen.store import Store, open_store, read
 
 MakeStore = Callable[..., BoundedStore]
@@ -406,8 +406,8 @@ def test_listings_at_once_are_few(make_bounded_store: MakeStore) -> None:
 
 MEASURED = """
 import resource, sys
-from cachegen.server.bounded_store import BoundedStore
-from cachegen.server.index import Index
+from cachegen.server.objects.bounded_store import BoundedStore
+from cachegen.server.objects.index import Index
 from cachegen.store import open_store
 index = Index(sys.argv[2], namespaces=frozenset())
 bounded_store = BoundedStore(open_store(sys.argv[1]), index=index)

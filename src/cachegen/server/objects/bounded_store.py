@@ -12,10 +12,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from cachegen.errors import KeyNotFound, StoreDenied, StoreError, StoreFull, StoreTimeout
-from cachegen.server.accounts import Accounts, Settle
-from cachegen.server.index import Index
-from cachegen.server.key_locks import KeyLocks
-from cachegen.server.pins import Pin, Pins
+from cachegen.server.objects.accounts import Accounts, Settle
+from cachegen.server.objects.index import Index
+from cachegen.server.objects.key_locks import KeyLocks
+from cachegen.server.objects.pins import Pin, Pins
 from cachegen.store import Buffer, Store
 from cachegen.store.wire import Usage
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cachegen.errors import StoreFull
-from cachegen.server.index import Holding, Index, num_segments
+from cachegen.server.objects.index import Holding, Index, num_segments
 
 # Moves an object from those that are being put to those that are stored, by the function given.
 Settle = Callable[[Callable[[], None]], None]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cachegen.errors import StoreError
-from cachegen.server.index import Holding, Index
+from cachegen.server.objects.index import Holding, Index
 
 NONE: frozenset[str] = frozenset()
 

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cachegen.errors import StoreFull
-from cachegen.server.accounts import Accounts
-from cachegen.server.index import Index
+from cachegen.server.objects.accounts import Accounts
+from cachegen.server.objects.index import Index
 
 
 @pytest.fixture
