@@ -151,7 +151,7 @@ def test_no_bucket_can_have_them_shown(scheme: str, secret: str, monkeypatch) ->
         store = open_store(f"{scheme}://bucket", timeout_s=1.0)
         verbs = (
             lambda: read(store, "k"),
-            lambda: store.lookup(["k", "l"]),
+            lambda: store.lookup(["k"]),
             lambda: store.put("k", b"1"),
             lambda: store.delete("k"),
             lambda: list(store.list()),
@@ -161,7 +161,7 @@ def test_no_bucket_can_have_them_shown(scheme: str, secret: str, monkeypatch) ->
                 verb()
             assert "S3CR3T" not in text_of(failure.value) + repr(store)
     signatures = re.findall(rb"X-Amz-Signature=(\w+)", b" ".join(requests))
-    assert len(signatures) == (5 if scheme == "s3" else 0)
+    assert len(signatures) == (4 if scheme == "s3" else 0)
     assert not any(found.decode() in text_of(failure.value) for found in signatures)
 
 
