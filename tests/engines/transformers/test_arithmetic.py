@@ -16,4 +16,5 @@ def test_what_takes_more_than_twice_as_long_is_slow(monkeypatch, took_s, is_slow
 def test_products_are_timed():
     assert 0 < arithmetic._took_s(torch.bfloat16) < 10
     assert not arithmetic.is_slow(torch.float32, CPU)
+    assert not arithmetic.is_slow(torch.float8_e4m3fn, CPU)
     assert not arithmetic.is_slow(torch.bfloat16, torch.device("meta"))
