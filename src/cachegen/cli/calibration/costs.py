@@ -45,9 +45,9 @@ class Speeds:
     """Measured speeds of this machine, and of this model on it: units of work in a second.
 
     Attributes:
-        own: FLOP of the model's own passes.
+        own: FLOP of the passes that prefill contexts.
         twin: FLOP of the passes of the model in float32.
-        short: FLOP of the model's own passes over many texts of a token or two.
+        short: FLOP of the same model's passes over many texts of a token or two.
         float32: FLOP of products.
         float64: the same in double precision.
         eigenvectors: columns**3 of symmetric eigendecompositions in float64.

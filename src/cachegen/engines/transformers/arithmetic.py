@@ -7,8 +7,8 @@ import time
 import torch
 from torch.nn.functional import linear
 
-# As many times faster float32 must be. Arbitrary: 1.5 to 4 do: without instructions for bfloat16
-# (AVX2 only) it is 6 to 7 times as fast, with them slower (docs/LOG.md, 2026-11-30).
+# As many times faster float32 must be. With AVX2 only it is 6.6 times as fast as bfloat16
+# (docs/LOG.md, 2026-11-30). Other values were reasoned, not tried.
 _MUCH = 2.0
 # Some milliseconds of work. Arbitrary: half to four times as large do.
 _ROWS, _COLUMNS = 256, 512

@@ -14,7 +14,7 @@ from cachegen.policy.schedule import assumed_bytes_per_s, chunks_left, decode_s,
 # small chunks are off by a factor of up to 2. Arbitrary: 1.5 to 4 do.
 _SURE = 2.0
 # Whatever estimates say: one of a link that has come to a standstill grows with what was waited
-# for, by a tenth of it. Arbitrary: 1.5 to 4 times what computing everything takes do.
+# for, by a tenth of it. In times of what computing everything takes; reasoned, not tried.
 _MOST = 2.0
 
 
