@@ -1,7 +1,8 @@
 """The rate-quality study on a model of one's own: `rate_quality.py --model DIR --data DIR`.
 
-Quality is measured in float32 arithmetic: contexts are prefilled in the model's own dtype, coded
-and widened, and the model continues them in float32. So the figures hold what coding costs and not
+Quality is measured in float32 arithmetic: contexts are prefilled in the model's own dtype (in
+float32 and rounded to it, where this machine computes that slowly), coded and widened, and the
+model continues them in float32. So the figures hold what coding costs and not
 the noise of 16-bit arithmetic, which is reported beside them. What is measured on was not learned
 from: novels of other authors, the last quarter of the WikiText and of the conversations.
 
@@ -22,7 +23,7 @@ import torch
 from cachegen.cli.models import PROFILE, load_network, load_tokenizer
 from cachegen.codec.levels import UNCALIBRATED_DEFAULT
 from cachegen.codec.profile import Profile, read_profile
-from cachegen.engines.transformers.cache import capture
+from cachegen.engines.transformers.arithmetic import Prefiller, prefiller
 from cachegen.engines.transformers.quality import as_dtype, coded_as, evaluator
 from cachegen.engines.transformers.rope import rope_map
 from cachegen.engines.transformers.tasks import first_tokens
@@ -95,21 +96,22 @@ def study(
     say("model in float32 and text")
     tokenizer, model = load_tokenizer(folder), load_network(folder, dtype="float32")
     writer = load_network(folder)
+    prefill = prefiller(writer, model)
     texts = divided(tokenizer, data)
     every = held_out(tokenizer, data, texts, count=effort.perplexity_windows)
     windows = {name: evenly(own, effort.windows) for name, own in every.items()}
     dtype = profile.geometry.dtype
     say("learning the baselines")
     prefix = first_tokens(tokenizer)
-    learned = _learned(writer, texts, prefix, count=effort.learned_contexts)
+    learned = _learned(prefill, texts, prefix, count=effort.learned_contexts)
     coders, coarser, finer = _coders(model, profile, learned)
     context = windows["novels"][0].context
-    kv = capture(writer, context)
+    kv = prefill(context)
     say("checking that every coder gives back what it got")
     for coder in coders:
         check(coder, kv, context)
     say("reference runs")
-    judges = evaluators(model, windows, writer=writer)
+    judges = evaluators(model, windows, writer=prefill.model)
     rows: list[Row] = []
 
     def add(coder: Coder) -> None:
@@ -129,13 +131,13 @@ def study(
     say("perplexity at the default level")
     also = measure(
         _widened(profile_coder("transform", profile, profile.default_level), dtype),
-        evaluators(model, _others(every, windows), writer=writer),
+        evaluators(model, _others(every, windows), writer=prefill.model),
     )
     say("hostile inputs")
     wild = hostile(model, tokenizer, profile, contexts=effort.hostile_contexts)
     say("the model's own dtype, and time")
     summary = summarise(rows, profile.default_level, also=also)
-    summary |= _own_dtype(writer, profile, windows, effort)
+    summary |= _own_dtype(writer, prefill, profile, windows, effort)
     return rows, wild, {"model": folder.name, "kl_arithmetic": "float32", **summary}
 
 
@@ -225,7 +227,7 @@ def _coders(
 
 
 def _learned(
-    model: Any, texts: Mapping[str, Sequence[int]], prefix: Sequence[int], *, count: int
+    prefill: Prefiller, texts: Mapping[str, Sequence[int]], prefix: Sequence[int], *, count: int
 ) -> Iterator[KVCache]:
     """Caches of text that profiles are learned from too."""
     found = cut_windows(
@@ -235,7 +237,7 @@ def _learned(
         count=count,
         prefix=prefix,
     )
-    return (capture(model, window.context) for window in found)
+    return (prefill(window.context) for window in found)
 
 
 def _widened(coder: Coder, dtype: torch.dtype) -> Coder:
@@ -248,14 +250,20 @@ def _widened(coder: Coder, dtype: torch.dtype) -> Coder:
 
 
 def _own_dtype(
-    model: Any, profile: Profile, windows: Mapping[str, Sequence[Window]], effort: Effort
+    model: Any,
+    prefill: Prefiller,
+    profile: Profile,
+    windows: Mapping[str, Sequence[Window]],
+    effort: Effort,
 ) -> dict[str, object]:
     """Speed, and the default level's KL where the model runs in its own dtype."""
     tokens = windows["novels"][0].context
-    timed = speed(model, profile, capture(model, tokens), tokens, runs=effort.timed_runs)
+    timed = speed(prefill, profile, prefill(tokens), tokens, runs=effort.timed_runs)
     few = {name: found[:_OWN_DTYPE_WINDOWS] for name, found in windows.items()}
     coder = profile_coder("transform", profile, profile.default_level)
-    found = evaluator(model, few)(coded_as(coder.roundtrip, profile.geometry.dtype))
+    found = evaluator(model, few, writer=prefill.model)(
+        coded_as(coder.roundtrip, profile.geometry.dtype)
+    )
     return {
         "default_kl_own_dtype": max(quality.kl for quality in found.values()),
         "noise_floor_kl": profile.noise_floor,

@@ -121,4 +121,10 @@ def timing(study: Study) -> dict[str, float]:
     say("timing")
     tokens = study.domains.windows["novels"][0].context
     kv = capture(study.model, tokens)
-    return speed(study.model, study.profile, kv, tokens, runs=study.effort.timed_runs)
+    return speed(
+        lambda ids: capture(study.model, ids),
+        study.profile,
+        kv,
+        tokens,
+        runs=study.effort.timed_runs,
+    )

@@ -4,6 +4,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cachegen import refmodel
+from cachegen.engines.transformers.arithmetic import Prefiller
 from cachegen.evaluation.case import Case
 from cachegen.evaluation.judge import Models
 
@@ -17,7 +18,8 @@ def models():
         AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
         for dtype in ("auto", "float32")
     )
-    return Models(writer, reader, AutoTokenizer.from_pretrained(folder))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return Models(writer, reader, tokenizer, Prefiller(writer, writer.dtype))
 
 
 @pytest.fixture(scope="session")

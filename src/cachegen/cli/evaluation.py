@@ -132,9 +132,11 @@ def _called(folder: Path) -> str:
 
 
 def _models(folder: Path) -> Any:
+    from cachegen.engines.transformers.arithmetic import prefiller
     from cachegen.evaluation.judge import Models
 
-    return Models(*load_twins(folder), load_tokenizer(folder))
+    network, twin = load_twins(folder)
+    return Models(network, twin, load_tokenizer(folder), prefiller(network, twin))
 
 
 def _profile(folder: Path, given: Path | None, network: Any) -> Profile | None:

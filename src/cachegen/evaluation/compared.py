@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from cachegen.engines.transformers.cache import capture
 from cachegen.engines.transformers.rope import rope_map
 from cachegen.evaluation import datasets
 from cachegen.evaluation.case import Case
@@ -51,8 +50,8 @@ def method_context(job: Job, tell: Tell) -> MethodContext:
     """
     models, effort = job.models, job.effort
     context = MethodContext(
-        model=models.writer,
-        geometry=capture(models.writer, [0]).geometry,
+        model=models.prefill.model,
+        geometry=models.prefill([0]).geometry,
         rope=rope_map(models.writer),
         profile=job.profile,
     )

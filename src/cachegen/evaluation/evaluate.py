@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cachegen.codec.levels import UNCALIBRATED_DEFAULT
-from cachegen.engines.transformers.cache import capture
 from cachegen.engines.transformers.identity.fingerprint import fingerprint
 from cachegen.evaluation import machine
 from cachegen.evaluation.case import Case
@@ -57,9 +56,9 @@ def evaluate(
         raise ValueError("expected numbers of at least one method, got none: see what failed above")
     default = (OURS, profile.default_level) if profile else (_ADAPTIVE, UNCALIBRATED_DEFAULT)
     tokens = max(every, key=lambda case: len(case.context)).context
-    kv = capture(models.writer, tokens)
+    kv = models.prefill(tokens)
     tell("time of coding against prefilling")
-    timed = speed(models.writer, profile, kv, tokens, runs=effort.timed_runs)
+    timed = speed(models.prefill, profile, kv, tokens, runs=effort.timed_runs)
     sections = Sections(job, run, context, cases, rows, default, tokens, kv, timed)
     ttft, timeline = sections.loads()
     slo, steps, cost = sections.deadlines(), sections.ablation(), sections.cost()
@@ -108,6 +107,7 @@ def _inputs(job: Job) -> dict[str, Any]:
         "context_tokens": job.effort.context_tokens,
         "learned_contexts": job.effort.learned_contexts,
         "seed": job.seed,
+        "prefilled_in": str(job.models.prefill.model.dtype),
         "versions": machine.versions(),
     }
 

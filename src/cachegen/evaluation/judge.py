@@ -1,7 +1,8 @@
 """What a coder does to one case: its bytes, the model's predictions, and its answer.
 
-Quality is measured in float32 arithmetic: contexts are prefilled in the model's own dtype, coded,
-and widened, and the model goes on in float32. What is read behind a context is the question and
+Quality is measured in float32 arithmetic: contexts are prefilled in the model's own dtype (in
+float32 and rounded to it, where this machine computes that slowly), coded, and widened, and the
+model goes on in float32. What is read behind a context is the question and
 the answer that the model itself gives from the uncompressed cache, or the text that really follows.
 """
 
@@ -14,7 +15,8 @@ from typing import Any
 import torch
 from torch.nn.functional import kl_div, log_softmax
 
-from cachegen.engines.transformers.cache import capture, to_cache
+from cachegen.engines.transformers.arithmetic import Prefiller
+from cachegen.engines.transformers.cache import to_cache
 from cachegen.engines.transformers.model import input_device
 from cachegen.engines.transformers.quality import as_dtype
 from cachegen.evaluation.case import Case
@@ -54,14 +56,16 @@ class Models:
     """A model to evaluate.
 
     Attributes:
-        writer: in its own dtype, which prefills.
+        writer: in its own dtype, which caches have.
         reader: in float32, which goes on; perhaps the same.
         tokenizer: of both.
+        prefill: computes caches of contexts.
     """
 
     writer: Any
     reader: Any
     tokenizer: Any
+    prefill: Prefiller
 
     def text(self, ids: Sequence[int]) -> str:
         """An answer as it is scored."""
@@ -97,7 +101,7 @@ class Prepared:
 
 def prepare(models: Models, case: Case) -> Prepared:
     """Prefill a case, and let the model go on without any coding."""
-    kv = capture(models.writer, case.context)
+    kv = models.prefill(case.context)
     if case.following:
         read = case.following
         return Prepared(case, kv, read, (), _read(models, kv, read, len(case.context)), None)

@@ -2,6 +2,8 @@ import pytest
 import torch
 
 from cachegen.engines.transformers import arithmetic
+from cachegen.engines.transformers.cache import capture
+from cachegen.engines.transformers.quality import as_dtype
 
 CPU = torch.device("cpu")
 
@@ -18,3 +20,21 @@ def test_products_are_timed():
     assert not arithmetic.is_slow(torch.float32, CPU)
     assert not arithmetic.is_slow(torch.float8_e4m3fn, CPU)
     assert not arithmetic.is_slow(torch.bfloat16, torch.device("meta"))
+
+
+@pytest.mark.parametrize("is_slow", (False, True))
+def test_caches_have_the_models_dtype_whichever_computes(tiny, tokens, monkeypatch, is_slow):
+    model, twin = tiny("llama", dtype=torch.bfloat16), tiny("llama")
+    monkeypatch.setattr(arithmetic, "is_slow", lambda *_: is_slow)
+    prefill = arithmetic.prefiller(model, twin)
+    assert prefill.model is (twin if is_slow else model)
+    ids = tokens.tolist()
+    front = prefill(ids[:60])
+    expected = as_dtype(capture(prefill.model, ids[:60]), torch.bfloat16)
+    assert front.dtype == torch.bfloat16
+    assert all(map(torch.equal, front.planes(), expected.planes()))
+    wide = as_dtype(front, prefill.model.dtype)
+    expected = as_dtype(capture(prefill.model, ids[60:], past=wide), torch.bfloat16)
+    back = prefill(ids[60:], past=front)
+    assert back.dtype == torch.bfloat16 and back.num_tokens == len(ids) - 60
+    assert all(map(torch.equal, back.planes(), expected.planes()))

@@ -96,7 +96,7 @@ def test_costs_are_measured_and_sizes_are_real(models):
     profile = read_profile(refmodel.profile_path())
     ids = models.tokenizer(refmodel.load_text("heldout-craik"), verbose=False).input_ids[:640]
     kv = capture(models.writer, ids)
-    found = measured(models.writer, profile, kv, ids, runs=1)
+    found = measured(models, profile, kv, ids, runs=1)
     names = [level.name for level in profile.levels]
     assert [(chunk.start, chunk.stop) for chunk in found.context.chunks] == [(0, 512), (512, 640)]
     for chunk in found.context.chunks:
@@ -112,6 +112,6 @@ def test_costs_are_measured_and_sizes_are_real(models):
 
 def test_a_model_without_a_profile_has_costs_too(models):
     tokens = list(range(5, 205))
-    found = measured(models.writer, None, capture(models.writer, tokens), tokens, runs=1)
+    found = measured(models, None, capture(models.writer, tokens), tokens, runs=1)
     levels = [option.level for option in found.context.chunks[0].options]
     assert levels == ["high", "packed", "raw"] and found.break_even_mbit_s > 0

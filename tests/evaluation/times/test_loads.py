@@ -1,6 +1,7 @@
 """Loads over a real link: every way is there, and what came over it is counted."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -14,7 +15,7 @@ def timed(models):
     ids = models.tokenizer(refmodel.load_text("heldout-craik"), verbose=False).input_ids[:1100]
     profile = read_profile(refmodel.profile_path())
     wanted = Loads(lengths=(1024, 4096), mbit_s=(50, 400), concurrency=(1, 2), runs=2)
-    return timed_loads(models.writer, profile, ids, wanted, lambda line: None)
+    return timed_loads(models, profile, ids, wanted, lambda line: None)
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +82,10 @@ def test_tenants_share_nothing(rows):
 def test_nothing_is_timed_where_raw_is_not_the_cache(models, monkeypatch):
     from cachegen.errors import CacheGenError
 
-    real = loads.capture
     calls = itertools.count()
 
-    def changing(model, tokens, **options):
-        kv = real(model, tokens, **options)
+    def changing(tokens, **options):
+        kv = models.prefill(tokens, **options)
         if next(calls) == 0:
             kv.keys[0][0, 0, 0] += 1
             for plane in kv.planes():
@@ -95,10 +95,10 @@ def test_nothing_is_timed_where_raw_is_not_the_cache(models, monkeypatch):
     stored = loads.store_context
 
     def store_context(kv, **options):
-        return stored(real(models.writer, options["tokens"]), **options)
+        return stored(models.prefill(options["tokens"]), **options)
 
-    monkeypatch.setattr(loads, "capture", changing)
     monkeypatch.setattr(loads, "store_context", store_context)
     wanted = Loads(lengths=(256,), mbit_s=(50,), concurrency=(1,), runs=1)
+    wrong = replace(models, prefill=changing)
     with pytest.raises(CacheGenError, match="another cache than the model; nothing is timed"):
-        timed_loads(models.writer, None, list(range(5, 261)), wanted, lambda line: None)
+        timed_loads(wrong, None, list(range(5, 261)), wanted, lambda line: None)

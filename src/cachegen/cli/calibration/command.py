@@ -110,6 +110,7 @@ def calibrate(
     """
     from cachegen.cli.calibration.forecast import describe_choices
     from cachegen.codec.profile import CODECS_WITH_PROFILE
+    from cachegen.engines.transformers.arithmetic import prefiller
 
     if preset not in CODECS_WITH_PROFILE:
         raise ValueError(f"expected a preset of {', '.join(CODECS_WITH_PROFILE)}; got {preset!r}")
@@ -139,7 +140,7 @@ def calibrate(
     run = _Run(
         model=network,
         twin=twin,
-        writer=_writer(network, twin),
+        writer=prefiller(network, twin).model,
         tokenizer=tokenizer,
         material=material,
         sizes=sizes,
@@ -167,13 +168,6 @@ def calibrate(
         print(f"\nInterrupted: {told}.", file=sys.stderr)
         raise
     show(output, as_json=as_json)
-
-
-def _writer(network: Any, twin: Any) -> Any:
-    """The model, or its twin where this machine computes the model's dtype slowly."""
-    from cachegen.engines.transformers.arithmetic import is_slow
-
-    return twin if is_slow(network.dtype, network.device) else network
 
 
 def _place_in(model: Path) -> Path:

@@ -23,7 +23,11 @@ LENGTHS = (64, 512, 2048)
 
 
 def measure_prefill(
-    model: PreTrainedModel, tokens: Tokens, *, lengths: Sequence[int] = LENGTHS
+    model: PreTrainedModel,
+    tokens: Tokens,
+    *,
+    lengths: Sequence[int] = LENGTHS,
+    known: Measurements | None = None,
 ) -> None:
     """Prefill the first tokens of a text, and some of them after others, and keep the times.
 
@@ -33,9 +37,11 @@ def measure_prefill(
         model: in eval mode.
         tokens: any text, best as long as what will be loaded.
         lengths: how many tokens to prefill; those that the text does not have are left out.
+        known: where times are kept; by default those of this model's loads.
     """
     ids = token_ids(tokens)
-    known = measurements_of(fingerprint(model), str(support_of(model).device))
+    if known is None:
+        known = measurements_of(fingerprint(model), str(support_of(model).device))
     capture(model, ids[: min(lengths)])
     for length in [length for length in lengths if length <= len(ids)]:
         past = timed_capture(model, ids[:length], known=known)

@@ -54,7 +54,7 @@ class MethodContext:
     """What methods are made from.
 
     Attributes:
-        model: a transformers model in its own dtype, which prefilled the caches.
+        model: a transformers model, which computed the caches, perhaps in another dtype.
         geometry: of the caches.
         rope: the rotations of their keys.
         texts: token ids of calibration texts to learn from, each a context; none of these may be

@@ -56,8 +56,7 @@ class Sections:
         nothing: tuple[Sequence[Ttft], Sequence[Moment]] = ((), ())
 
         def made() -> tuple[Sequence[Ttft], Sequence[Moment]]:
-            model = job.models.writer
-            return loads.timed_loads(model, job.profile, self.tokens, wanted, self.run.tell)
+            return loads.timed_loads(job.models, job.profile, self.tokens, wanted, self.run.tell)
 
         return self._made("times of loads", made, nothing)
 
@@ -68,7 +67,7 @@ class Sections:
 
         def made() -> Sequence[Slo]:
             found = deadlines.deadlines_met(
-                measured(job.models.writer, job.profile, self.kv, self.tokens, runs=runs),
+                measured(job.models, job.profile, self.kv, self.tokens, runs=runs),
                 deadlines.QUICK if job.effort.is_quick else deadlines.FULL,
                 default=self.default[1],
                 kl=deadlines.kl_of_levels(self.rows, job.profile),

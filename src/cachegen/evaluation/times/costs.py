@@ -7,16 +7,17 @@ decoded (`cachegen.policy.costs`).
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from cachegen.codec.profile import Profile
-from cachegen.engines.transformers import fingerprint, measure_prefill
+from cachegen.engines import transformers as engine
 from cachegen.engines.transformers.probe import support_of
 from cachegen.evaluation.coder import Tokens
+from cachegen.evaluation.judge import Models
 from cachegen.evaluation.times.apart import apart
 from cachegen.evaluation.times.storing import default_level, store_context, stored_levels
 from cachegen.kvcache import KVCache
 from cachegen.loading.load import load
+from cachegen.loading.measurements import Measurements
 from cachegen.loading.resources import measurements_of
 from cachegen.policy.fixed import Fixed
 from cachegen.simulation.stored import context_from
@@ -28,23 +29,32 @@ _REQUEST_S = 0.001
 
 
 def measured(
-    model: Any, profile: Profile | None, kv: KVCache, tokens: Tokens, *, runs: int
+    models: Models, profile: Profile | None, kv: KVCache, tokens: Tokens, *, runs: int
 ) -> Machine:
     """Store a context in memory, load it at every level, prefill it, and keep what that took.
 
     Args:
-        model: a transformers model in its own dtype.
+        models: whose context it is.
         profile: of the model; None for levels that need none.
         kv: the context's cache.
         tokens: of the context.
         runs: loads of each level.
     """
-    store, own = MemoryStore(), fingerprint(model)
+    store, own = MemoryStore(), engine.fingerprint(models.writer)
     with apart():
-        manifest = store_context(kv, model=model, tokens=tokens, profile=profile, store=store)
+        manifest = store_context(
+            kv, model=models.writer, tokens=tokens, profile=profile, store=store
+        )
         for level in stored_levels(profile) * runs:
             load(tokens, store=store, profile=profile, controller=Fixed(level), fingerprint=own)
-        measure_prefill(model, tokens)
-        costs = measurements_of(own, str(support_of(model).device)).costs()
+        costs = measure_prefill(models, tokens).costs()
     context = context_from(manifest, profile=profile, default_level=default_level(profile))
     return Machine(f"{len(tokens)} tokens", context, replace(costs, request_s=_REQUEST_S))
+
+
+def measure_prefill(models: Models, tokens: Tokens) -> Measurements:
+    """What loads of this model know by now, with the times of prefilling these tokens."""
+    device = str(support_of(models.writer).device)
+    known = measurements_of(engine.fingerprint(models.writer), device)
+    engine.measure_prefill(models.prefill.model, tokens, known=known)
+    return known

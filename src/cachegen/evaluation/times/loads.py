@@ -19,11 +19,13 @@ from typing import Any
 
 from cachegen.codec.levels import PACKED, RAW
 from cachegen.codec.profile import Profile
-from cachegen.engines.transformers import capture, fingerprint, measure_prefill
+from cachegen.engines.transformers import fingerprint
 from cachegen.errors import CacheGenError
+from cachegen.evaluation.judge import Models
 from cachegen.evaluation.methods.registry import OURS
 from cachegen.evaluation.results import Moment, Ttft
 from cachegen.evaluation.times.apart import apart
+from cachegen.evaluation.times.costs import measure_prefill
 from cachegen.evaluation.times.falling import load_while_falling
 from cachegen.evaluation.times.storing import default_level, store_context
 from cachegen.kvcache import KVCache
@@ -73,7 +75,7 @@ FULL = Loads(
 
 
 def timed_loads(
-    model: Any, profile: Profile | None, tokens: Sequence[int], loads: Loads, tell: Tell
+    models: Models, profile: Profile | None, tokens: Sequence[int], loads: Loads, tell: Tell
 ) -> tuple[list[Ttft], list[Moment]]:
     """Time every way of having a context, at every rate; and one load whose link gets slower.
 
@@ -81,7 +83,7 @@ def timed_loads(
     link stayed as it is; it falls to a tenth when half of the tokens are there.
 
     Args:
-        model: a transformers model in its own dtype.
+        models: whose context it is.
         profile: of the model; None for levels that need none.
         tokens: a text, as long as the longest context at least.
         loads: what is timed.
@@ -97,7 +99,7 @@ def timed_loads(
             moments: list[Moment] = []
             fitting = [length for length in loads.lengths if length <= len(tokens)]
             for length in fitting or [len(tokens)]:
-                world = _World(model, profile, tokens[:length], link, open_store(url))
+                world = _World(models, profile, tokens[:length], link, open_store(url))
                 tell(f"loads of {length} tokens over a link ({link.kind})")
                 kv = world.save(max(loads.concurrency))
                 rows += _timed(world, loads, kv, tell)
@@ -107,7 +109,7 @@ def timed_loads(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _World:
-    model: Any
+    models: Models
     profile: Profile | None
     tokens: Sequence[int]
     link: Link
@@ -119,11 +121,11 @@ class _World:
 
     def save(self, number: int) -> KVCache:
         """Prefill and store the context for so many tenants, and check that it comes back."""
-        kv = capture(self.model, self.tokens)
+        kv = self.models.prefill(self.tokens)
         for tenant in range(number):
             store_context(
                 kv,
-                model=self.model,
+                model=self.models.writer,
                 tokens=self.tokens,
                 profile=self.profile,
                 store=self.store,
@@ -141,8 +143,8 @@ class _World:
             store=self.store,
             profile=self.profile,
             controller=controller,
-            recompute=partial(capture, self.model),
-            fingerprint=fingerprint(self.model),
+            recompute=self.models.prefill,
+            fingerprint=fingerprint(self.models.writer),
             salt=_salt(tenant),
             **options,
         )
@@ -154,7 +156,7 @@ def _salt(tenant: int) -> bytes:
 
 
 def _timed(world: _World, loads: Loads, kv: KVCache, tell: Tell) -> Iterator[Ttft]:
-    measure_prefill(world.model, world.tokens)
+    measure_prefill(world.models, world.tokens)
     computed = [_prefill_s(world) for _ in range(loads.runs)]
     controllers: dict[tuple[str, str], tuple[Callable[[], Controller], float]] = {
         ("raw", ""): (lambda: Fixed(RAW), kv.size_bytes),
@@ -213,7 +215,7 @@ def _rate_at(rates: Sequence[tuple[float, float]], at_s: float) -> float:
 
 def _prefill_s(world: _World) -> float:
     began_s = time.perf_counter()
-    capture(world.model, world.tokens)
+    world.models.prefill(world.tokens)
     return time.perf_counter() - began_s
 
 

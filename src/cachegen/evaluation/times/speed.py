@@ -6,20 +6,23 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
 
 from cachegen.bitstream.chunk import decode, encode
 from cachegen.codec.profile import Profile
-from cachegen.engines.transformers.cache import capture
 from cachegen.evaluation.coder import Tokens
 from cachegen.kvcache import KVCache
 
 
 def speed(
-    model: Any, profile: Profile | None, kv: KVCache, tokens: Tokens, *, runs: int
+    prefill: Callable[[Tokens], KVCache],
+    profile: Profile | None,
+    kv: KVCache,
+    tokens: Tokens,
+    *,
+    runs: int,
 ) -> dict[str, float]:
     """Medians of interleaved runs; prefill, encode and decode get all cores of this process.
 
@@ -30,7 +33,7 @@ def speed(
     seconds = interleaved_medians(
         runs,
         {
-            "prefill": lambda: capture(model, tokens),
+            "prefill": lambda: prefill(tokens),
             "decode": lambda: decode(data, tokens=tokens, profile=profile, threads=threads),
             "encode": lambda: encode(kv, tokens=tokens, profile=profile, threads=threads),
         },
