@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import TypeVar
 
 from cachegen.evaluation.case import Case
@@ -56,7 +57,8 @@ class Sections:
         nothing: tuple[Sequence[Ttft], Sequence[Moment]] = ((), ())
 
         def made() -> tuple[Sequence[Ttft], Sequence[Moment]]:
-            return loads.timed_loads(job.models, job.profile, self.tokens, wanted, self.run.tell)
+            text = self._text(max(wanted.lengths))
+            return loads.timed_loads(job.models, job.profile, text, wanted, self.run.tell)
 
         return self._made("times of loads", made, nothing)
 
@@ -106,6 +108,13 @@ class Sections:
             return list(costs_of(stored, self.job.prices))
 
         return self._made("cost", made, ())
+
+    def _text(self, num_tokens: int) -> Tokens:
+        """So many tokens, or as many as the model reads, of contexts one after another."""
+        config = self.job.models.writer.config.get_text_config(decoder=True)
+        most = min(num_tokens, getattr(config, "max_position_embeddings", None) or num_tokens)
+        contexts = [self.tokens, *(case.context for own in self.cases.values() for case in own)]
+        return tuple(islice(chain.from_iterable(contexts), most))
 
     def _made(self, name: str, make: Callable[[], Found], otherwise: Found) -> Found:
         self.run.tell(name)

@@ -96,15 +96,13 @@ def timed_loads(
         folder = Path(parent) / "store"
         with serving(link, folder) as url:
             rows: list[Ttft] = []
-            moments: list[Moment] = []
             fitting = [length for length in loads.lengths if length <= len(tokens)]
             for length in fitting or [len(tokens)]:
                 world = _World(models, profile, tokens[:length], link, open_store(url))
                 tell(f"loads of {length} tokens over a link ({link.kind})")
                 kv = world.save(max(loads.concurrency))
                 rows += _timed(world, loads, kv, tell)
-                moments = _falling(world, loads, num_values=kv.num_values)
-            return rows, moments
+            return rows, _falling(world, loads, num_values=kv.num_values)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,28 @@
+"""Sections: what text is timed."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from cachegen.evaluation.case import Case
+from cachegen.evaluation.sections.make import Sections
+
+
+@pytest.mark.parametrize(("asked", "expected"), ((3, 3), (7, 7), (9000, 8192), (2, 2)))
+def test_as_much_text_is_timed_as_asked_or_as_the_model_reads(models, asked, expected):
+    long = Case("novel", "000", tuple(range(5000)), following=(1,))
+    short = Case("novel", "001", tuple(range(5)), following=(1,))
+    sections = Sections(
+        job=SimpleNamespace(models=models),
+        run=None,
+        context=None,
+        cases={"novel": [short, long]},
+        rows=(),
+        default=("cachegen", "high"),
+        tokens=long.context,
+        kv=None,
+        timed={},
+    )
+    found = sections._text(asked)
+    every = (*long.context, *short.context, *long.context)
+    assert found == every[:expected]
