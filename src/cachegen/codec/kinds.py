@@ -14,7 +14,7 @@ import numpy as np
 from cachegen.codec.codec import encode_chunk, resolve_level
 from cachegen.codec.encoded import EncodedChunk, Layers
 from cachegen.codec.fixed import pack_planes
-from cachegen.codec.levels import LOSSLESS, UNCALIBRATED_LADDER
+from cachegen.codec.levels import LOSSLESS
 from cachegen.codec.matrix import sinks_among
 from cachegen.codec.profile import NO_PROFILE, Profile
 from cachegen.codec.rope import RopeMap
@@ -57,8 +57,8 @@ def encode_kinds(
         return tuple(_alone(kv, layers, rope, level, level) for layers in kinds)
     whole = encode_chunk(kv, tokens=tokens, profile=profile, level=level)
     if whole.profile_hash == NO_PROFILE:
-        instead = LOSSLESS if whole.codec == LOSSLESS else UNCALIBRATED_LADDER[-1].name
-        return tuple(_alone(kv, layers, rope, instead, level) for layers in kinds)
+        alone = LOSSLESS if whole.codec == LOSSLESS else whole.level
+        return tuple(_alone(kv, layers, rope, alone, level) for layers in kinds)
     return tuple(_dealt(whole, kv.to("cpu"), layers, profile) for layers in kinds)
 
 

@@ -89,6 +89,8 @@ def test_a_strange_cache_is_coded_alone(profile, make_cache, tokens_of):
     assert (chunk.codec, chunk.level) == ("adaptive", "low")
     assert chunk.profile_hash == bytes(32)
     found = decode_chunk(chunk)
+    alone = decode_chunk(encode_chunk(kv, level="low", rope=profile.rope))
+    assert all(map(torch.equal, found.planes(), alone.planes()))
     assert error_of(kv, found) < 0.02 * error_of(kv, decode_zeros(kv))
 
 
