@@ -31,7 +31,7 @@ Tokens = Sequence[int] | np.ndarray
 # What `adaptive` may lose by a profile's measure, in bounds of the level. Its errors lie in all
 # directions alike; on text that the profile does not know they cost a thirtieth to five sixths of
 # what that says. Source code measures 1.1 to 6.6 bounds, at half of its level's KL; caches that
-# are no model's measure thousands (docs/decisions/2026-12-01-unlike-text.md).
+# are no model's measure thousands (docs/decisions/2026-11-30-unlike-text.md).
 _MOST_BOUNDS = 10.0
 
 
