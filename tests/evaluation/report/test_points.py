@@ -5,9 +5,7 @@ from cachegen.evaluation.report import findings
 from cachegen.evaluation.report.points import (
     OURS,
     better_than_ours,
-    kl_at,
     left_out,
-    on_dataset,
     ours,
     pooled,
 )
@@ -36,14 +34,7 @@ def test_a_point_that_lacks_a_dataset_is_left_out_and_named():
     assert "kivi 2" in " ".join(findings.quality(result))
 
 
-def test_between_points_logarithms_are_straight():
-    curve = on_dataset(with_rows(), "topics")["cachegen"]
-    assert kl_at(curve, 0.5) == pytest.approx(0.002)
-    assert kl_at(curve, (0.5 * 0.8) ** 0.5) == pytest.approx((0.002 * 0.0008) ** 0.5)
-    assert kl_at(curve, 5.0) is None
-
-
-def test_points_below_our_curve_are_named():
+def test_points_that_are_better_than_ours_are_named():
     assert better_than_ours(with_rows(), most_kl=0.01) == ()
     assert "No point of another method" in " ".join(findings.quality(with_rows()))
     clear = example.row("kivi", "2", "topics", 0.6, 0.0001, kl_interval=[0.00005, 0.0002])
@@ -51,8 +42,20 @@ def test_points_below_our_curve_are_named():
     found = better_than_ours(with_rows(clear, close), most_kl=0.01)
     assert [(one.point.method, one.is_clear) for one in found] == [("kivi", True), ("h2o", False)]
     text = " ".join(findings.quality(with_rows(clear, close)))
-    assert "kivi 2 on topics lies clearly below our curve: KL 0.0001 at 0.6 bits" in text
+    assert "kivi 2 on topics is clearly better than ours: KL 0.0001 at 0.6 bits" in text
     assert "less than the interval of their KL: h2o 1 on topics" in text
+
+
+def test_levels_that_need_no_profile_count_and_nothing_between_levels_does():
+    """Ours are 0.5 bits at KL 0.002, 0.8 at 0.0008 and, without a profile, 3 at 0.0003."""
+    adaptive = example.row("adaptive", "high", "topics", 3.0, 0.0003)
+    larger = example.row("kivi", "4", "topics", 3.5, 0.0004)
+    between = example.row("kivi", "2", "topics", 0.75, 0.0019)
+    smaller = example.row("kivi", "1", "topics", 0.01, 0.009)
+    found = better_than_ours(with_rows(adaptive, larger, between, smaller), most_kl=0.01)
+    assert [(one.point.level, one.our_kl) for one in found] == [("2", 0.002), ("1", None)]
+    text = " ".join(findings.quality(with_rows(adaptive, smaller)))
+    assert "kivi 1 on topics" in text and "where none of our levels is as small" in text
 
 
 def test_more_datasets_than_the_default_level_has_are_no_hindrance():

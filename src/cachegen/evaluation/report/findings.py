@@ -28,7 +28,7 @@ _SMALL = 7e9
 
 
 def quality(result: Result) -> list[str]:
-    """Size at equal quality, and every point of another method below our curve."""
+    """Size at equal quality, and every point of another method that is better than ours."""
     found = []
     summary = result.summary
     bits, paper = summary.default_bits_per_value, summary.paper_bits_at_default_kl
@@ -43,19 +43,19 @@ def quality(result: Result) -> list[str]:
     clear = [one for one in better if one.is_clear]
     if not better:
         found.append(
-            f"No point of another method with a KL of at most {COMPARED_KL:g} lies below our "
-            "curve, where our levels span its size."
+            f"No point of another method with a KL of at most {COMPARED_KL:g} is better: for each "
+            "there is a level of ours that is no larger and has no higher KL."
         )
     for one in clear[:_MOST_NAMED]:
         found.append(
-            f"{_name(one)} lies clearly below our curve: KL {numbers.kl(one.point.kl)} at "
-            f"{numbers.figure(one.point.bits)} bits, ours there {numbers.kl(one.our_kl)}."
+            f"{_name(one)} is clearly better than ours: KL {numbers.kl(one.point.kl)} at "
+            f"{numbers.figure(one.point.bits)} bits, {_ours_there(one)}."
         )
     if len(clear) > _MOST_NAMED:
         found.append(f"{len(clear)} points do so in all.")
     if close := [one for one in better if not one.is_clear]:
         found.append(
-            f"Below our curve, but by less than the interval of their KL: "
+            f"Better than ours, but by less than the interval of their KL: "
             f"{_some([_name(one) for one in close])}."
         )
     if without := left_out(result):
@@ -245,6 +245,12 @@ def limits(result: Result) -> list[str]:
     if result.quick:
         found.append("This was a short run (--quick): few cases, wide intervals.")
     return found
+
+
+def _ours_there(one: Better) -> str:
+    if one.our_kl is None:
+        return "where none of our levels is as small"
+    return f"the best of our levels that is no larger {numbers.kl(one.our_kl)}"
 
 
 def _name(one: Better) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from cachegen.evaluation.results import Result, Row
 
 # This package's own methods: levels of a profile, or those that need none.
 OURS = ("cachegen", "adaptive")
-# Others that are made of its codecs: they are not held against it.
-_ALSO_OURS = ("lossless",)
+# All of its codecs: none is held against it.
+_ALL_OURS = (*OURS, "lossless")
+# The numbers of our level `packed`.
+_PACKED = ("uniform", "8")
 _ON_DROPPED = "+ours"
 TEXT = "text"
 # Bits of a value of an uncompressed cache.
@@ -38,11 +38,18 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Better:
-    """A point of another method below our curve."""
+    """A point of another method that is better than ours.
+
+    Attributes:
+        dataset: on which.
+        point: of the other method.
+        our_kl: of the best of our levels that is no larger; None where none is as small.
+        is_clear: whether the interval of its KL says so too.
+    """
 
     dataset: str
     point: Point
-    our_kl: float
+    our_kl: float | None
     is_clear: bool
 
 
@@ -59,8 +66,12 @@ def ours(result: Result) -> str:
 
 def is_rival(method: str) -> bool:
     """Whether a method is compared with this package's: it stores a cache, and is none of ours."""
-    is_own = method in (*OURS, *_ALSO_OURS) or method.endswith(_ON_DROPPED)
+    is_own = method in _ALL_OURS or method.endswith(_ON_DROPPED)
     return not is_own and method != TEXT
+
+
+def _is_level_of_ours(point: Point) -> bool:
+    return point.method in _ALL_OURS or (point.method, point.level) == _PACKED
 
 
 def default_rows(result: Result) -> tuple[Row, ...]:
@@ -100,39 +111,25 @@ def on_dataset(result: Result, dataset: str) -> dict[str, list[Point]]:
     return _sorted(found)
 
 
-def kl_at(curve: Sequence[Point], bits: float) -> float | None:
-    """KL of a curve at so many bits, a straight line between points of logarithms.
-
-    Returns:
-        None left or right of the curve.
-    """
-    floor = 1e-12
-    for low, high in pairwise(curve):
-        if low.bits <= bits <= high.bits:
-            span = math.log(high.bits / low.bits)
-            share = math.log(bits / low.bits) / span if span else 0.0
-            ends = math.log(max(low.kl, floor)), math.log(max(high.kl, floor))
-            return math.exp(ends[0] + share * (ends[1] - ends[0]))
-    return next((one.kl for one in curve if one.bits == bits), None)
-
-
 def better_than_ours(result: Result, *, most_kl: float) -> tuple[Better, ...]:
-    """Points of other methods with at most this KL that lie below our curve, dataset by dataset.
+    """Points of other methods with at most this KL that no level of ours equals in size and KL.
 
-    Points whose sizes our levels do not span are not among them, nor is what KL below the noise
-    floor seems to tell. A point is clearly below if the interval of its KL is.
+    All our levels count, those of a profile and those that need none, and nothing between them. KL
+    below the noise floor tells nothing. A point is clearly better if the interval of its KL is.
     """
     floor = result.summary.noise_floor_kl or 0.0
     found = []
     for dataset in dict.fromkeys(row.dataset for row in result.rows):
-        curve = on_dataset(result, dataset).get(ours(result), [])
+        points = [one for curve in on_dataset(result, dataset).values() for one in curve]
+        own = [one for one in points if _is_level_of_ours(one)]
         for row in result.rows:
             if row.dataset != dataset or not is_rival(row.method) or row.kl > most_kl:
                 continue
-            ours_there = kl_at(curve, row.bits_per_value)
-            if ours_there is not None and max(row.kl, floor) < ours_there:
-                clear = bool(row.kl_interval and row.kl_interval[1] < ours_there)
-                found.append(Better(dataset, _mean([row]), ours_there, clear))
+            as_small = [one.kl for one in own if one.bits <= row.bits_per_value]
+            our_kl = min(as_small, default=None)
+            if our_kl is None or max(row.kl, floor) < our_kl:
+                clear = our_kl is None or bool(row.kl_interval and row.kl_interval[1] < our_kl)
+                found.append(Better(dataset, _mean([row]), our_kl, clear))
     return tuple(found)
 
 
