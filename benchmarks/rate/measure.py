@@ -15,6 +15,7 @@ import torch
 
 from cachegen.codec.calibration.sample import RoundTrip
 from cachegen.codec.levels import Quality
+from cachegen.engines.transformers.arithmetic import Prefiller
 from cachegen.engines.transformers.quality import evaluator
 from cachegen.engines.transformers.text_windows import Window
 from cachegen.evaluation import gate
@@ -45,13 +46,15 @@ class Row:
 
 
 def evaluators(
-    model: Any, windows: Mapping[str, Sequence[Window]], *, writer: Any = None
+    model: Any, windows: Mapping[str, Sequence[Window]], *, prefill: Prefiller | None = None
 ) -> Evaluators:
     """One for each domain, so that its bytes can be told apart; the contexts are prefilled here.
 
-    ``writer``: the same model in another dtype, to prefill with.
+    ``prefill``: computes their caches; by default the model does.
     """
-    return {name: evaluator(model, {name: found}, writer=writer) for name, found in windows.items()}
+    return {
+        name: evaluator(model, {name: found}, prefill=prefill) for name, found in windows.items()
+    }
 
 
 def measure_all(coders: Sequence[Coder], judges: Evaluators) -> Iterator[list[Row]]:

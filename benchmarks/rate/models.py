@@ -111,7 +111,7 @@ def study(
     for coder in coders:
         check(coder, kv, context)
     say("reference runs")
-    judges = evaluators(model, windows, writer=prefill.model)
+    judges = evaluators(model, windows, prefill=prefill)
     rows: list[Row] = []
 
     def add(coder: Coder) -> None:
@@ -131,7 +131,7 @@ def study(
     say("perplexity at the default level")
     also = measure(
         _widened(profile_coder("transform", profile, profile.default_level), dtype),
-        evaluators(model, _others(every, windows), writer=prefill.model),
+        evaluators(model, _others(every, windows), prefill=prefill),
     )
     say("hostile inputs")
     wild = hostile(model, tokenizer, profile, contexts=effort.hostile_contexts)
@@ -261,7 +261,7 @@ def _own_dtype(
     timed = speed(prefill, profile, prefill(tokens), tokens, runs=effort.timed_runs)
     few = {name: found[:_OWN_DTYPE_WINDOWS] for name, found in windows.items()}
     coder = profile_coder("transform", profile, profile.default_level)
-    found = evaluator(model, few, writer=prefill.model)(
+    found = evaluator(model, few, prefill=prefill)(
         coded_as(coder.roundtrip, profile.geometry.dtype)
     )
     return {

@@ -54,7 +54,8 @@ def encode_chunk(
     """Code a cache at a level.
 
     A lossy level that cannot represent the cache (NaN, infinities, 8-bit floats), or not within
-    its bound, gives way to a finer one, to `adaptive` or to `lossless`; the chunk's `codec` tells.
+    its bound, gives way to a finer one, to `adaptive` (as without a profile, at the level of this
+    name) or to `lossless`; the chunk's `codec` tells.
 
     Args:
         kv: the cache of the chunk.

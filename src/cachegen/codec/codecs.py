@@ -13,7 +13,7 @@ import numpy as np
 from cachegen.codec import fixed, lossless, matrix, memory, paper, plain
 from cachegen.codec.adaptive import coding as adaptive
 from cachegen.codec.encoded import EncodedChunk, blank_chunk
-from cachegen.codec.levels import UNCALIBRATED_LADDER, EncodingLevel, find_level
+from cachegen.codec.levels import EncodingLevel, uncalibrated
 from cachegen.codec.matrix import Planes
 from cachegen.codec.model import CodingModel, model_from_arrays, model_to_arrays
 from cachegen.codec.profile import NO_PROFILE, Profile
@@ -29,9 +29,9 @@ from cachegen.kvcache import KVCache
 Tokens = Sequence[int] | np.ndarray
 
 # What `adaptive` may lose by a profile's measure, in bounds of the level. Its errors lie in all
-# directions alike; on text that the profile does not know they cost a thirtieth to five sixths of
-# what that says. Source code measures 1.1 to 6.6 bounds, at half of its level's KL; caches that
-# are no model's measure thousands (docs/decisions/2026-11-30-unlike-text.md).
+# directions alike, and cost less than that says on text that the profile does not know: source
+# code measures up to 6.6 bounds where KL is a third of one. Caches that are no model's measure
+# far more (docs/decisions/2026-11-30-unlike-text.md). Arbitrary: 7 to 1,000 do.
 _MOST_BOUNDS = 10.0
 
 
@@ -197,7 +197,7 @@ def _encode_transform(kv: KVCache, request: EncodeRequest) -> EncodedChunk:
 
 def _encode_alone(kv: KVCache, request: EncodeRequest) -> EncodedChunk:
     """As without the profile, at the level of this name: a cache unlike those the profile knows."""
-    alone = find_level(UNCALIBRATED_LADDER, request.level.name)
+    alone = replace(uncalibrated(request.level.name), name=request.level.name)
     return codec_of(alone.codec).encode(kv, replace(request, level=alone, profile=None))
 
 

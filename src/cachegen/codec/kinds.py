@@ -14,7 +14,7 @@ import numpy as np
 from cachegen.codec.codec import encode_chunk, resolve_level
 from cachegen.codec.encoded import EncodedChunk, Layers
 from cachegen.codec.fixed import pack_planes
-from cachegen.codec.levels import LOSSLESS
+from cachegen.codec.levels import LOSSLESS, uncalibrated
 from cachegen.codec.matrix import sinks_among
 from cachegen.codec.profile import NO_PROFILE, Profile
 from cachegen.codec.rope import RopeMap
@@ -57,7 +57,7 @@ def encode_kinds(
         return tuple(_alone(kv, layers, rope, level, level) for layers in kinds)
     whole = encode_chunk(kv, tokens=tokens, profile=profile, level=level)
     if whole.profile_hash == NO_PROFILE:
-        alone = LOSSLESS if whole.codec == LOSSLESS else whole.level
+        alone = LOSSLESS if whole.codec == LOSSLESS else uncalibrated(whole.level).name
         return tuple(_alone(kv, layers, rope, alone, level) for layers in kinds)
     return tuple(_dealt(whole, kv.to("cpu"), layers, profile) for layers in kinds)
 

@@ -86,7 +86,7 @@ class EncodingLevel:
         quality: the worst over all domains, as `worst` takes it; None where nothing was measured.
         domains: measured by calibration, by the kind of text.
         bound: `transform`: the most that a chunk may cost by the transform's own measure, nats
-            per token; coded finer where it would be more.
+            per token; coded finer, or by another codec, where it would be more.
         long: measured on long contexts; None where nothing was.
     """
 
@@ -116,6 +116,12 @@ SELF_CONTAINED = (
     EncodingLevel(ADAPTIVE, "adaptive", UNCALIBRATED_LADDER[3].step),
     *FIXED_LEVELS,
 )
+
+
+def uncalibrated(name: str) -> EncodingLevel:
+    """The level without a profile that a profile's level of this name gives way to."""
+    named = {level.name: level for level in UNCALIBRATED_LADDER}
+    return named.get(name, named[UNCALIBRATED_DEFAULT])
 
 
 def worst(domains: Mapping[str, Quality]) -> Quality:

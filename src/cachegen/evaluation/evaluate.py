@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import torch
+
 from cachegen.codec.levels import UNCALIBRATED_DEFAULT
 from cachegen.engines.transformers.identity.fingerprint import fingerprint
 from cachegen.evaluation import machine
@@ -77,7 +79,8 @@ def evaluate(
         machine=machine.machine(),
         seed=job.seed,
         quick=effort.is_quick,
-        kl_arithmetic=str(models.reader.dtype).removeprefix("torch."),
+        kl_arithmetic=_name(models.reader.dtype),
+        prefill_arithmetic=_name(models.prefill.model.dtype),
         model=_described(job, context.geometry),
         summary=summary,
         versions=machine.versions(),
@@ -122,10 +125,14 @@ def _described(job: Job, geometry: Geometry) -> Model:
         kv_heads=keys.heads,
         head_dim=keys.dim,
         values_per_token=geometry.values_per_token,
-        dtype=str(geometry.dtype).removeprefix("torch."),
+        dtype=_name(geometry.dtype),
         parameters=sum(one.numel() for one in model.parameters()),
         positions=int(getattr(config, "max_position_embeddings", 0) or 0),
     )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _what(cases: Sequence[Case]) -> str:

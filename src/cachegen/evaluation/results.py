@@ -221,6 +221,7 @@ class Result:
         seed: of every random choice.
         quick: whether it was a short run.
         kl_arithmetic: numbers in which quality was computed.
+        prefill_arithmetic: numbers in which contexts were prefilled, in all times too.
         model: that was evaluated.
         methods: by name.
         datasets: by name.
@@ -242,6 +243,7 @@ class Result:
     seed: int
     quick: bool
     kl_arithmetic: str
+    prefill_arithmetic: str
     model: Model
     summary: Summary
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from cachegen.codec import codecs
 from cachegen.codec.blocks import decode_block, encode_block
 from cachegen.codec.codec import decode_chunk, encode_chunk
 from cachegen.codec.levels import LADDER
@@ -92,6 +93,29 @@ def test_a_strange_cache_is_coded_alone(profile, make_cache, tokens_of):
     alone = decode_chunk(encode_chunk(kv, level="low", rope=profile.rope))
     assert all(map(torch.equal, found.planes(), alone.planes()))
     assert error_of(kv, found) < 0.02 * error_of(kv, decode_zeros(kv))
+
+
+@pytest.mark.parametrize(("bounds", "codec"), ((9.9, "adaptive"), (10.1, "lossless")))
+def test_what_is_coded_alone_may_measure_ten_bounds(
+    profile, make_cache, tokens_of, monkeypatch, bounds, codec
+):
+    kv = make_cache("gqa", 800, torch.bfloat16, seed=5)
+    kv.values[0][:, ::2] += 3
+    bound = next(level.bound for level in profile.levels if level.name == "low")
+    monkeypatch.setattr(codecs, "distance", lambda *_: bounds * bound)
+    chunk = encode_chunk(kv, tokens=tokens_of(kv), profile=profile, level="low")
+    assert (chunk.codec, chunk.level) == (codec, "low")
+
+
+def test_a_level_of_another_name_gives_way_to_the_default(profile, make_cache, tokens_of):
+    kv = make_cache("gqa", 800, torch.bfloat16, seed=5)
+    kv.values[0][:, ::2] += 3
+    levels = tuple(replace(level, name=f"q{level.name}") for level in profile.levels)
+    other = replace(profile, levels=levels, default_level=levels[0].name)
+    chunk = encode_chunk(kv, tokens=tokens_of(kv), profile=other, level="qlow")
+    assert (chunk.codec, chunk.level) == ("adaptive", "qlow")
+    alone = decode_chunk(encode_chunk(kv, rope=profile.rope))
+    assert all(map(torch.equal, decode_chunk(chunk).planes(), alone.planes()))
 
 
 def test_a_cache_that_no_level_holds_is_lossless(profile, make_cache, tokens_of, assert_same_bits):

@@ -7,6 +7,7 @@ import torch
 from torch.nn.functional import log_softmax
 
 from cachegen.codec.levels import Quality
+from cachegen.engines.transformers.arithmetic import Prefiller
 from cachegen.engines.transformers.cache import capture, to_cache
 from cachegen.engines.transformers.quality import _expm1, as_dtype, evaluator
 from cachegen.engines.transformers.tasks import Task
@@ -180,7 +181,7 @@ def test_contexts_may_be_prefilled_in_another_dtype(tiny, texts):
         seen.append(tokens)
         return kv
 
-    found = evaluator(model, {"text": windows}, writer=writer)(look)
+    found = evaluator(model, {"text": windows}, prefill=Prefiller(writer, writer.dtype))(look)
     assert len(seen) == 2 and abs(found["text"].kl) < 1e-6
 
 

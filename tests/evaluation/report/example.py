@@ -47,6 +47,7 @@ def result(name: str = "Small-1M", **more: Any) -> dict[str, Any]:
         "seed": 5,
         "quick": False,
         "kl_arithmetic": "float32",
+        "prefill_arithmetic": "bfloat16",
         "model": {
             "name": name,
             "layers": 2,

@@ -58,6 +58,12 @@ def test_levels_that_need_no_profile_count_and_nothing_between_levels_does():
     assert "kivi 1 on topics" in text and "where none of our levels is as small" in text
 
 
+def test_a_dataset_without_a_level_of_ours_is_not_compared():
+    rows = [one for one in example.result()["rows"] if one["dataset"] == "topics"]
+    rows.append(example.row("kvtc", "2", "articles", 2.0, 0.001))
+    assert better_than_ours(read_result(example.result(rows=rows)), most_kl=0.01) == ()
+
+
 def test_more_datasets_than_the_default_level_has_are_no_hindrance():
     rows = [
         one

@@ -12,11 +12,12 @@ from cachegen.evaluation.sections.make import Sections
 def test_as_much_text_is_timed_as_asked_or_as_the_model_reads(models, asked, expected):
     long = Case("novel", "000", tuple(range(5000)), following=(1,))
     short = Case("novel", "001", tuple(range(5)), following=(1,))
+    third = Case("novel", "002", tuple(range(1, 4000)), following=(1,))
     sections = Sections(
         job=SimpleNamespace(models=models),
         run=None,
         context=None,
-        cases={"novel": [short, long]},
+        cases={"novel": [short, long, third]},
         rows=(),
         default=("cachegen", "high"),
         tokens=long.context,
@@ -24,5 +25,5 @@ def test_as_much_text_is_timed_as_asked_or_as_the_model_reads(models, asked, exp
         timed={},
     )
     found = sections._text(asked)
-    every = (*long.context, *short.context, *long.context)
+    every = (*long.context, *short.context, *third.context)
     assert found == every[:expected]

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from cachegen.codec.calibration.sizing import TransformSizes
     from cachegen.codec.levels import Quality
     from cachegen.codec.profile import Profile
+    from cachegen.engines.transformers.arithmetic import Prefiller
     from cachegen.engines.transformers.quality import Evaluator
 
 # As of `token_features`, which says what fewer cost; bounds the moments of features, (3 * 1024)^2
@@ -140,7 +141,7 @@ def calibrate(
     run = _Run(
         model=network,
         twin=twin,
-        writer=prefiller(network, twin).model,
+        prefill=prefiller(network, twin),
         tokenizer=tokenizer,
         material=material,
         sizes=sizes,
@@ -153,7 +154,7 @@ def calibrate(
         place.with_name(place.name + ".log"), complain=lambda line: print(line, file=sys.stderr)
     )
     log.write(f"cachegen {version('cachegen')}: {preset} of {model} from {', '.join(text)}")
-    if run.writer is not network:
+    if run.prefill.model is not network:
         choices.append(_SLOW.format(dtype=str(network.dtype).removeprefix("torch.")))
     log.write("\n".join((*warnings, *choices)))
     for line in choices:
@@ -195,7 +196,7 @@ class _Run:
     Attributes:
         model: the model in its own dtype.
         twin: the same model in float32.
-        writer: the one of both that prefills; its caches are rounded to the model's dtype.
+        prefill: computes caches, by the one of both that is quick here.
         tokenizer: the model's tokenizer.
         material: texts and questions.
         sizes: amounts of material.
@@ -206,7 +207,7 @@ class _Run:
 
     model: Any
     twin: Any
-    writer: Any
+    prefill: Prefiller
     tokenizer: Any
     material: Material
     sizes: SampleSizes
@@ -242,7 +243,7 @@ def _forecast(run: _Run, checkpoint: Checkpoint) -> Costs:
     costs = forecast(
         run.model,
         run.twin,
-        run.writer,
+        run.prefill.model,
         run.material,
         run.sizes,
         preset=run.preset,
@@ -262,7 +263,7 @@ def _inputs(fingerprint: bytes, run: _Run) -> bytes:
         "preset": run.preset,
         "max_profile_mb": run.max_profile_mb,
         "features": _MOST_FEATURES,
-        "prefilled in": str(run.writer.dtype),
+        "prefilled in": str(run.prefill.model.dtype),
         "versions": [version(name) for name in ("cachegen", "torch", "transformers")],
     }
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).digest()
@@ -302,12 +303,12 @@ def _profile(run: _Run, fingerprint: bytes, *, checkpoint: Checkpoint, display: 
         material.windows,
         material.tasks,
         tokenizer=run.tokenizer,
-        writer=run.writer,
+        prefill=run.prefill,
         progress=progress,
     )
     features = partial(
         engine.token_features,
-        run.writer,
+        run.prefill.model,
         prefix=prefix,
         max_features=_MOST_FEATURES,
         frequent=[token for text in material.learned for token in text],
@@ -315,7 +316,7 @@ def _profile(run: _Run, fingerprint: bytes, *, checkpoint: Checkpoint, display: 
     )
     profile = calibrate(
         lambda after=START, /: engine.samples(
-            run.writer,
+            run.prefill.model,
             material.learned,
             num_tokens=sizes.context_tokens,
             count=sizes.num_samples,
@@ -361,7 +362,7 @@ def _long_texts(run: _Run, progress: Progress) -> LongTexts | None:
 
     @cache
     def judge() -> Evaluator:
-        return engine.evaluator(run.twin, windows, writer=run.writer, progress=prefilling)
+        return engine.evaluator(run.twin, windows, prefill=run.prefill, progress=prefilling)
 
     def evaluate(roundtrip: RoundTrip) -> Mapping[str, Quality]:
         coded = engine.coded_as(roundtrip, run.model.dtype)

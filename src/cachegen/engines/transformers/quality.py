@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import stdev
 from typing import TypeVar
 
@@ -53,7 +54,7 @@ def evaluator(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     batch_windows: int = 8,
-    writer: PreTrainedModel | None = None,
+    prefill: Callable[[Sequence[int]], KVCache] | None = None,
     progress: Progress = silent,
 ) -> Evaluator:
     """Prefill the contexts once; what is returned measures one lossy round trip after another.
@@ -65,7 +66,8 @@ def evaluator(
         tokenizer: what the answers of the tasks are written with.
         batch_windows: windows of the same lengths that are continued together; bounds memory.
             Arbitrary: 4 to 32 do.
-        writer: the same model in another dtype, which prefills them; its caches are converted.
+        prefill: computes their caches, as `Prefiller` does, which are converted to the model's
+            dtype; by default the model does.
         progress: told how many windows and tasks are prefilled.
 
     Raises:
@@ -80,7 +82,7 @@ def evaluator(
     tell = _Counter(sum(map(len, windows.values())) + len(tasks), progress)
     batches = {
         name: [
-            _prepare(model, writer or model, batch, name, tell)
+            _prepare(model, prefill or partial(capture, model), batch, name, tell)
             for batch in _batches(found, batch_windows)
         ]
         for name, found in windows.items()
@@ -192,20 +194,23 @@ def _batches(windows: Sequence[Window], most: int) -> Iterator[tuple[Window, ...
 
 def _prepare(
     model: PreTrainedModel,
-    writer: PreTrainedModel,
+    prefill: Callable[[Sequence[int]], KVCache],
     windows: tuple[Window, ...],
     domain: str,
     tell: _Counter,
 ) -> _Batch:
-    written = (capture(writer, window.context) for window in tell.each(windows))
-    caches = tuple(as_dtype(kv, model.dtype) for kv in written)
+    caches, dtypes = [], set()
+    for window in tell.each(windows):
+        kv = prefill(window.context)
+        dtypes.add(str(kv.dtype).removeprefix("torch."))
+        caches.append(as_dtype(kv, model.dtype))
     logits = _continue(model, caches, windows)
     if not bool(torch.isfinite(logits.logsumexp(dim=-1)).all()):
         raise ValueError(
             f"expected finite predictions of the texts of {domain!r}, got NaN or infinities "
-            f"without any coding; does the model overflow in {str(writer.dtype)[6:]}?"
+            f"without any coding; does the model overflow in {dtypes.pop()}?"
         )
-    return _Batch(windows, caches, logits)
+    return _Batch(windows, tuple(caches), logits)
 
 
 @dataclass(slots=True)

@@ -44,7 +44,8 @@ def quality(result: Result) -> list[str]:
     if not better:
         found.append(
             f"No point of another method with a KL of at most {COMPARED_KL:g} is better: for each "
-            "there is a level of ours that is no larger and has no higher KL."
+            "there is a level of ours that is no larger, and whose KL is no higher or below the "
+            "noise floor."
         )
     for one in clear[:_MOST_NAMED]:
         found.append(
@@ -52,7 +53,7 @@ def quality(result: Result) -> list[str]:
             f"{numbers.figure(one.point.bits)} bits, {_ours_there(one)}."
         )
     if len(clear) > _MOST_NAMED:
-        found.append(f"{len(clear)} points do so in all.")
+        found.append(f"{len(clear)} points are in all.")
     if close := [one for one in better if not one.is_clear]:
         found.append(
             f"Better than ours, but by less than the interval of their KL: "
@@ -235,8 +236,8 @@ def limits(result: Result) -> list[str]:
         )
     long = max((row.tokens for row in result.rows), default=0)
     found.append(
-        f"Contexts of this run hold {long:,.0f} tokens on average at the longest; the model reads "
-        f"{model.positions:,}. Longer ones were not seen."
+        f"Contexts whose quality was measured hold {long:,.0f} tokens on average at the longest; "
+        f"the model reads {model.positions:,}."
     )
     found.append(
         f"Times are of {result.machine}. On a fast GPU prefill is far quicker against the same "

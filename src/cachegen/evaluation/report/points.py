@@ -44,7 +44,7 @@ class Better:
         dataset: on which.
         point: of the other method.
         our_kl: of the best of our levels that is no larger; None where none is as small.
-        is_clear: whether the interval of its KL says so too.
+        is_clear: whether the interval of its KL says so too, or none of ours is as small.
     """
 
     dataset: str
@@ -115,7 +115,8 @@ def better_than_ours(result: Result, *, most_kl: float) -> tuple[Better, ...]:
     """Points of other methods with at most this KL that no level of ours equals in size and KL.
 
     All our levels count, those of a profile and those that need none, and nothing between them. KL
-    below the noise floor tells nothing. A point is clearly better if the interval of its KL is.
+    below the noise floor tells nothing. A point is clearly better if the interval of its KL is, or
+    if none of ours is as small. Datasets without any level of ours are left out.
     """
     floor = result.summary.noise_floor_kl or 0.0
     found = []
@@ -124,6 +125,8 @@ def better_than_ours(result: Result, *, most_kl: float) -> tuple[Better, ...]:
         own = [one for one in points if _is_level_of_ours(one)]
         for row in result.rows:
             if row.dataset != dataset or not is_rival(row.method) or row.kl > most_kl:
+                continue
+            if not own:
                 continue
             as_small = [one.kl for one in own if one.bits <= row.bits_per_value]
             our_kl = min(as_small, default=None)

@@ -31,7 +31,10 @@ SECTIONS: dict[str, type] = {
     "cost": Cost,
     "failures": Failure,
 }
-_RUN = ("date", "commit", "machine", "seed", "quick", "kl_arithmetic", "command")
+_RUN = (
+    *("date", "commit", "machine", "seed", "quick"),
+    *("kl_arithmetic", "prefill_arithmetic", "command"),
+)
 
 
 def write_tables(results: Sequence[Result], out: Path) -> list[Path]:

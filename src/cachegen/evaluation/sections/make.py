@@ -113,7 +113,8 @@ class Sections:
         """So many tokens, or as many as the model reads, of contexts one after another."""
         config = self.job.models.writer.config.get_text_config(decoder=True)
         most = min(num_tokens, getattr(config, "max_position_embeddings", None) or num_tokens)
-        contexts = [self.tokens, *(case.context for own in self.cases.values() for case in own)]
+        others = (case.context for own in self.cases.values() for case in own)
+        contexts = [self.tokens, *(one for one in others if one != self.tokens)]
         return tuple(islice(chain.from_iterable(contexts), most))
 
     def _made(self, name: str, make: Callable[[], Found], otherwise: Found) -> Found:
