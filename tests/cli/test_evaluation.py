@@ -86,19 +86,20 @@ def test_a_broken_codec_is_worse(evaluated: tuple[Path, dict]) -> None:
 def test_sizes_are_those_of_files(evaluated: tuple[Path, dict]) -> None:
     """Bits of the default level from chunks that `encode` would write."""
     from cachegen import encode, read_profile
-    from cachegen.cli.models import load_model
-    from cachegen.engines.transformers import capture
+    from cachegen.cli.models import load_tokenizer, load_twins
+    from cachegen.engines.transformers.arithmetic import prefiller
     from cachegen.evaluation import datasets
 
     out, printed = evaluated
-    network, tokenizer = load_model(refmodel.weights_path())
+    prefill = prefiller(*load_twins(refmodel.weights_path()))
+    tokenizer = load_tokenizer(refmodel.weights_path())
     profile = read_profile(refmodel.profile_path())
     cases = datasets.load(
         ["passkey"], out, tokenizer, context_tokens=500, count=2, seed=0
     )["passkey"]  # fmt: skip
     num_bytes = num_values = 0
     for case in cases:
-        kv = capture(network, case.context)
+        kv = prefill(case.context)
         path = out / "chunk.kv"
         path.write_bytes(encode(kv, tokens=case.context, profile=profile, level="high"))
         num_bytes += path.stat().st_size
