@@ -1,6 +1,7 @@
 """Loads over a real link: every way is there, and what came over it is counted."""
 
 import itertools
+import time
 from dataclasses import replace
 
 import pytest
@@ -15,12 +16,37 @@ def timed(models):
     ids = models.tokenizer(refmodel.load_text("heldout-craik"), verbose=False).input_ids[:1100]
     profile = read_profile(refmodel.profile_path())
     wanted = Loads(lengths=(1024, 4096), mbit_s=(50, 400), concurrency=(1, 2), runs=2)
-    return timed_loads(models, profile, ids, wanted, lambda line: None)
+    stamps = []
+
+    def load(*args, **options):
+        began_s = time.monotonic()
+        result = real(*args, **options)
+        stamps.append((result.size_bytes, time.monotonic() - began_s))
+        return result
+
+    real = loads.load
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loads, "load", load)
+        found = timed_loads(models, profile, ids, wanted, lambda line: None)
+    return *found, stamps
 
 
 @pytest.fixture(scope="module")
 def rows(timed):
     return timed[0]
+
+
+def test_times_are_those_of_a_client(timed):
+    """Those of the loads of so many bytes by another clock, and no shorter than the link is."""
+    rows, _, stamps = timed
+    alone = [row for row in rows if row.concurrency == 1 and row.method in ("8-bit", "cachegen")]
+    fixed = [row for row in alone if row.level != "adaptive"]
+    assert fixed
+    for row in fixed:
+        seen = [seconds for size, seconds in stamps if size == row.bytes]
+        assert row.ttft_s_p50 <= max(seen)
+        assert row.ttft_s_p95 >= 0.5 * min(seen)
+        assert row.ttft_s_p50 >= 0.8 * 8 * row.bytes / (1e6 * row.mbit_s)
 
 
 def test_a_link_that_gets_slower_is_seen(timed):
