@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from cachegen.engines.transformers.rope import rope_map
@@ -40,6 +40,12 @@ def cases_of(job: Job, failures: list[Failure], tell: Tell) -> dict[str, list[Ca
     if not found:
         raise ValueError(f"expected cases of one dataset at least, got none: {failures[0].reason}")
     return found
+
+
+def ordinary(cases: Mapping[str, Sequence[Case]]) -> Sequence[Case]:
+    """Those of a dataset of texts that go on, where there is one: they are quick, and what profiles
+    are mostly learned from. Prompts that a profile does not know would be timed as such."""
+    return min(cases.values(), key=lambda own: bool(own[0].question))
 
 
 def method_context(job: Job, tell: Tell) -> MethodContext:

@@ -12,7 +12,7 @@ from cachegen.codec.levels import UNCALIBRATED_DEFAULT
 from cachegen.engines.transformers.identity.fingerprint import fingerprint
 from cachegen.evaluation import machine
 from cachegen.evaluation.case import Case
-from cachegen.evaluation.compared import cases_of, coders_of, method_context
+from cachegen.evaluation.compared import cases_of, coders_of, method_context, ordinary
 from cachegen.evaluation.job import Job
 from cachegen.evaluation.methods.registry import METHODS, OURS
 from cachegen.evaluation.outcomes import Outcomes
@@ -57,7 +57,7 @@ def evaluate(
     if not rows:
         raise ValueError("expected numbers of at least one method, got none: see what failed above")
     default = (OURS, profile.default_level) if profile else (_ADAPTIVE, UNCALIBRATED_DEFAULT)
-    tokens = max(every, key=lambda case: len(case.context)).context
+    tokens = max(ordinary(cases), key=lambda case: len(case.context)).context
     kv = models.prefill(tokens)
     tell("time of coding against prefilling")
     timed = speed(models.prefill, profile, kv, tokens, runs=effort.timed_runs)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from cachegen.evaluation.case import Case
+from cachegen.evaluation.compared import ordinary
 from cachegen.evaluation.sections.make import Sections
 
 
@@ -27,3 +28,10 @@ def test_as_much_text_is_timed_as_asked_or_as_the_model_reads(models, asked, exp
     found = sections._text(asked)
     every = (*long.context, *short.context, *third.context)
     assert found == every[:expected]
+
+
+def test_texts_that_go_on_are_the_ordinary_ones():
+    asking = Case("passkey", "000", (1, 2, 3), (4,), ("5",), most_new_tokens=1, score="exact")
+    reading = Case("novel", "000", (5, 6), following=(7,))
+    assert ordinary({"passkey": [asking], "novel": [reading]}) == [reading]
+    assert ordinary({"passkey": [asking]}) == [asking]

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from cachegen.evaluation.case import Case
 from cachegen.evaluation.coder import Tokens
+from cachegen.evaluation.compared import ordinary
 from cachegen.evaluation.job import Job
 from cachegen.evaluation.methods.prompts import id_bytes
 from cachegen.evaluation.methods.registry import MethodContext
@@ -34,7 +35,7 @@ class Sections:
         cases: by dataset.
         rows: of every method.
         default: method and level of the default level.
-        tokens: the longest context.
+        tokens: the longest ordinary context.
         kv: its cache.
         timed: of it, by name as in `times.speed`.
     """
@@ -80,12 +81,11 @@ class Sections:
         return self._made("deadlines", made, ())
 
     def ablation(self) -> Sequence[Step]:
-        """The codec part by part, on cases that are quick: that ask nothing, where there are."""
+        """The codec part by part, on ordinary cases."""
 
         def made() -> Sequence[Step]:
-            own = min(self.cases.values(), key=lambda found: bool(found[0].question))
             parts = list(parts_of(self.context, self.run.coders))
-            few = own[: self.job.effort.ablated_cases]
+            few = ordinary(self.cases)[: self.job.effort.ablated_cases]
             return ablation(self.run, parts, few, default=self.default)
 
         return self._made("ablation", made, ())
@@ -113,9 +113,10 @@ class Sections:
         """So many tokens, or as many as the model reads, of contexts one after another."""
         config = self.job.models.writer.config.get_text_config(decoder=True)
         most = min(num_tokens, getattr(config, "max_position_embeddings", None) or num_tokens)
-        others = (case.context for own in self.cases.values() for case in own)
-        contexts = [self.tokens, *(one for one in others if one != self.tokens)]
-        return tuple(islice(chain.from_iterable(contexts), most))
+        kinds = (ordinary(self.cases), *self.cases.values())
+        contexts = (case.context for own in kinds for case in own)
+        distinct = dict.fromkeys((self.tokens, *contexts))
+        return tuple(islice(chain.from_iterable(distinct), most))
 
     def _made(self, name: str, make: Callable[[], Found], otherwise: Found) -> Found:
         self.run.tell(name)
