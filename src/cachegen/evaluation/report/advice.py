@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from cachegen.codec.levels import PROMISED_KL
 from cachegen.evaluation.report import numbers
 from cachegen.evaluation.report.links import BreakEven, break_evens
-from cachegen.evaluation.report.points import FULL_BITS, default_rows
+from cachegen.evaluation.report.points import FULL_BITS, default_rows, least_ratio
 from cachegen.evaluation.results import Interval, Result
 
 # Other methods closer than this in size are called about as large: intervals of bits are some
-# percent. What others need is of the dataset where ours wins least, the default level's bits of the
-# one where it takes most, so that ratios are the least ones.
+# percent. Ratios are of the dataset where ours wins least.
 _ABOUT_EQUAL = 0.05
 
 
@@ -77,6 +76,9 @@ def _size_and_quality(result: Result) -> str:
         f"bits per value, {numbers.times(FULL_BITS / bits)} smaller than 16 bits, at a KL of "
         f"{numbers.kl(summary.default_kl)} nats per token, each in its worst dataset"
     )
+    least = min((row.bits_per_value for row in default_rows(result)), default=bits)
+    if least < bits:
+        text += f" (in its best {numbers.figure(least)} bits)"
     if summary.noise_floor_kl is not None:
         text += f"; without any coding KL is {numbers.kl(summary.noise_floor_kl)}"
     if summary.default_kl > PROMISED_KL:
@@ -115,13 +117,14 @@ def _others(result: Result) -> str:
     if bits is None:
         return ""
     found = []
-    for name, own in (
-        ("a coder in the style of KVTC", summary.kvtc_bits_at_default_kl),
-        ("one in the style of KVServe", summary.kvserve_bits_at_default_kl),
-        ("the paper's encoder", summary.paper_bits_at_default_kl),
+    for name, method in (
+        ("a coder in the style of KVTC", "kvtc"),
+        ("one in the style of KVServe", "kvserve"),
+        ("the paper's encoder", "paper"),
     ):
-        if own is not None:
-            found.append(f"{name} takes {_compared(own / bits)}")
+        ratio = least_ratio(result, method)
+        if ratio is not None:
+            found.append(f"{name} takes {_compared(ratio)}")
     text = f"For the same KL {_listed(found)}." if found else ""
     if summary.int8_bits is not None:
         text += f" 8-bit quantisation takes {_compared(summary.int8_bits / bits)}."

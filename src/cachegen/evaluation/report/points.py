@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cachegen.evaluation.curves import bits_at
 from cachegen.evaluation.results import Result, Row
 
 # This package's own methods: levels of a profile, or those that need none.
@@ -78,6 +79,18 @@ def default_rows(result: Result) -> tuple[Row, ...]:
     """The default level on every dataset."""
     wanted = (ours(result), result.summary.default_level)
     return tuple(row for row in result.rows if (row.method, row.level) == wanted)
+
+
+def least_ratio(result: Result, method: str) -> float | None:
+    """What a method needs at the default level's KL, by what that needs: of the dataset where this
+    is least, among those where the method has points on both sides of that KL."""
+    found = []
+    for own in default_rows(result):
+        rows = [row for row in result.rows if (row.method, row.dataset) == (method, own.dataset)]
+        bits = bits_at(((row.bits_per_value, row.kl) for row in rows), own.kl)
+        if bits is not None:
+            found.append(bits / own.bits_per_value)
+    return min(found, default=None)
 
 
 def pooled(result: Result) -> dict[str, list[Point]]:
