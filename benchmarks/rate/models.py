@@ -2,9 +2,9 @@
 
 Quality is measured in float32 arithmetic: contexts are prefilled in the model's own dtype (in
 float32 and rounded to it, where this machine computes that slowly), coded and widened, and the
-model continues them in float32. So the figures hold what coding costs and not
-the noise of 16-bit arithmetic, which is reported beside them. What is measured on was not learned
-from: novels of other authors, the last quarter of the WikiText and of the conversations.
+model continues them in float32. So the figures hold what coding costs and not the noise of 16-bit
+arithmetic, which is reported beside them. What is measured on was not learned from: novels of other
+authors, the last quarter of the WikiText and of the conversations.
 
 The profile is `--profile`, else `cachegen/profile.safetensors` in the model's folder; where there
 is none, it is calibrated first and put there.
