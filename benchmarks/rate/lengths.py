@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from cachegen.codec.calibration.long_contexts import in_chunks
 from cachegen.engines.transformers.cache import capture
 from cachegen.engines.transformers.quality import as_dtype, evaluator
 from cachegen.engines.transformers.text_windows import Window
@@ -55,37 +56,29 @@ class Chunks:
 
     def stored(self, kv: KVCache, tokens: Tokens) -> KVCache:
         """Every chunk."""
-        return KVCache.concat([self._coded(part, tokens) for part in _parts(kv)])
+        return in_chunks(self._coded, CHUNK_TOKENS)(kv, tokens)
 
     def continued(self, kv: KVCache, tokens: Tokens) -> KVCache:
         """A first half that was stored, and what follows computed on top of it and stored."""
         half = _half(kv)
         front = self.stored(kv.slice(0, half), tokens[:half])
         back = capture(self._model, tokens[half:], past=front)
-        return KVCache.concat([front, *(self._coded(part, tokens) for part in _parts(back))])
+        return KVCache.concat([front, self.stored(back, tokens[half:])])
 
     def mixed(self, kv: KVCache, tokens: Tokens) -> KVCache:
         """A first half that is computed anew."""
         half = _half(kv)
-        back = _parts(kv.slice(half, kv.num_tokens))
-        return KVCache.concat([kv.slice(0, half), *(self._coded(part, tokens) for part in back)])
+        back = self.stored(kv.slice(half, kv.num_tokens), tokens[half:])
+        return KVCache.concat([kv.slice(0, half), back])
 
     def _coded(self, part: KVCache, tokens: Tokens) -> KVCache:
-        own = tokens[part.start : part.stop]
-        data = self._coder.encode(as_dtype(part, self._dtype), own)
+        data = self._coder.encode(as_dtype(part, self._dtype), tokens)
         self.num_bytes += len(data)
         self.num_values += part.num_values
-        return as_dtype(self._coder.decode(data, own), part.dtype)
+        return as_dtype(self._coder.decode(data, tokens), part.dtype)
 
 
 def _half(kv: KVCache) -> int:
     """Where the second half begins: at a chunk where there are two or more."""
     chunks = kv.num_tokens // CHUNK_TOKENS
     return CHUNK_TOKENS * (chunks // 2) if chunks > 1 else kv.num_tokens // 2 // 64 * 64
-
-
-def _parts(kv: KVCache) -> list[KVCache]:
-    return [
-        kv.slice(first, min(first + CHUNK_TOKENS, kv.num_tokens))
-        for first in range(0, kv.num_tokens, CHUNK_TOKENS)
-    ]

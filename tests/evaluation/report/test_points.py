@@ -46,6 +46,15 @@ def test_points_that_are_better_than_ours_are_named():
     assert "less than the interval of their KL: h2o 1 on topics" in text
 
 
+def test_what_follows_a_context_is_told_apart():
+    asked = example.row("cachegen", "high", "topics", 0.5, 0.004)
+    text = " ".join(findings.quality(with_rows(asked)))
+    assert "KL 0.002 to 0.002 where a text goes on" in text
+    assert "0.002 to 0.004 where a question follows" in text
+    rows = [one for one in example.result()["rows"] if one["dataset"] == "topics"]
+    assert "goes on" not in " ".join(findings.quality(read_result(example.result(rows=rows))))
+
+
 def test_levels_that_need_no_profile_count_and_nothing_between_levels_does():
     """Ours are 0.5 bits at KL 0.002, 0.8 at 0.0008 and, without a profile, 3 at 0.0003."""
     adaptive = example.row("adaptive", "high", "topics", 3.0, 0.0003)

@@ -228,7 +228,7 @@ def _read_flop(shape: Shape, piece: Piece) -> float:
 
 def _features_s(shape: Shape, work: Work, speeds: Speeds) -> float:
     """Seconds of computing the features of single tokens."""
-    passes = 2.0 * work.asked_tokens * (shape.body + shape.head)
+    passes = 2.0 * work.asked_tokens * shape.body
     mixing = 2.0 * work.asked_tokens * shape.feature_columns * work.features
     return passes / speeds.short + mixing / speeds.float32
 

@@ -120,7 +120,7 @@ def calibrate(
         target_kl: nats per token that each level may cost in its worst domain, worst first; one
             for each of lowest, low, medium, high, highest.
         noise_floor: KL in nats per token by which the model differs from itself after changes
-            below the rounding of its dtype; no level is placed below it.
+            below the rounding of its dtype; targets are no lower than a tenth above it.
         long: contexts longer than the samples, on which the default level keeps its promise too;
             None measures none.
         notes: kept in the profile, for people; joined by targets that were out of reach.

@@ -18,7 +18,7 @@ from cachegen.codec.rope import Rotation, rotations, turn
 from cachegen.engines.transformers.cache import capture, to_cache
 from cachegen.engines.transformers.inputs import Tokens, token_ids
 from cachegen.engines.transformers.layers import new_cache, token_layers
-from cachegen.engines.transformers.model import accepts, input_device
+from cachegen.engines.transformers.model import input_device, plain_model
 from cachegen.engines.transformers.quality import as_dtype
 from cachegen.engines.transformers.rope import rope_map
 from cachegen.engines.transformers.text_windows import spread
@@ -274,8 +274,8 @@ def _alone(
 ) -> torch.Tensor:
     """Float32 (ids, width): embeddings of tokens beside what each gets right after the prefix."""
     cache, device = new_cache(model), input_device(model)
-    few_logits = {"logits_to_keep": 1} if accepts(model, "logits_to_keep") else {}
-    read_on = partial(model, past_key_values=cache, use_cache=True, **few_logits)
+    # Without the head: nobody asks what comes next.
+    read_on = partial(plain_model(model).base_model, past_key_values=cache, use_cache=True)
     if prefix:
         read_on(input_ids=torch.tensor([prefix], device=device))
         cache.batch_repeat_interleave(len(ids))

@@ -37,7 +37,7 @@ _FEW_KVTC_STEPS = (0.5, 0.14)
 PAPER_STEPS = (1.1, 0.75, 0.5, 0.23, 0.105, 0.05, 0.028, 0.015, 0.005)
 _FEW_PAPER_STEPS = (0.05, 0.015)
 _FEW_KVSERVE_LEVELS = (64, 16)
-_FEW_ADAPTIVE_LEVELS = ("medium", UNCALIBRATED_DEFAULT)
+_FEW_ADAPTIVE_LEVELS = ("medium", UNCALIBRATED_DEFAULT, "highest")
 _FEW_UNIFORM_BITS = ("8", "4")
 _FEW_SHARES = (0.5,)
 # Of which KVServe's tables and classes are learned: in one context a plane and class have 100,000

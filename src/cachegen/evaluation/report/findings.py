@@ -59,11 +59,27 @@ def quality(result: Result) -> list[str]:
             f"Better than ours, but by less than the interval of their KL: "
             f"{_some([_name(one) for one in close])}."
         )
+    if of_kinds := _asked_and_going_on(result):
+        found.append(of_kinds)
     if without := left_out(result):
         found.append(
             f"Measured on some datasets only, so not in the picture above: {_some(without)}."
         )
     return found
+
+
+def _asked_and_going_on(result: Result) -> str:
+    """KL of the default level by what is read behind a context; empty without both kinds."""
+    rows = default_rows(result)
+    asked = [row.kl for row in rows if row.score is not None]
+    going_on = [row.kl for row in rows if row.score is None]
+    if not asked or not going_on:
+        return ""
+    spans = [f"{numbers.kl(min(own))} to {numbers.kl(max(own))}" for own in (going_on, asked)]
+    return (
+        f"The default level costs KL {spans[0]} where a text goes on, which is what profiles are "
+        f"measured on, and {spans[1]} where a question follows."
+    )
 
 
 def scores(result: Result) -> list[str]:

@@ -10,7 +10,13 @@ from cachegen.evaluation.report import figures, findings, numbers
 from cachegen.evaluation.report.advice import advice, score_drop
 from cachegen.evaluation.report.canvas import Picture
 from cachegen.evaluation.report.palette import looks, style_variables
-from cachegen.evaluation.report.points import FULL_BITS, default_rows, left_out, ours
+from cachegen.evaluation.report.points import (
+    FULL_BITS,
+    default_rows,
+    least_ratio,
+    left_out,
+    ours,
+)
 from cachegen.evaluation.report.published import Published, of_section
 from cachegen.evaluation.results import Result
 
@@ -92,6 +98,7 @@ def page(results: Sequence[Result]) -> str:
         advice=advice,
         score_drop=score_drop,
         limits=findings.limits,
+        least_ratio=least_ratio,
         left_out=left_out,
         ours=ours,
         default_rows=default_rows,
