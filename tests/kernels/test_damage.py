@@ -130,6 +130,19 @@ def test_the_first_damaged_substream_is_named(kernel_set, make_block):
             block.decode(kernel_set, changed(coded, words=words), threads=threads)
 
 
+def test_threads_do_not_decide_which_damaged_substream_is_named(kernel_set, make_block):
+    """One thread comes to the later of two at once, while another is on its way to the earlier."""
+    block = make_block(256, 80, rows_per_substream=32, groups_per_substream=1)
+    coded = block.encode(kernel_set)
+    earlier, later = len(coded.sizes) // 5, len(coded.sizes) // 3
+    starts = np.cumsum(coded.sizes) - coded.sizes
+    words = coded.words.copy()
+    words[starts[[earlier, later]] + 1] = 0
+    for _ in range(10):
+        with pytest.raises(BitstreamError, match=f"substream {earlier} "):
+            block.decode(kernel_set, changed(coded, words=words), threads=2)
+
+
 def test_a_damaged_substream_among_thousands_of_tables(kernel_set, make_block):
     block = make_block(8, 20, num_tables=2000, groups_per_substream=2)
     coded = block.encode(kernel_set)

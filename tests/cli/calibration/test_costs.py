@@ -18,7 +18,8 @@ from cachegen.cli.calibration.costs import (
 from cachegen.codec.calibration.sizing import plan_groups
 from cachegen.kvcache import Geometry, PlaneShape
 
-# SmolLM2-135M on two cores, as a whole run of it and its parts were measured.
+# SmolLM2-135M on two cores, as a whole run of it and its parts were measured; its features took
+# 37 s with the model's head, of which 5 s are taken off: they are computed without it now.
 SHAPE = Shape(
     body=106_203_456,
     head=28_311_552,
@@ -63,7 +64,7 @@ def costs(work: Work = WORK, speeds: Speeds = SPEEDS, shape: Shape = SHAPE) -> C
 
 @pytest.mark.parametrize(
     ("phase", "measured_s"),
-    (("reference runs", 73), ("features", 37), ("moments", 351), ("solving", 97)),
+    (("reference runs", 73), ("features", 32), ("moments", 351), ("solving", 97)),
 )
 def test_a_known_run_is_predicted(phase: str, measured_s: float) -> None:
     assert measured_s / 1.4 < costs().seconds[phase] < 1.4 * measured_s

@@ -36,6 +36,8 @@ _LOOKED_AT = 64
 # As the defaults of `engines.transformers.quality`.
 _NOISE_WINDOWS = 2
 _BATCH_WINDOWS = 8
+# As in `engines.transformers.learning`: tokens that tell how loud columns are.
+_HEARD_TOKENS = 1024
 # Writing checkpoints takes at most a twentieth of the time.
 _KEEPING_CHECKPOINTS = 1.05
 
@@ -228,7 +230,7 @@ def _read_flop(shape: Shape, piece: Piece) -> float:
 
 def _features_s(shape: Shape, work: Work, speeds: Speeds) -> float:
     """Seconds of computing the features of single tokens."""
-    passes = 2.0 * work.asked_tokens * shape.body
+    passes = 2.0 * (work.asked_tokens + _HEARD_TOKENS) * shape.body
     mixing = 2.0 * work.asked_tokens * shape.feature_columns * work.features
     return passes / speeds.short + mixing / speeds.float32
 
