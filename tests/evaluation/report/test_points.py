@@ -6,6 +6,7 @@ from cachegen.evaluation.report.points import (
     OURS,
     better_than_ours,
     left_out,
+    mean_default,
     ours,
     pooled,
 )
@@ -25,6 +26,8 @@ def test_datasets_count_the_same():
     (point,) = pooled(read_result(example.result(rows=rows)))["cachegen"]
     assert (point.bits, point.kl, point.n) == pytest.approx((0.5, 0.002, 32))
     assert point.smaller == pytest.approx(32)
+    assert mean_default(read_result(example.result(rows=rows))) == point
+    assert mean_default(read_result(example.result(rows=[]))) is None
 
 
 def test_a_point_that_lacks_a_dataset_is_left_out_and_named():
@@ -49,7 +52,7 @@ def test_points_that_are_better_than_ours_are_named():
 def test_what_follows_a_context_is_told_apart():
     asked = example.row("cachegen", "high", "topics", 0.5, 0.004)
     text = " ".join(findings.quality(with_rows(asked)))
-    assert "KL 0.002 to 0.002 where a text goes on" in text
+    assert "KL 0.002 where a text goes on" in text
     assert "0.002 to 0.004 where a question follows" in text
     rows = [one for one in example.result()["rows"] if one["dataset"] == "topics"]
     assert "goes on" not in " ".join(findings.quality(read_result(example.result(rows=rows))))

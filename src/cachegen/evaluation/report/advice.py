@@ -103,7 +103,7 @@ def _scores(result: Result) -> str:
         span += ", wider than of pairs"
     if low > 0:
         return f"Scores fell by {lost} {asked} ({span}): a loss that this run can tell from chance."
-    if high < 0:
+    if high <= 0:
         return f"Scores rose by {lost} {asked} ({span}): no loss was seen."
     return (
         f"Scores {way} by {lost} {asked} ({span}): the interval holds 0, so this run shows no "

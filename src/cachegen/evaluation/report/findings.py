@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from cachegen.evaluation.report import numbers
@@ -75,11 +75,16 @@ def _asked_and_going_on(result: Result) -> str:
     going_on = [row.kl for row in rows if row.score is None]
     if not asked or not going_on:
         return ""
-    spans = [f"{numbers.kl(min(own))} to {numbers.kl(max(own))}" for own in (going_on, asked)]
+    texts, questions = (_span([numbers.kl(kl) for kl in sorted(own)]) for own in (going_on, asked))
     return (
-        f"The default level costs KL {spans[0]} where a text goes on, which is what profiles are "
-        f"measured on, and {spans[1]} where a question follows."
+        f"The default level costs KL {texts} where a text goes on, which is what profiles are "
+        f"measured on, and {questions} where a question follows."
     )
+
+
+def _span(shown: Sequence[str]) -> str:
+    """From the first to the last, or the one that they are."""
+    return shown[0] if shown[0] == shown[-1] else f"{shown[0]} to {shown[-1]}"
 
 
 def scores(result: Result) -> list[str]:

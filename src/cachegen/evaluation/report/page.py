@@ -15,6 +15,7 @@ from cachegen.evaluation.report.points import (
     default_rows,
     least_ratio,
     left_out,
+    mean_default,
     ours,
 )
 from cachegen.evaluation.report.published import Published, of_section
@@ -100,6 +101,7 @@ def page(results: Sequence[Result]) -> str:
         limits=findings.limits,
         least_ratio=least_ratio,
         left_out=left_out,
+        mean_default=mean_default,
         ours=ours,
         default_rows=default_rows,
     )

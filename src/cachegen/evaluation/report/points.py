@@ -81,6 +81,12 @@ def default_rows(result: Result) -> tuple[Row, ...]:
     return tuple(row for row in result.rows if (row.method, row.level) == wanted)
 
 
+def mean_default(result: Result) -> Point | None:
+    """The default level's mean over its datasets; None where it has no rows."""
+    rows = default_rows(result)
+    return _mean(rows) if rows else None
+
+
 def least_ratio(result: Result, method: str) -> float | None:
     """What a method needs at the default level's KL, by what that needs: of the dataset where this
     is least, among those where the method has points on both sides of that KL."""
