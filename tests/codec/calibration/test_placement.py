@@ -13,7 +13,7 @@ from cachegen.codec.calibration.calibrate import TARGET_KL, default_level
 from cachegen.codec.calibration.checkpoint import Checkpoint
 from cachegen.codec.calibration.placement import expected_step, place, search
 from cachegen.codec.calibration.trials import Placed
-from cachegen.codec.levels import LADDER, Quality
+from cachegen.codec.levels import LADDER, PROMISED_KL, Quality
 from cachegen.codec.profile import StepLimits, read_profile, step_limits
 from cachegen.codec.symbols import Unrepresentable
 
@@ -25,7 +25,7 @@ def quality(kl):
     return {"text": Quality(kl, 0.0, 1.0, 10)}
 
 
-def placed_by(kl_of, *, codec="plain", limits=LIMITS, told=None):
+def placed_by(kl_of, *, codec="plain", limits=LIMITS, told=None, noise_floor=0.0):
     steps = []
 
     def measure(step):
@@ -39,6 +39,7 @@ def placed_by(kl_of, *, codec="plain", limits=LIMITS, told=None):
         limits=limits,
         checkpoint=Checkpoint(None),
         progress=(told if told is not None else []).append,
+        noise_floor=noise_floor,
     )
     return found, steps
 
@@ -133,6 +134,14 @@ def test_levels_that_keep_the_promise_keep_it_in_perplexity_too():
     assert levels["medium"].kl > 0.0075 and levels["medium"].rel_ppl > 0.03
     assert 0.003 < levels["high"].rel_ppl <= 0.005
     assert default_level(ladder.levels) == "high"
+
+
+@pytest.mark.parametrize(
+    ("floor", "most"), ((0.001, 0.0011), (0.0029, PROMISED_KL), (0.0035, 0.0036))
+)
+def test_targets_are_above_the_noise_and_within_the_promise_where_they_can(floor, most):
+    found, _ = placed_by(lambda step: floor + 0.01 * step**4, noise_floor=floor)
+    assert floor <= found.levels[-1].quality.kl <= most
 
 
 def test_a_target_beyond_slow_improvements_is_still_found():

@@ -53,7 +53,7 @@ def test_what_follows_a_context_is_told_apart():
     asked = example.row("cachegen", "high", "topics", 0.5, 0.004)
     text = " ".join(findings.quality(with_rows(asked)))
     assert "KL 0.002 where a text goes on" in text
-    assert "0.002 to 0.004 where a question follows" in text
+    assert "0.002 to 0.004 where an answer is scored" in text
     rows = [one for one in example.result()["rows"] if one["dataset"] == "topics"]
     assert "goes on" not in " ".join(findings.quality(read_result(example.result(rows=rows))))
 

@@ -33,11 +33,11 @@ _ABOVE_NOISE = 1.1
 _COINCIDING = 0.87
 # Arbitrary: 6 to 20, and 2 to 6, do; searches that go well take one to three trials.
 _TRIALS, _REFINED = 10, 3
-# Arbitrary: 4 to 32 do; from 1 to the finest step in five strides.
+# Arbitrary: 4 to 32 do; from 2 to the finest step in five strides.
 _STRIDE = 8
 # The power of the step that KL grows with: 2 to second order; beyond 1 to 3 trials are noise.
 _SLOPE, _SLOPES = 2.0, (1.0, 3.0)
-# In units of a column's root mean square. Arbitrary: 0.1 to 5 do, the first trial corrects it; the
+# In units of a column's root mean square. Arbitrary, the first trial corrects it; the
 # coarsest level of SmolLM2 is at 2, that of the shipped model at 4.
 _FIRST_STEP = 2.0
 # Arbitrary: 10^-5 to 10^-3 do; bfloat16 itself rounds by up to 2 * 10^-3 of a value.
@@ -86,7 +86,7 @@ def place(
         limits: steps that a profile may hold.
         checkpoint: keeps what was measured.
         progress: told about every trial and every level.
-        noise_floor: KL that the model differs from itself by; every level may cost a little more.
+        noise_floor: KL that the model differs from itself by; targets are at least 1.1 times it.
 
     Raises:
         ValueError: as `search`.
@@ -96,7 +96,7 @@ def place(
     levels: list[EncodingLevel] = []
     said: list[str] = []
     placed: Placed | None = None
-    targets = [max(target, _ABOVE_NOISE * noise_floor) for target in target_kl]
+    targets = [_within_reach(target, noise_floor) for target in target_kl]
     for rung, (name, target) in enumerate(zip(LADDER, targets, strict=True)):
         missed = placed is not None and cost(placed.quality, targets[rung - 1]) > targets[rung - 1]
         if placed is None or not missed:
@@ -113,6 +113,14 @@ def place(
         found = f"level {name}: step {placed.step:.4g}, KL {placed.quality.kl:.5f}"
         progress(Status(PHASE, rung + 1, len(LADDER), sentence or found))
     return Ladder(tuple(levels), tuple(said))
+
+
+def _within_reach(target: float, noise_floor: float) -> float:
+    """The target, or a tenth above the noise floor; what keeps the promise still does if it can."""
+    above = _ABOVE_NOISE * noise_floor
+    if target <= PROMISED_KL:
+        above = max(min(above, PROMISED_KL), noise_floor)
+    return max(target, above)
 
 
 def expected_step(known: Mapping[float, Mapping[str, Quality]], target: float) -> float | None:

@@ -15,6 +15,9 @@ from cachegen.evaluation.results import Interval, Result
 # Other methods closer than this in size are called about as large: intervals of bits are some
 # percent. Ratios are of the dataset where ours wins least.
 _ABOUT_EQUAL = 0.05
+# Fewer do not tell what a coder costs: of 30 right answers none lost leaves a loss of 10% possible
+# (the rule of three).
+_FEW_QUESTIONS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +96,16 @@ def _scores(result: Result) -> str:
     if drop is None:
         return "No dataset of this run asks questions, so nothing is known of answers."
     asked = f"over {drop.n:,} questions"
-    lost = f"{numbers.figure(100 * abs(drop.value), 2)} points of 100"
+    if not drop.value:
+        return f"Scores did not change {asked}."
+    lost = f"{numbers.figure(100 * abs(drop.value))} points of 100"
     way = "fell" if drop.value > 0 else "rose"
     if drop.span is None:
         return f"Scores {way} by {lost} {asked}; no interval is known, so do not rely on it."
     low, high = drop.span
     span = f"95% interval of the loss {numbers.points(low)} to {numbers.points(high)}"
+    if drop.n < _FEW_QUESTIONS:
+        span += ", of too few to tell much"
     if not drop.is_paired:
         span += ", wider than of pairs"
     if low > 0:

@@ -78,7 +78,7 @@ def _asked_and_going_on(result: Result) -> str:
     texts, questions = (_span([numbers.kl(kl) for kl in sorted(own)]) for own in (going_on, asked))
     return (
         f"The default level costs KL {texts} where a text goes on, which is what profiles are "
-        f"measured on, and {questions} where a question follows."
+        f"measured on, and {questions} where an answer is scored."
     )
 
 
