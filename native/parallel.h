@@ -26,9 +26,9 @@ inline void lower(std::atomic<size_t>& limit, size_t to) {
 
 // Runs jobs 0 to count - 1; every thread runs its own by the function that make_job() gives it. Of
 // jobs behind one that returns false no more start; those before it all run unless one throws, so
-// that which one fails first does not depend on the threads. Rethrows the first exception of a job once all
-// threads have ended. A thread takes runs of neighbouring jobs, since neighbours write to the same
-// cache lines; the runs shrink towards the end, so that all threads end together.
+// that which one fails first does not depend on the threads. Rethrows the first exception of a job
+// once all threads have ended. A thread takes runs of neighbouring jobs, since neighbours write to
+// the same cache lines; the runs shrink towards the end, so that all threads end together.
 template <typename MakeJob>
 void run_jobs(size_t count, size_t threads, const MakeJob& make_job) {
   const size_t wanted = std::max<size_t>(1, std::min({threads, count, kMaxThreads}));

@@ -24,9 +24,9 @@ PHASE = "levels"
 # Of a target: what is aimed at, and what is close enough. As KL grows with the square of the step,
 # 0.85 of a target costs 0.12 bits a coefficient at most; trials that miss the aim by 6% still do.
 _AIM, _CLOSE = 0.94, 0.85
-# Of the noise floor, above which a target is out of reach: finer steps there change KL by chance
-# only, and cost a trial each. SmolLM2 reaches 1.02 of its floor in two trials, less than
-# 1 in four. Other values were reasoned, not tried.
+# The lowest target, of the noise floor: nearer to it finer steps change KL by chance only, and cost
+# a trial each. SmolLM2 reaches 1.02 of its floor in two trials, less than 1 in four. Other values
+# were reasoned, not tried.
 _ABOVE_NOISE = 1.1
 # A level is left out where its step is more than this share of the step before: the two would be
 # less than 0.2 bits a coefficient apart.
