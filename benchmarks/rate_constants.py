@@ -66,15 +66,15 @@ def _learned(options: argparse.Namespace) -> Iterator[Figure]:
     if not wanted:
         return
     model, tokenizer = load_model(refmodel.weights_path())
-    samples = learning_samples(
-        model, tokenizer, count=options.contexts, continuation_tokens=CONTINUATION_TOKENS
-    )
     found = domains(tokenizer, num_windows=options.windows, num_tasks=1, data=None)
     judges = evaluators(model, found.windows)
-    configuration = path(samples[0].kv.num_layers)[-1]
+    configuration = path(model.config.num_hidden_layers)[-1]
     vocabulary = len(model.get_input_embeddings().weight)
 
     def measured(method: str) -> list[Row]:
+        samples = learning_samples(
+            model, tokenizer, count=options.contexts, continuation_tokens=CONTINUATION_TOKENS
+        )
         told = vocabulary // 2 if method == HALF_TOLD else vocabulary
         with configuration.rounding():
             features = token_features(model, prefix=first_tokens(tokenizer), most_tokens=told)

@@ -71,6 +71,7 @@ LEARNED = (
     Constant(_LEARN, "_LEADING", (32, 64, 128, 256)),
     Constant(_LEARN, "FEATURE_RIDGE", (1e-4, 1e-3, 1e-2)),
     Constant(_IMPORTANCE, "fit.penalty", (1e-4, 1e-3, 1e-2)),
+    Constant(_ENGINE, "samples.draws", (1, 2, 4, 8)),
     Constant(_ENGINE, "token_features.max_features", (256, 512, 2048, 1024)),
     Constant(_ENGINE, "_RIDGE", (1e-5, 1e-4, 1e-3), HALF_TOLD),
 )

@@ -48,6 +48,7 @@ WORK = Work(
     context_tokens=1536,
     read_tokens=128,
     num_samples=48,
+    draws=1,
     windows=[[Piece(1536, 128)] * 8] * 3,
     tasks=[],
     coded=[Piece(1536, 128)] * 12,

@@ -52,6 +52,7 @@ def test_the_work_is_what_the_material_holds() -> None:
         features=48,
         most_coded=2,
         asked_tokens=100,
+        draws=1,
     )
     assert [len(own) for own in work.windows] == [3, 1]
     assert work.windows[0][0] == Piece(64, 16)

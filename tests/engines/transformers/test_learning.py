@@ -31,11 +31,12 @@ def likelihood(model, kv, following, labels):
     return float(log_softmax(logits.double(), -1).gather(1, labels).sum())
 
 
-def drawn(model, kv, following, seed):
+def drawn(model, kv, following, draws, seed):
     with torch.no_grad():
         logits = model(torch.tensor([following]), past_key_values=to_cache(kv, model)).logits[0]
     generator = torch.Generator().manual_seed(seed)
-    return torch.multinomial(log_softmax(logits, -1).exp(), 1, generator=generator)
+    odds = log_softmax(logits, -1).exp()
+    return torch.multinomial(odds, draws, replacement=True, generator=generator)
 
 
 def moved(kv, by, step):
@@ -43,17 +44,36 @@ def moved(kv, by, step):
     return KVCache(tuple(planes[0::2]), tuple(planes[1::2]), kv.num_tokens)
 
 
+def of_turn(gradient, draws, index):
+    """The gradients of the tokens whose labels were drawn in a turn; zeros for all others."""
+    planes = [torch.zeros_like(plane) for plane in gradient.planes()]
+    for plane, own in zip(planes, gradient.planes(), strict=True):
+        plane[:, index::draws] = own[:, index::draws]
+    return planes
+
+
+@pytest.mark.parametrize("draws", [1, 3])
 @pytest.mark.parametrize("name", KINDS)
-def test_the_gradient_is_a_finite_difference(tiny, texts, name):
+def test_the_gradient_is_a_finite_difference(tiny, texts, name, draws):
     model, seed, step = tiny(name), 7, 3e-4
-    sample = first(samples(model, texts, num_tokens=48, count=2, continuation_tokens=20, seed=seed))
+    sizes = {"num_tokens": 48, "count": 2, "continuation_tokens": 20}
+    sample = first(samples(model, texts, **sizes, draws=draws, seed=seed))
     following = texts[0][48:68].tolist()
-    labels = drawn(model, sample.kv, following, seed)
-    direction = [plane / plane.norm().clamp_min(1e-9) for plane in sample.gradient.planes()]
-    above = likelihood(model, moved(sample.kv, direction, step), following, labels)
-    below = likelihood(model, moved(sample.kv, direction, -step), following, labels)
-    expected = sum(plane.norm() for plane in sample.gradient.planes())
-    assert (above - below) / (2 * step) == pytest.approx(float(expected), rel=0.02)
+    labels = drawn(model, sample.kv, following, draws, seed)
+    for index in range(draws):
+        planes = of_turn(sample.gradient, draws, index)
+        direction = [plane / plane.norm().clamp_min(1e-9) for plane in planes]
+        own = labels[:, index : index + 1]
+        above = likelihood(model, moved(sample.kv, direction, step), following, own)
+        below = likelihood(model, moved(sample.kv, direction, -step), following, own)
+        expected = sum(plane.norm() for plane in planes)
+        assert (above - below) / (2 * step) == pytest.approx(float(expected), rel=0.02)
+
+
+@pytest.mark.parametrize("draws", [0, -1])
+def test_labels_are_drawn_at_least_once(tiny, texts, draws):
+    with pytest.raises(ValueError, match="drawn at least once"):
+        first(samples(tiny("llama"), texts, num_tokens=48, count=1, draws=draws))
 
 
 def test_caches_are_rounded_to_what_is_asked_for(tiny, texts):
@@ -127,13 +147,13 @@ def test_pieces_tell_without_a_model_whether_texts_suffice(texts):
 
 
 def test_a_twin_spares_the_gradient_the_rounding(tiny, texts):
-    options = {"num_tokens": 48, "count": 1, "continuation_tokens": 20}
+    options = {"num_tokens": 48, "count": 1, "continuation_tokens": 20, "draws": 1}
     model, twin = tiny("llama", dtype=torch.bfloat16), tiny("llama", dtype=torch.float32)
     rounded, found = (first(samples(model, texts, twin=t, **options)) for t in (None, twin))
     assert found.kv.dtype == torch.bfloat16
     step, following = 3e-4, texts[0][48:68].tolist()
     exact = moved(found.kv, [plane.float() for plane in found.kv.planes()], 0.0)
-    labels = drawn(twin, exact, following, 0)
+    labels = drawn(twin, exact, following, 1, 0)
     direction = [plane / plane.norm() for plane in found.gradient.planes()]
     above, below = (
         likelihood(twin, moved(exact, direction, s), following, labels) for s in (step, -step)

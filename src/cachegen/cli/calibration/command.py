@@ -86,7 +86,7 @@ def calibrate(
     ] = 1536,
     num_samples: Annotated[
         int, typer.Option(help="Contexts to learn from.", rich_help_panel="How much")
-    ] = 48,
+    ] = 40,
     num_windows: Annotated[
         int, typer.Option(help="Contexts a domain to measure on.", rich_help_panel="How much")
     ] = 6,
@@ -256,6 +256,8 @@ def _forecast(run: _Run, checkpoint: Checkpoint) -> Costs:
 
 def _inputs(fingerprint: bytes, run: _Run) -> bytes:
     """A digest of all that decides the profile; progress of any other is not taken up."""
+    from cachegen.engines.transformers.learning import DRAWS
+
     deciding = {
         "model": fingerprint.hex(),
         "material": run.material.digest(),
@@ -263,6 +265,7 @@ def _inputs(fingerprint: bytes, run: _Run) -> bytes:
         "preset": run.preset,
         "max_profile_mb": run.max_profile_mb,
         "features": _MOST_FEATURES,
+        "draws": DRAWS,
         "prefilled in": str(run.prefill.model.dtype),
         "versions": [version(name) for name in ("cachegen", "torch", "transformers")],
     }

@@ -24,8 +24,9 @@ NUM_LEVELS = 5
 # take as long, for each value of a cache.
 _CODING_FLOP, _KEEPING_FLOP, _ENTROPY_FLOP = 1500, 2000, 1000
 _PLAIN_FLOP = 4000
-# Time of a pass with gradients of the cached values, in times of a forward pass.
-_WITH_GRADIENTS = 4.5
+# Time of a pass with gradients of the cached values, in times of a forward pass, and that of each
+# further turn of labels.
+_WITH_GRADIENTS, _FURTHER_TURN = 4.5, 2.0
 # Comparing predictions, in FLOP for each logit.
 _COMPARING_FLOP = 1200
 # Coefficients computed of every token (as in `codec.transform.analysis`), and the share of the
@@ -110,6 +111,7 @@ class Work:
         context_tokens: tokens of a sample.
         read_tokens: tokens read behind every sample, for its gradient.
         num_samples: contexts to learn from.
+        draws: turns of labels that gradients are taken for.
         windows: contexts to measure on, by domain.
         tasks: contexts with their questions.
         coded: windows that are coded at the end to see their sizes.
@@ -123,6 +125,7 @@ class Work:
     context_tokens: int
     read_tokens: int
     num_samples: int
+    draws: int
     windows: Sequence[Sequence[Piece]]
     tasks: Sequence[Piece]
     coded: Sequence[Piece]
@@ -240,7 +243,8 @@ def _moments_s(shape: Shape, work: Work, plan: TransformSizes, speeds: Speeds) -
     read = shape.flop(work.read_tokens, past=work.context_tokens, predicted=work.read_tokens)
     products = plan.flops_per_token * work.context_tokens / speeds.float32
     added = plan.learning_bytes / speeds.copied
-    each = own + _WITH_GRADIENTS * read / speeds.twin + products + added
+    passes = _WITH_GRADIENTS + (work.draws - 1) * _FURTHER_TURN
+    each = own + passes * read / speeds.twin + products + added
     return _KEEPING_CHECKPOINTS * work.num_samples * each
 
 

@@ -68,7 +68,7 @@ def forecast(
         max_features: of a token by itself.
         most_coded: windows of a domain that are coded at the end.
     """
-    from cachegen.engines.transformers.learning import MOST_TOKENS
+    from cachegen.engines.transformers.learning import DRAWS, MOST_TOKENS
 
     shape = shape_of(network)
     tokens = next(iter(chain.from_iterable(material.windows.values()))).context
@@ -81,6 +81,7 @@ def forecast(
         features=max_features,
         most_coded=most_coded,
         asked_tokens=min(shape.vocabulary, MOST_TOKENS),
+        draws=DRAWS,
     )
     resident = resident_bytes() or _LIBRARIES_BYTES + _weights(network, twin, shape)
     return costs_of(shape, work, speeds, resident_bytes=resident)
@@ -101,6 +102,7 @@ def work_of(
     features: int,
     most_coded: int,
     asked_tokens: int,
+    draws: int,
 ) -> Work:
     """The amount of work that this material means."""
     windows = [
@@ -116,6 +118,7 @@ def work_of(
         context_tokens=sizes.context_tokens,
         read_tokens=sizes.read_tokens,
         num_samples=sizes.num_samples,
+        draws=draws,
         windows=windows,
         tasks=tasks,
         long=[

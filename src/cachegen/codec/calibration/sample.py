@@ -30,7 +30,8 @@ class Sample:
         gradient: float32, of the same shapes, or None: the gradient, with respect to kv's values
             as they are cached (keys rotated), of sum_s log p(y_s), where the y_s are
             `continuation_tokens` tokens, each drawn from the model's own prediction at the s-th
-            place of the text that really follows.
+            place of the text that really follows. The tokens of a context may take turns, each
+            with draws of its own.
         continuation_tokens: 0 without a gradient.
         state: what the source needs to go on after this sample, to itself; empty where nothing.
     """
