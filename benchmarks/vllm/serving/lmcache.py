@@ -146,6 +146,7 @@ def _redis(link: Link, folder: Path) -> tuple[str, int]:
     """Start Redis on the far side; its address on this one."""
     port = free_port()
     command = ["redis-server", "--bind", link.host, "--port", str(port), "--save", ""]
+    command += ["--logfile", str(folder / "redis.log")]  # standard output is for JSON
     link.spawn([*command, "--protected-mode", "no", "--dir", str(folder)])
     host, _, near = link.address(port).rpartition(":")
     deadline_s = time.monotonic() + 30
