@@ -24,9 +24,9 @@ from cachegen.engines.transformers.rope import rope_map
 from cachegen.engines.transformers.text_windows import spread
 from cachegen.kvcache import KVCache
 
-# What coding costs is told by the labels that are drawn far more than by contexts: with 4 turns in
-# place of 1, SmolLM2 of 48 contexts took 6% fewer bits at equal KL, 24 to 72 contexts 12%
-# (docs/LOG.md, 2026-12-01). A turn costs as much as twice what follows a context.
+# Labels are what the metric is starved of: with 4 turns in place of 1 SmolLM2, from 48 contexts,
+# takes 5 to 7% fewer bits at equal KL (docs/LOG.md, 2026-12-01; the shipped model does not tell 1
+# to 8 apart). A turn takes as long as reading what follows a context twice.
 DRAWS = 4
 _PHASE = "features"
 # Arbitrary: any seed does.
@@ -67,8 +67,8 @@ def samples(
         count: contexts.
         continuation_tokens: how much of what follows each context is read for its gradient; 0 for
             samples without gradients. 128 in all studies (docs/LOG.md).
-        draws: how often labels are drawn for what follows a context. As many tokens in a row have
-            gradients of different labels.
+        draws: how often labels are drawn for what follows a context; tokens take turns, so that
+            neighbours have gradients of different labels.
         seed: of the labels that the gradients are taken for.
         prefix: token ids put before every piece of text.
         twin: the same model in float32, for gradients without the rounding of a 16-bit one.
