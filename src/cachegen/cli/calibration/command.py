@@ -86,7 +86,7 @@ def calibrate(
     ] = 1536,
     num_samples: Annotated[
         int, typer.Option(help="Contexts to learn from.", rich_help_panel="How much")
-    ] = 28,
+    ] = 32,
     num_windows: Annotated[
         int, typer.Option(help="Contexts a domain to measure on.", rich_help_panel="How much")
     ] = 6,

@@ -21,9 +21,11 @@ from cachegen.codec.levels import (
 from cachegen.codec.profile import StepLimits
 
 PHASE = "levels"
-# Of a target: what is aimed at, and what is close enough. As KL grows with the step's power 1.5,
-# 0.85 of a target costs 0.16 bits a coefficient at most; trials that miss the aim by 6% still do.
-_AIM, _CLOSE = 0.94, 0.85
+# Of a target: what is aimed at, and what is close enough. Nearer to the target than 0.75 a level
+# takes at most 0.3 bits a coefficient less, for as much more KL; of eight contexts or so, KL itself
+# is known no better. With 0.94 and 0.85 SmolLM2 took 8 to 12 trials where these, by the same
+# measurements, would have taken 6 to 8 (docs/LOG.md, 2026-12-01, calibration in less time).
+_AIM, _CLOSE = 0.9, 0.75
 # The lowest target, of the noise floor: nearer to it finer steps change KL by chance only, and cost
 # a trial each. SmolLM2 reaches 1.02 of its floor in two trials, less than 1 in four. Other values
 # were reasoned, not tried.
@@ -33,7 +35,7 @@ _ABOVE_NOISE = 1.1
 _COINCIDING = 0.87
 # Arbitrary: 6 to 20, and 2 to 6, do; searches that go well take one to three trials.
 _TRIALS, _REFINED = 10, 3
-# Arbitrary: 4 to 32 do; from 2 to the finest step in five strides.
+# Arbitrary: 4 to 32 do; from 1.8 to the finest step in five strides.
 _STRIDE = 8
 # The power of the step that KL grows with before trials tell one. To second order it is 2, but
 # between the levels of SmolLM2 it is 1.4 to 1.6, as small coefficients become zeros. Beyond 1 to 3
