@@ -21,11 +21,11 @@ from cachegen.codec.levels import (
 from cachegen.codec.profile import StepLimits
 
 PHASE = "levels"
-# Of a target: what is aimed at, and what is close enough. Nearer to the target than 0.75 a level
-# takes at most 0.3 bits a coefficient less, for as much more KL; of eight contexts or so, KL itself
-# is known no better. With 0.94 and 0.85 SmolLM2 took 8 to 12 trials where these, by the same
-# measurements, would have taken 6 to 8 (docs/LOG.md, 2026-12-01, calibration in less time).
-_AIM, _CLOSE = 0.9, 0.75
+# Of a target: what is aimed at, and what is close enough, for levels that keep the promise and for
+# the others. As KL grows with the step's power 1.5, 0.85 of a target costs 0.16 bits a coefficient
+# at most, and 0.75 0.28. With 0.85 for all SmolLM2's levels took 8 to 12 trials, with 0.75 five,
+# but then the default level was placed at 0.8 of its target (docs/LOG.md, 2026-12-01).
+_TIGHT, _LOOSE = (0.94, 0.85), (0.9, 0.75)
 # The lowest target, of the noise floor: nearer to it finer steps change KL by chance only, and cost
 # a trial each. SmolLM2 reaches 1.02 of its floor in two trials, less than 1 in four. Other values
 # were reasoned, not tried.
@@ -46,6 +46,14 @@ _SLOPE, _SLOPES = 1.5, (1.0, 3.0)
 _FIRST_STEP = 1.8
 # Arbitrary: 10^-5 to 10^-3 do; bfloat16 itself rounds by up to 2 * 10^-3 of a value.
 _FINEST_STEP = 1e-4
+
+
+def _aim(target: float) -> float:
+    return target * (_TIGHT if target <= PROMISED_KL else _LOOSE)[0]
+
+
+def _close(target: float) -> float:
+    return target * (_TIGHT if target <= PROMISED_KL else _LOOSE)[1]
 
 
 def cost(quality: Quality, target: float) -> float:
@@ -105,7 +113,7 @@ def place(
         missed = placed is not None and cost(placed.quality, targets[rung - 1]) > targets[rung - 1]
         if placed is None or not missed:
             trial = partial(trials, level=name, done=rung)
-            first = expected_step(trials.asked, _AIM * target)
+            first = expected_step(trials.asked, _aim(target))
             placed = search(trial, target, coarser=placed, limits=limits, first=first)
         sentence = _out_of_reach(name, placed, target, trials.known)
         if levels and placed.step > _COINCIDING * levels[-1].step:
@@ -245,13 +253,13 @@ class _Bracket:
         if self.last is None or self.last is not self.good:
             return False
         unbounded = self.is_flat and self.high == math.inf
-        return unbounded or cost(self.good.quality, self.target) >= _CLOSE * self.target
+        return unbounded or cost(self.good.quality, self.target) >= _close(self.target)
 
     def next_step(self, found: Placed) -> float:
         """Where the target should be, judging by the last trial."""
         hopeless = not found.is_finite or (self.is_flat and not self.good)
         lost = math.inf if hopeless else cost(found.quality, self.target)
-        ratio = _AIM * self.target / max(lost, 1e-9)
+        ratio = _aim(self.target) / max(lost, 1e-9)
         guess = found.step * math.exp(math.log(ratio) / self.slope) if ratio else 0.0
         guess = min(max(guess, found.step / _STRIDE), found.step * _STRIDE)
         if self.low < guess < self.high:
@@ -276,7 +284,7 @@ def _out_of_reach(
     if placed.quality.kl > target:
         return f"level {name}: no step keeps KL within {target:.4g}; the best is {found}"
     coarser = (worst(domains) for step, domains in known.items() if step > placed.step)
-    is_low = placed.quality.kl < _CLOSE * target
+    is_low = placed.quality.kl < _close(target)
     if is_low and all(quality.kl <= target for quality in coarser):
         return f"level {name}: KL stays below {target:.4g} whatever the step; {found}"
     return ""
