@@ -51,7 +51,8 @@ def test_levels_meet_their_targets(run, shapes):
     steps = [level.step for level in profile.levels]
     assert steps == sorted(set(steps), reverse=True)
     for level, target in zip(profile.levels, TARGET_KL, strict=True):
-        assert 0.75 * target <= level.quality.kl <= target
+        least = 0.8 if target <= PROMISED_KL else 0.75
+        assert least * target <= level.quality.kl <= target
     assert profile.default_level == "high"
     assert profile.codec == "plain"
     assert profile.fingerprint == FINGERPRINT

@@ -24,7 +24,8 @@ PHASE = "levels"
 # Of a target: what is aimed at, and what is close enough, for levels that keep the promise and for
 # the others. As KL grows with the step's power 1.5, 0.85 of a target costs 0.16 bits a coefficient
 # at most, and 0.75 0.28. With 0.85 for all SmolLM2's levels took 8 to 12 trials, with 0.75 five,
-# but then the default level was placed at 0.8 of its target (docs/LOG.md, 2026-12-01).
+# but then the default level was placed at 0.8 of its target; with both, six (docs/LOG.md,
+# 2026-12-01).
 _TIGHT, _LOOSE = (0.94, 0.85), (0.9, 0.75)
 # The lowest target, of the noise floor: nearer to it finer steps change KL by chance only, and cost
 # a trial each. SmolLM2 reaches 1.02 of its floor in two trials, less than 1 in four. Other values
